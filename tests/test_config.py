@@ -1,0 +1,164 @@
+"""The configuration: what it hashes, what it refuses, and that presets and methods make usable networks."""
+
+import json
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from ynet_lite.config import DATASETS, METHODS, PAPER_METHODS, PRESETS, UNHASHED, Config
+
+HASHED = [f.name for f in fields(Config) if f.name not in UNHASHED]
+
+
+def changed(cfg: Config, name: str) -> Config:
+    value = getattr(cfg, name)
+    if isinstance(value, bool):
+        return cfg.but(**{name: not value})
+    if isinstance(value, tuple):
+        return cfg.but(**{name: (*value, 99)})
+    return cfg.but(**{name: value + 1 if isinstance(value, (int, float)) else value + "x"})
+
+
+def test_unhashed_fields_exist():
+    assert set(UNHASHED) <= {f.name for f in fields(Config)}
+    for name in ("seed", "fold", "data_dir", "device"):
+        assert name in UNHASHED
+
+
+@pytest.mark.parametrize("name", UNHASHED)
+def test_hash_ignores_names_seed_fold_paths_and_device(name):
+    cfg = Config()
+    other = changed(cfg, name)
+    assert other != cfg
+    assert other.hash() == cfg.hash()
+    assert other.training_hash() == cfg.training_hash()
+
+
+@pytest.mark.parametrize("name", HASHED)
+def test_hash_sees_every_other_field(name):
+    cfg = Config()
+    assert changed(cfg, name).hash() != cfg.hash()
+
+
+def test_hash_is_ten_hexadecimal_digits_and_repeatable():
+    value = Config().hash()
+    assert len(value) == 10
+    int(value, 16)
+    assert value == Config().hash()
+
+
+def test_training_hash_leaves_out_only_what_acts_after_training():
+    cfg = Config()
+    for name in HASHED:
+        same = changed(cfg, name).training_hash() == cfg.training_hash()
+        assert same == (name in ("ranking", "flip_codes")), name
+
+
+def test_frozen():
+    with pytest.raises(FrozenInstanceError):
+        Config().bits = 8
+
+
+def test_but_leaves_the_original_alone():
+    cfg = Config()
+    other = cfg.but(bits=8, planes=(1, 2, 3, 4))
+    assert (cfg.bits, other.bits, other.planes) == (64, 8, (1, 2, 3, 4))
+    with pytest.raises(TypeError):
+        cfg.but(no_such_field=1)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("method", METHODS)
+def test_json_round_trip(preset, method):
+    cfg = Config.from_preset(preset, "busbra", method, seed=3, data_dir="somewhere")
+    again = Config.from_json(cfg.to_json())
+    assert again == cfg
+    assert again.hash() == cfg.hash()
+    assert isinstance(again.planes, tuple) and isinstance(again.ks, tuple)
+
+
+def test_json_rejects_unknown_fields_by_name():
+    values = json.loads(Config().to_json()) | {"learning_rate": 1, "colour": 2}
+    with pytest.raises(ValueError, match=r"unknown field.*colour.*learning_rate") as error:
+        Config.from_json(json.dumps(values))
+    assert "'lr'" in str(error.value)  # says what would be right
+
+
+def test_from_preset_order_is_defaults_preset_method_changes():
+    cfg = Config.from_preset("full", "busbra", "ynet-circle", epochs=1)
+    assert cfg.size == PRESETS["full"]["size"]
+    assert cfg.cls_loss == "circle"
+    assert cfg.epochs == 1
+    assert (cfg.preset, cfg.dataset, cfg.method) == ("full", "busbra", "ynet-circle")
+    # a method goes over a preset, a change over both
+    assert Config.from_preset("paper", method="ynet-paper").quant_weight == METHODS["ynet-paper"]["quant_weight"]
+    assert Config.from_preset("paper", method="ynet-paper", quant_weight=0.5).quant_weight == 0.5
+
+
+@pytest.mark.parametrize("method", PAPER_METHODS)
+def test_paper_methods_always_use_the_paper_preset(method):
+    assert Config.from_preset("quick", method=method) == Config.from_preset("paper", method=method)
+    assert Config.from_preset("quick", method=method).size == 256
+
+
+@pytest.mark.parametrize("wrong", [{"preset": "fast"}, {"dataset": "chest"}, {"method": "resnet"}])
+def test_from_preset_names_what_is_wrong_and_what_is_known(wrong):
+    ((what, value),) = wrong.items()
+    known = {"preset": PRESETS, "dataset": DATASETS, "method": METHODS}[what]
+    with pytest.raises(ValueError, match=f"{what} '{value}' is not known") as error:
+        Config.from_preset(**wrong)
+    assert all(name in str(error.value) for name in known)
+
+
+def test_from_env(monkeypatch):
+    for name in ("YNET_PRESET", "YNET_DATASET", "YNET_DATA_DIR", "YNET_MANIFEST"):
+        monkeypatch.delenv(name, raising=False)
+    assert Config.from_env() == Config.from_preset("quick", "phantom", "ynet")
+    for name in ("YNET_PRESET", "YNET_DATASET", "YNET_DATA_DIR", "YNET_MANIFEST"):
+        monkeypatch.setenv(name, "")  # set but empty is as good as not set
+    assert Config.from_env() == Config.from_preset("quick", "phantom", "ynet")
+    monkeypatch.setenv("YNET_PRESET", "full")
+    monkeypatch.setenv("YNET_DATASET", "busi")
+    monkeypatch.setenv("YNET_DATA_DIR", "images")
+    monkeypatch.setenv("YNET_MANIFEST", "own.csv")
+    cfg = Config.from_env("ynet-no-seg", seed=4)
+    expected = Config.from_preset("full", "busi", "ynet-no-seg", seed=4, data_dir="images", manifest="own.csv")
+    assert cfg == expected
+    assert Config.from_env(data_dir="elsewhere").data_dir == "elsewhere"
+    monkeypatch.setenv("YNET_PRESET", "huge")
+    with pytest.raises(ValueError, match="huge"):
+        Config.from_env()
+
+
+def test_methods_are_what_their_names_say():
+    twin = Config.from_preset(method="ynet-no-seg")
+    assert not twin.uses_masks and twin.pooling == "rmac" and twin.balance == 1
+    selfpool = Config.from_preset(method="ynet-selfpool")
+    assert not selfpool.uses_masks and selfpool.pooling == "selfpool"
+    assert Config.from_preset(method="ynet-rmac").uses_masks and Config.from_preset(method="ynet-rmac").pooling == "rmac"
+    assert Config.from_preset(method="ynet-no-cls").cls_loss == "none"
+    assert Config.from_preset(method="ynet-no-quant").quant_weight == 0
+    released, signed = (Config.from_preset(method=m) for m in ("released", "released-sign"))
+    assert (released.ranking, signed.ranking) == ("cosine", "hamming")
+    assert released.hash() != signed.hash()
+    assert released.training_hash() == signed.training_hash()  # one training, two rankings
+
+
+@pytest.mark.parametrize("preset", ["quick", "full"])
+def test_the_twin_has_the_classification_settings_of_ynet(preset):
+    full, twin = (Config.from_preset(preset, method=m) for m in ("ynet", "ynet-no-seg"))
+    differing = {f.name for f in fields(Config) if getattr(full, f.name) != getattr(twin, f.name)}
+    assert differing <= {"method", "balance", "pooling", "pool_levels", "cls_scale"}
+
+
+def test_paper_preset_holds_the_stated_numbers():
+    cfg = Config.from_preset("paper")
+    assert (cfg.size, cfg.channels, cfg.stem, cfg.block, cfg.planes, cfg.blocks) == (
+        256, 3, "conv7-pool", "bottleneck", (8, 16, 32, 64), 2,
+    )  # fmt: skip
+    assert (cfg.descriptor, cfg.fpn, cfg.bits, cfg.pooling, cfg.pool_levels) == (512, 32, 64, "rmac", (5,))
+    assert (cfg.cls_loss, cfg.circle_margin, cfg.balance, cfg.balance_trainable) == ("circle", 0.25, 0.5, False)
+    assert cfg.circle_gamma in (1.0, 32.0)
+    assert (cfg.optimizer, cfg.lr, cfg.weight_decay) == ("adam", 1e-3, 1e-5)
+    assert cfg.batch in (10, 36) and 10 <= cfg.epochs <= 50
+    assert not cfg.dice  # cross-entropy alone, as stated

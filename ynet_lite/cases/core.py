@@ -1,0 +1,109 @@
+"""`Cases`: a set of images with masks, labels and patients, as arrays ready for training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """Images, masks, labels and the manifest rows they came from, all in the same order.
+
+    Attributes
+    ----------
+    images : uint8 array, shape (N, C, H, W), C = 1 (grey) or 3 (RGB), square, aspect ratio kept by padding.
+    masks : uint8 array, shape (N, H, W); 0 is background, ``i`` is ``mask_names[i]``.
+    has_mask : bool array, shape (N,). False where no outline is known (which differs from "known to be empty").
+    labels : int64 array, shape (N,), index into ``class_names``.
+    table : DataFrame, N rows. Always has ``case_id``, ``label`` (class name), ``group`` (patient) and ``fold`` (int) or
+        ``split`` ("train" / "test"); may have finer columns (BI-RADS, stage ...).
+    finer : names of the columns of ``table`` that refine the class for graded relevance.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    has_mask: np.ndarray
+    labels: np.ndarray
+    table: pd.DataFrame
+    class_names: tuple[str, ...]
+    mask_names: tuple[str, ...] = ("background", "lesion")
+    finer: tuple[str, ...] = ()
+    name: str = "unnamed"
+    fingerprint: str = ""
+
+    def __post_init__(self):
+        n = len(self.images)
+        lengths = {
+            "masks": len(self.masks),
+            "has_mask": len(self.has_mask),
+            "labels": len(self.labels),
+            "table": len(self.table),
+        }
+        wrong = {key: value for key, value in lengths.items() if value != n}
+        if wrong:
+            raise ValueError(f"Cases: {n} images, but {wrong}; every part needs one entry per image")
+        if self.images.ndim != 4 or self.images.shape[1] not in (1, 3) or self.images.dtype != np.uint8:
+            raise ValueError(
+                f"Cases: images must be uint8 (N, 1 or 3, H, W), got {self.images.dtype} {self.images.shape}"
+            )
+        if self.masks.shape != (n, *self.images.shape[2:]):
+            raise ValueError(f"Cases: masks must be {(n, *self.images.shape[2:])}, got {self.masks.shape}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Case identifiers, str array of shape (N,)."""
+        return self.table["case_id"].to_numpy(str)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Patient (or near-duplicate cluster) of each case, str array of shape (N,)."""
+        return self.table["group"].astype(str).to_numpy(str)
+
+    def take(self, index) -> Cases:
+        """The cases at ``index`` (ints or a boolean mask), as a new object."""
+        index = np.asarray(index)
+        index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
+        return replace(
+            self,
+            images=self.images[index],
+            masks=self.masks[index],
+            has_mask=self.has_mask[index],
+            labels=self.labels[index],
+            table=self.table.iloc[index].reset_index(drop=True),
+        )
+
+    def split(self, fold: int = 1) -> tuple[Cases, Cases]:
+        """``(database, queries)``: queries are the test cases of ``fold`` (or of the ``split`` column), the database all others.
+
+        Raises ``ValueError`` when a patient stands on both sides or when a side is empty.
+        """
+        test = test_rows(self.table, fold)
+        shared = sorted(set(self.groups[test]) & set(self.groups[~test]))
+        if shared:
+            raise ValueError(
+                f"{self.name}: {len(shared)} patient(s) stand in both database and queries of fold {fold}: "
+                f"{', '.join(shared[:5])}; give all cases of a patient the same fold"
+            )
+        if test.all() or not test.any():
+            raise ValueError(
+                f"{self.name}: fold {fold} has {int(test.sum())} queries of {len(self)} cases; both sides need cases"
+            )
+        return self.take(~test), self.take(test)
+
+
+def test_rows(table: pd.DataFrame, fold: int) -> np.ndarray:
+    """Boolean array of the rows of ``table`` that are queries: ``fold`` column first, else ``split == "test"``."""
+    if "fold" in table:
+        return table["fold"].to_numpy() == fold
+    if "split" in table:
+        return table["split"].to_numpy() == "test"
+    raise ValueError("manifest: needs a column 'fold' (integers) or 'split' ('train' / 'test')")
+
+
+test_rows.__test__ = False  # not a test, whatever pytest thinks of its name

@@ -1,0 +1,215 @@
+"""`Config`: every number that matters, in one frozen object that can be hashed, stored and compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, fields, replace
+
+DATASETS = ("phantom", "busbra", "busbra-birads", "busi", "csv")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one run. `Config.from_preset`, `Config.from_env` and `Config.but` make new ones."""
+
+    # --- which run (see UNHASHED)
+    preset: str = "quick"
+    dataset: str = "phantom"
+    method: str = "ynet"
+    variant: str = ""
+    fold: int = 1
+    seed: int = 0
+    data_dir: str = ""
+    manifest: str = ""
+    device: str = "cpu"
+    threads: int = 1
+
+    # --- phantom
+    phantom_cases: int = 1000
+    confounding: float = 0.8
+
+    # --- input
+    size: int = 64
+    channels: int = 1
+
+    # --- network
+    stem: str = "conv3"  # "conv7-pool": 7x7 /2 and max-pool /2, as released; "conv3": one 3x3 /2
+    block: str = "basic"  # "bottleneck" as released (expansion 4)
+    planes: tuple[int, ...] = (16, 32, 64, 128)
+    blocks: int = 2
+    fpn: int = 48
+    descriptor: int = 0  # channels of a 3x3 convolution on C5 before aggregation (released: 512); 0 = none
+    seg_features: str = "logits"  # what is upsampled to full size: "logits" (ours) or "features" (as released)
+    seg_activation: str = "none"  # on the logits: "none", "relu" (released script), "bn" (released notebooks)
+    pooling: str = "lesion"  # "rmac", "gap", "mac", "lesion" (predicted mask), "selfpool" (attention without masks)
+    pool_levels: tuple[int, ...] = (4, 5)  # which of C2..C5 are aggregated
+    code_input: str = "descriptor"  # "c5": the flattened C5, as released
+    code_norm: bool = False  # batch-normalise the code (balanced bits)
+    bits: int = 64
+
+    # --- losses: |a| * cls_scale * classification + |1 - a| * segmentation + quant_weight * quantisation
+    cls_loss: str = "pairwise"  # "pairwise", "circle", "ce", "centres", "none"
+    cls_target: str = "code"  # what the classification loss sees: "code" or "descriptor" (as released)
+    cls_scale: float = 1.0
+    balance: float = 0.5
+    balance_trainable: bool = False
+    dice: bool = True  # add soft Dice to the pixel-wise cross-entropy
+    quant_weight: float = 0.01
+    pair_sharpness: float = 0.5  # DPSH's 1/2
+    centre_scale: float = 8.0
+    circle_margin: float = 0.25
+    circle_gamma: float = 32.0
+    same_class: str = "equal"  # "product": label product as in the released script (two benign images: negative)
+
+    # --- training
+    epochs: int = 12
+    batch: int = 32
+    optimizer: str = "adamw"
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    schedule: str = "onecycle"  # or "constant"
+    augment: bool = True
+    ema: float = 0.0  # decay of the averaged weights; 0 = off
+    validation: float = 0.1  # share of the training patients
+    select: str = "validation"  # "train-loss" as released
+    precision: str = "float32"  # "bfloat16": autocast on processors that have it
+    mask_share: float = 1.0  # share of the training patients whose outlines the segmentation loss may see
+    validate_every: int = 2  # epochs between validations, from the half of the training on
+    clip_norm: float = 5.0
+    balanced: bool = False  # draw every class equally often
+    aug_rotate: float = 20.0  # degrees, either way
+    aug_scale: float = 0.2  # factor 1 +- this
+    aug_shift: float = 0.08  # share of the width
+    aug_contrast: float = 0.3  # contrast factor 1 +- this; brightness by half of it
+    flip_codes: bool = False  # average the code layer over the image and its mirror image
+
+    # --- ranking
+    ranking: str = "hamming"  # "cosine": float code; "descriptor": float descriptor, cosine
+    ks: tuple[int, ...] = (5, 10, 20, 50)
+
+    @property
+    def uses_masks(self) -> bool:
+        """True where the segmentation loss has a weight."""
+        return self.balance_trainable or self.balance < 1
+
+    def but(self, **changes) -> Config:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def hash(self) -> str:
+        """Ten hexadecimal digits of everything that shapes the result except names, seed, fold, paths and device."""
+        values = {key: value for key, value in asdict(self).items() if key not in UNHASHED}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+
+    def training_hash(self) -> str:
+        """The hash without the fields that act only after training: runs that share it share one checkpoint."""
+        return self.but(ranking="hamming", flip_codes=False).hash()
+
+    def to_json(self) -> str:
+        """All fields as JSON text, sorted by name."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Config:
+        """The inverse of `to_json`. Raises ``ValueError`` that names unknown fields."""
+        values = json.loads(text)
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"Config: unknown field(s) {unknown}; known fields: {sorted(known)}")
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+    @classmethod
+    def from_preset(cls, preset: str = "quick", dataset: str = "phantom", method: str = "ynet", **changes) -> Config:
+        """The settings of ``method`` on ``dataset`` under ``preset``; ``changes`` go on top.
+
+        Order: field defaults, preset, data set, method, ``changes``.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"preset {preset!r} is not known; known are {', '.join(PRESETS)}")
+        if dataset not in DATASETS:
+            raise ValueError(f"dataset {dataset!r} is not known; known are {', '.join(DATASETS)}")
+        if method not in METHODS:
+            raise ValueError(f"method {method!r} is not known; known are {', '.join(METHODS)}")
+        if method in PAPER_METHODS:
+            preset = "paper"
+        values = {"preset": preset, "dataset": dataset, "method": method}
+        values |= PRESETS[preset] | METHODS[method] | changes
+        return cls(**values)
+
+    @classmethod
+    def from_env(cls, method: str = "ynet", **changes) -> Config:
+        """`from_preset` with ``YNET_PRESET`` (quick), ``YNET_DATASET`` (phantom), ``YNET_DATA_DIR`` and ``YNET_MANIFEST``."""
+        preset = os.environ.get("YNET_PRESET") or "quick"
+        dataset = os.environ.get("YNET_DATASET") or "phantom"
+        found = {"data_dir": os.environ.get("YNET_DATA_DIR") or "", "manifest": os.environ.get("YNET_MANIFEST") or ""}
+        return cls.from_preset(preset, dataset, method, **{**found, **changes})
+
+
+#: Fields that do not change what is learned from given data and therefore stay out of the hash.
+UNHASHED = ("preset", "dataset", "method", "variant", "fold", "seed", "data_dir", "manifest", "device", "threads", "ks")
+
+PRESETS: dict[str, dict] = {
+    "quick": {},
+    "full": {
+        "size": 128,
+        "epochs": 30,
+        "ema": 0.99,
+        "precision": "bfloat16",
+        "pooling": "rmac",
+        "pool_levels": (5,),
+    },
+    # The released network and recipe (script; DOI in the module docstring of ynet_lite.model). Its oddities are switched on by
+    # the method "released", and off in "ynet-paper".
+    "paper": {
+        "size": 256,
+        "channels": 3,
+        "stem": "conv7-pool",
+        "block": "bottleneck",
+        "planes": (8, 16, 32, 64),
+        "fpn": 32,
+        "descriptor": 512,
+        "seg_features": "features",
+        "pooling": "rmac",
+        "pool_levels": (5,),
+        "cls_loss": "circle",
+        "dice": False,
+        "quant_weight": 0.0,
+        "epochs": 12,
+        "batch": 36,
+        "optimizer": "adam",
+        "lr": 1e-3,
+        "weight_decay": 1e-5,
+        "schedule": "constant",
+        "clip_norm": 0.0,
+        "precision": "bfloat16",
+    },
+}
+
+_RELEASED = {
+    "code_input": "c5",
+    "cls_target": "descriptor",
+    "seg_activation": "bn",
+    "augment": False,
+    "validation": 0.0,
+    "select": "train-loss",
+}
+
+#: What each method changes on top of its preset. An ablation is a weight of zero or one switch.
+METHODS: dict[str, dict] = {
+    "ynet": {},
+    "ynet-no-seg": {"balance": 1.0, "pooling": "rmac", "pool_levels": (5,)},
+    "ynet-rmac": {"pooling": "rmac", "pool_levels": (5,)},
+    "ynet-selfpool": {"balance": 1.0, "pooling": "selfpool"},
+    "ynet-no-cls": {"cls_loss": "none", "balance": 0.0},
+    "ynet-no-quant": {"quant_weight": 0.0},
+    "ynet-circle": {"cls_loss": "circle"},
+    "ynet-paper": {"quant_weight": 0.01},
+    "released": _RELEASED | {"ranking": "cosine"},
+    "released-sign": _RELEASED | {"ranking": "hamming"},
+}
+
+#: Methods that always use the paper preset.
+PAPER_METHODS = ("ynet-paper", "released", "released-sign")

@@ -1,0 +1,259 @@
+"""Y-Net: one encoder, a segmentation branch, a classification branch, one hash code.
+
+The network follows J. Fang et al., "Combating Ambiguity for Hash-code Learning in Medical Instance Retrieval", IEEE JBHI 2021,
+DOI 10.1109/JBHI.2021.3082531. `Config.from_preset("paper")` builds the network as released, oddities included as switches; the
+`quick` and `full` presets build ours. Every deviation stands at the switch that makes it (`ynet_lite.config`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import Config
+
+#: Stages of the encoder, named as in feature pyramid networks (Lin et al., CVPR 2017): C2 is the finest.
+LEVELS = (2, 3, 4, 5)
+
+
+class Output(NamedTuple):
+    """What one forward pass returns.
+
+    code : (N, bits) real numbers before tanh and sign. descriptor : (N, D) aggregated, L2-normalised features.
+    logits : (N, mask classes, H, W) or None where the network has no segmentation branch.
+    """
+
+    code: Tensor
+    descriptor: Tensor
+    logits: Tensor | None
+
+
+class BasicBlock(nn.Module):
+    """Residual block of two 3x3 convolutions (He et al., CVPR 2016). (N, C_in, H, W) -> (N, planes, H/stride, W/stride)."""
+
+    expansion = 1
+
+    def __init__(self, c_in: int, planes: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(c_in, planes, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.shortcut = _shortcut(c_in, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x), inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """Residual block 1x1, 3x3, 1x1 with expansion 4, as released. (N, C_in, H, W) -> (N, 4 planes, H/stride, W/stride)."""
+
+    expansion = 4
+
+    def __init__(self, c_in: int, planes: int, stride: int):
+        super().__init__()
+        c_out = planes * self.expansion
+        self.conv1 = nn.Conv2d(c_in, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, c_out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(c_out)
+        self.shortcut = _shortcut(c_in, c_out, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        return F.relu(self.bn3(self.conv3(y)) + self.shortcut(x), inplace=True)
+
+
+def _shortcut(c_in: int, c_out: int, stride: int) -> nn.Module:
+    if stride == 1 and c_in == c_out:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+
+
+class Encoder(nn.Module):
+    """Stem and four residual stages. (N, 1 or 3, H, W) -> [C2, C3, C4, C5], each half as wide as the one before."""
+
+    def __init__(self, cfg: Config):
+        super().__init__()
+        first = cfg.planes[0]
+        if cfg.stem == "conv7-pool":
+            self.stem = nn.Sequential(
+                nn.Conv2d(cfg.channels, first, 7, 2, 3, bias=False),
+                nn.BatchNorm2d(first),
+                nn.ReLU(inplace=True),
+                nn.MaxPool2d(3, 2, 1),
+            )
+        elif cfg.stem == "conv3":
+            self.stem = nn.Sequential(
+                nn.Conv2d(cfg.channels, first, 3, 2, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU(inplace=True)
+            )
+        else:
+            raise ValueError(f"Config.stem: {cfg.stem!r}; known are 'conv7-pool' and 'conv3'")
+        block = {"basic": BasicBlock, "bottleneck": Bottleneck}.get(cfg.block)
+        if block is None:
+            raise ValueError(f"Config.block: {cfg.block!r}; known are 'basic' and 'bottleneck'")
+        stages, c_in = [], first
+        for planes, stride in zip(cfg.planes, (1, 2, 2, 2), strict=True):
+            blocks = [block(c_in, planes, stride)]
+            c_in = planes * block.expansion
+            blocks += [block(c_in, planes, 1) for _ in range(cfg.blocks - 1)]
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+        self.widths = [planes * block.expansion for planes in cfg.planes]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features, x = [], self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features
+
+
+class SegmentationBranch(nn.Module):
+    """Feature pyramid over C5..C2 and a 3x3 convolution to the mask classes.
+
+    Ours makes the logits on C2's grid and upsamples *them*; ``seg_features="features"`` upsamples the features to full size first,
+    as released, which costs several times as much for the same kind of map.
+    """
+
+    def __init__(self, widths: list[int], cfg: Config, n_masks: int):
+        super().__init__()
+        self.lateral = nn.ModuleList([nn.Conv2d(w, cfg.fpn, 1) for w in widths[1:]])
+        self.finest = nn.Identity() if widths[0] == cfg.fpn else nn.Conv2d(widths[0], cfg.fpn, 1)
+        self.head = nn.Conv2d(cfg.fpn, n_masks, 3, 1, 1)
+        self.activation = {"none": nn.Identity, "relu": nn.ReLU, "bn": lambda: nn.BatchNorm2d(n_masks)}[
+            cfg.seg_activation
+        ]()
+        self.full_size_features = cfg.seg_features == "features"
+
+    def forward(self, features: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """-> logits (N, M, *size), logits on the head's own grid (N, M, h, w)."""
+        top = self.lateral[-1](features[-1])
+        for lateral, finer in zip(self.lateral[-2::-1], features[-2:0:-1], strict=True):
+            top = _resize(top, finer.shape[2:]) + lateral(finer)
+        top = _resize(top, features[0].shape[2:]) + self.finest(features[0])
+        if self.full_size_features:
+            top = _resize(top, size)
+        coarse = self.activation(self.head(top))
+        return _resize(coarse, size), coarse
+
+
+def _resize(x: Tensor, size) -> Tensor:
+    return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def rmac_regions(height: int, width: int, levels: int = 3) -> list[tuple[int, int, int]]:
+    """Square regions ``(top, left, side)`` of R-MAC on a height x width map.
+
+    At level l = 1..levels the side is floor(2 min(H, W) / (l + 1)) and regions lie on a uniform grid whose number along the longer
+    side lets neighbours overlap by about 40 % (Tolias, Sicre, Jegou, ICLR 2016, arXiv 1511.05879, section 3.2). The released code
+    drops the last row and column of every region; here regions are whole.
+    """
+    short, long = min(height, width), max(height, width)
+    # number of extra regions along the longer side at level 1: the one whose overlap is nearest to 40 %
+    extra = 0
+    if long > short:
+        candidates = range(1, 7)
+        extra = min(candidates, key=lambda n: abs((short - (long - short) / n) / short - 0.4))
+    regions = []
+    for level in range(1, levels + 1):
+        side = max(1, int(2 * short / (level + 1)))
+        rows = level + (extra if height > width else 0)
+        cols = level + (extra if width > height else 0)
+        tops = [round(i * (height - side) / max(rows - 1, 1)) for i in range(rows)]
+        lefts = [round(i * (width - side) / max(cols - 1, 1)) for i in range(cols)]
+        regions += [(top, left, side) for top in dict.fromkeys(tops) for left in dict.fromkeys(lefts)]
+    return regions
+
+
+def rmac(x: Tensor, levels: int = 3) -> Tensor:
+    """Regional maximum activation of convolutions: sum over regions of the L2-normalised maximum. (N, C, H, W) -> (N, C)."""
+    total = x.new_zeros(x.shape[:2])
+    for top, left, side in rmac_regions(x.shape[2], x.shape[3], levels):
+        total = total + F.normalize(x[:, :, top : top + side, left : left + side].amax((2, 3)), dim=1)
+    return total
+
+
+def weighted_pool(x: Tensor, weight: Tensor) -> Tensor:
+    """Mean of ``x`` (N, C, H, W) under ``weight`` (N, 1, h, w) >= 0, resized to x's grid. -> (N, C).
+
+    A weight of (almost) zero everywhere, an image with no lesion, falls back to the plain mean instead of dividing by zero.
+    """
+    weight = F.adaptive_avg_pool2d(weight, x.shape[2:]) + 1e-4
+    return (x * weight).sum((2, 3)) / weight.sum((2, 3))
+
+
+class YNet(nn.Module):
+    """The network. ``forward(images)`` takes uint8 or float images in 0..255, shape (N, channels, H, W), and returns `Output`."""
+
+    def __init__(self, cfg: Config, n_classes: int, n_masks: int = 2):
+        super().__init__()
+        self.cfg = cfg
+        self.encoder = Encoder(cfg)
+        widths = self.encoder.widths
+        needs_map = cfg.uses_masks or cfg.pooling in ("lesion", "selfpool", "lesion+rmac")
+        self.segmentation = SegmentationBranch(widths, cfg, n_masks) if needs_map else None
+        self.to_descriptor = nn.Conv2d(widths[-1], cfg.descriptor, 3, 1, 1) if cfg.descriptor else nn.Identity()
+        top = cfg.descriptor or widths[-1]
+        level_widths = [top if level == 5 else widths[level - 2] for level in cfg.pool_levels]
+        parts = 2 if "+" in cfg.pooling else 1
+        self.descriptor_size = sum(level_widths) * parts
+        c5 = cfg.size // (32 if cfg.stem == "conv7-pool" else 16)
+        self.code = nn.Linear(widths[-1] * c5 * c5 if cfg.code_input == "c5" else self.descriptor_size, cfg.bits)
+        if cfg.code_norm:
+            self.code_norm = nn.BatchNorm1d(cfg.bits, affine=False)
+        self.classifier = nn.Linear(cfg.bits, n_classes) if cfg.cls_loss == "ce" else None
+        # grey value statistics: ImageNet's for three channels, as released; one grey pair for one channel
+        mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if cfg.channels == 3 else ([0.3], [0.25])
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Output:
+        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        features = self.encoder(x)
+        logits = coarse = None
+        if self.segmentation is not None:
+            logits, coarse = self.segmentation(features, tuple(images.shape[2:]))
+        maps = [self.to_descriptor(features[3]) if level == 5 else features[level - 2] for level in self.cfg.pool_levels]
+        descriptor = self.aggregate(maps, coarse)
+        if self.cfg.code_input == "c5":
+            code = self.code(features[-1].flatten(1))
+        else:
+            # unit vectors of many dimensions have tiny entries: bring them to unit variance, or tanh starts in its dead centre
+            code = self.code(descriptor * descriptor.shape[1] ** 0.5)
+        if self.cfg.code_norm:
+            code = self.code_norm(code.float())
+        return Output(code, descriptor, logits)
+
+    def aggregate(self, maps: list[Tensor], coarse: Tensor | None) -> Tensor:
+        """Aggregate feature maps (N, C_i, H_i, W_i) into one descriptor (N, sum C_i), each level L2-normalised."""
+        kinds = self.cfg.pooling.split("+")
+        parts = []
+        for kind in kinds:
+            for x in maps:
+                if kind == "rmac":
+                    pooled = rmac(x)
+                elif kind == "gap":
+                    pooled = x.mean((2, 3))
+                elif kind == "mac":
+                    pooled = x.amax((2, 3))
+                elif kind in ("lesion", "selfpool"):
+                    inside = 1 - coarse.float().softmax(1)[:, :1]
+                    # the mask steers the pooling; only without masks must the pooling teach the map
+                    pooled = weighted_pool(x, inside.detach() if kind == "lesion" else inside)
+                else:
+                    raise ValueError(f"Config.pooling: {kind!r}; known are rmac, gap, mac, lesion, selfpool")
+                parts.append(F.normalize(pooled.float(), dim=1))
+        return torch.cat(parts, 1)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trained numbers."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

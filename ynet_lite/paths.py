@@ -1,0 +1,42 @@
+"""Where things lie: one place, so that notebooks, tests and commands agree whatever folder they start in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def root() -> Path:
+    """The project folder: the checkout this package is installed from, else the current folder."""
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+def out() -> Path:
+    """Folder for everything a run writes (never tracked by git): ``YNET_OUT``, else ``out/`` of the project."""
+    return Path(os.environ.get("YNET_OUT") or root() / "out")
+
+
+def results() -> Path:
+    """Folder of the committed result rows."""
+    return root() / "data" / "results"
+
+
+def splits() -> Path:
+    """Folder of the committed split lists and checksum lists."""
+    return root() / "data" / "splits"
+
+
+def cache() -> Path:
+    """Folder of resized image sets (ignored by git, may be deleted at any time)."""
+    return Path(os.environ.get("YNET_CACHE") or root() / "data" / "cache")
+
+
+def raw() -> Path:
+    """Folder for downloaded originals (ignored by git)."""
+    return root() / "data" / "raw"
+
+
+def local_figures() -> Path:
+    """Folder for pictures that show pixels of real cases (ignored by git)."""
+    return root() / "figures" / "local"

@@ -1,0 +1,177 @@
+"""Result rows: one small CSV per run, written once, read by every table and figure."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import paths
+from .config import Config
+
+COLUMNS = (
+    "run_id config_hash dataset fingerprint fold seed preset method variant bits metric k value seconds device versions commit dirty date"
+).split()
+
+#: Per-query values that are kept: enough for paired tests by patient, small enough to commit.
+PER_QUERY_METRICS = ("map", "map_hits", "precision", "ndcg", "mask_agreement", "dice")
+
+
+def run_id(cfg: Config) -> str:
+    """``dataset-method-hash-fold-seed``: the name of a run in files and tables."""
+    return f"{cfg.dataset}-{cfg.method}-{cfg.hash()}-{cfg.fold}-{cfg.seed}"
+
+
+def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
+    """Write a table under a temporary name and rename it, so that an interrupted run leaves no half file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.6g")
+    os.replace(temporary, path)
+    return path
+
+
+def versions() -> str:
+    """The versions that numbers depend on, as ``name=version`` pairs."""
+
+    def version(name: str) -> str:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:  # not installed, or under another name (conda calls faiss-cpu "faiss")
+            return "unknown"
+
+    return " ".join(f"{name}={version(name)}" for name in ("torch", "numpy", "faiss-cpu", "ynet-lite"))
+
+
+def commit() -> tuple[str, bool]:
+    """(short commit, whether tracked files differ from it); ("none", True) outside a checkout."""
+    try:
+        run = {"cwd": paths.root(), "capture_output": True, "text": True, "check": True, "timeout": 20}
+        name = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], **run).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no", "--", "ynet_lite"], **run).stdout
+        return name, bool(changed.strip())
+    except (OSError, subprocess.SubprocessError):
+        return "none", True
+
+
+def device_name(cfg: Config) -> str:
+    """Which kind of processor made the numbers."""
+    if cfg.device != "cpu":
+        import torch
+
+        return torch.cuda.get_device_name(cfg.device)
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"cpu: {line.split(':', 1)[1].strip()}"
+    except OSError:
+        pass
+    return "cpu"
+
+
+def rows(cfg: Config, fingerprint: str, values: pd.DataFrame, seconds: float) -> pd.DataFrame:
+    """Result rows of one run from ``values`` (columns metric, k, value)."""
+    name, dirty = commit()
+    table = values[["metric", "k", "value"]].copy()
+    about = {
+        "run_id": run_id(cfg),
+        "config_hash": cfg.hash(),
+        "dataset": cfg.dataset,
+        "fingerprint": fingerprint[:16],
+        "fold": cfg.fold,
+        "seed": cfg.seed,
+        "preset": cfg.preset,
+        "method": cfg.method,
+        "variant": cfg.variant,
+        "bits": cfg.bits,
+        "seconds": seconds,
+        "device": device_name(cfg),
+        "versions": versions(),
+        "commit": name,
+        "dirty": dirty,
+        "date": datetime.date.today().isoformat(),
+    }
+    for key, value in about.items():
+        table[key] = value
+    return table[COLUMNS]
+
+
+def write_run(cfg: Config, fingerprint: str, values: pd.DataFrame, per_query: pd.DataFrame, seconds: float, folder=None) -> Path:
+    """Write the rows of a run to ``folder/runs`` and its per-query values (k = 10) to ``folder/per_query``."""
+    folder = Path(folder) if folder else paths.out() / "results"
+    kept = per_query[per_query["metric"].isin(PER_QUERY_METRICS) & per_query["k"].isin([0, 10])]
+    write_csv(kept, folder / "per_query" / f"{run_id(cfg)}.csv")
+    config = folder / "configs" / f"{cfg.hash()}.json"
+    if not config.is_file():
+        config.parent.mkdir(parents=True, exist_ok=True)
+        neutral = cfg.but(data_dir="", manifest="", seed=0, fold=1, device="cpu")
+        temporary = config.with_name(f".{config.name}.{os.getpid()}")
+        temporary.write_text(neutral.to_json() + "\n")
+        os.replace(temporary, config)
+    return write_csv(rows(cfg, fingerprint, values, seconds), folder / "runs" / f"{run_id(cfg)}.csv")
+
+
+def read_runs(folder: str | Path | None = None) -> pd.DataFrame:
+    """All result rows under ``folder/runs`` (default: the committed ones), in a fixed order."""
+    folder = Path(folder) if folder else paths.results()
+    tables = []
+    for path in sorted((folder / "runs").glob("*.csv")):
+        table = pd.read_csv(path, dtype={"variant": str, "commit": str, "config_hash": str, "fingerprint": str})
+        missing = [column for column in COLUMNS if column not in table]
+        if missing:
+            raise ValueError(f"{path}: columns {missing} are missing; a run file has {COLUMNS}")
+        tables.append(table.fillna({"variant": ""}))
+    if not tables:
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.concat(tables, ignore_index=True)
+
+
+def summary(table: pd.DataFrame, metrics: Iterable[tuple[str, int]], by=("dataset", "preset", "variant", "method")) -> pd.DataFrame:
+    """Mean, standard deviation (n - 1) and number of runs of each (metric, k), one row per combination of ``by``.
+
+    Columns are ``(metric@k, "mean" | "sd" | "runs")``. A single run has no spread: its sd is NaN, shown as a dash.
+    """
+    by = list(by)
+    out = {}
+    for metric, k in metrics:
+        chosen = table[(table["metric"] == metric) & (table["k"] == k)]
+        grouped = chosen.groupby(by, sort=True)["value"]
+        name = f"{metric}@{k}" if k else metric
+        out[(name, "mean")], out[(name, "sd")], out[(name, "runs")] = grouped.mean(), grouped.std(), grouped.count()
+    return pd.DataFrame(out)
+
+
+def compare(committed: pd.DataFrame, yours: pd.DataFrame, tolerance: float = 0.03) -> pd.DataFrame:
+    """*committed | yours | tolerance | same?* for every number of ``yours`` that was committed for the same run and data.
+
+    ``same?`` is "identical" at the committed digits, "within" the tolerance, or "differs". Numbers with no committed
+    counterpart say "new". Other processors add in another order, which a training amplifies: hence the tolerance.
+    """
+    keys = ["run_id", "fingerprint", "metric", "k"]
+    merged = yours[[*keys, "method", "value"]].merge(
+        committed[[*keys, "value"]], on=keys, how="left", suffixes=("_yours", "_committed")
+    )
+    gap = (merged["value_yours"] - merged["value_committed"]).abs()
+    verdict = np.select(
+        [merged["value_committed"].isna(), gap <= 1e-5 * merged["value_committed"].abs() + 1e-9, gap <= tolerance],
+        ["new", "identical", "within"],
+        "differs",
+    )
+    return pd.DataFrame(
+        {
+            "method": merged["method"],
+            "metric": merged["metric"],
+            "k": merged["k"],
+            "committed": merged["value_committed"],
+            "yours": merged["value_yours"],
+            "tolerance": tolerance,
+            "same?": verdict,
+        }
+    )

@@ -1,0 +1,84 @@
+"""Tables from result rows: what README, notebooks and ``make figures`` show. Nothing here trains or evaluates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from .plots import METHOD_NAMES
+from .results import summary
+
+#: Columns of the main table: (metric, k) and its heading.
+MAIN = {
+    ("map", 10): "mAP@10",
+    ("precision", 10): "P@10",
+    ("map_macro", 10): "mAP@10, macro",
+    ("ndcg", 10): "NDCG@10",
+    ("mask_agreement", 10): "mask agreement@10",
+    ("distinct_codes", 0): "distinct codes",
+    ("tied_at_k", 10): "tied at 10",
+    ("dice", 0): "Dice",
+}
+
+LISTS = {("map", k): f"mAP@{k}" for k in (5, 10, 20, 50)}
+
+
+def number(mean: float, sd: float, runs: int) -> str:
+    """``.765 ± .004``; three decimals below ten, one above; a dash where there is nothing; no spread for a single run."""
+    if pd.isna(mean):
+        return "-"
+
+    def short(value: float) -> str:
+        if abs(mean) >= 10:
+            return f"{value:.1f}"
+        return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
+
+    return short(mean) if runs < 2 or pd.isna(sd) else f"{short(mean)} ± {short(sd)}"
+
+
+def retrieval_table(runs: pd.DataFrame, columns: dict[tuple[str, int], str] | None = None, chance: pd.DataFrame | None = None):
+    """Methods x metrics as text, mean ± standard deviation over runs, in the fixed order of methods.
+
+    ``runs``: rows of one data set, preset and variant (`results.read_runs`, filtered). ``chance``: `metrics.chance`, added as a
+    last line. Raises ``ValueError`` when rows of several sets would be averaged together.
+    """
+    columns = MAIN if columns is None else columns
+    for key in ("dataset", "variant"):
+        if runs[key].nunique() > 1:
+            raise ValueError(f"retrieval_table: rows of several {key}s ({sorted(runs[key].unique())}); filter to one first")
+    means = summary(runs, columns, by=("method",))
+    lines = []
+    for method in [m for m in METHOD_NAMES if m in means.index]:
+        line = {"method": METHOD_NAMES[method], "runs": int(runs[runs["method"] == method]["run_id"].nunique())}
+        for (metric, k), heading in columns.items():
+            name = f"{metric}@{k}" if k else metric
+            line[heading] = number(*(means.loc[method, (name, part)] for part in ("mean", "sd", "runs")))
+        lines.append(line)
+    if chance is not None:
+        values = chance.set_index(["metric", "k"])["value"]
+        line = {"method": "chance (random codes)", "runs": ""}
+        lines.append(line | {heading: number(values.get(key, float("nan")), 0, 1) for key, heading in columns.items()})
+    return pd.DataFrame(lines)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A GitHub table."""
+    head = "| " + " | ".join(map(str, table.columns)) + " |"
+    rule = "|" + "|".join(" --- " if i == 0 else " ---: " for i in range(len(table.columns))) + "|"
+    body = ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
+    return "\n".join([head, rule, *body])
+
+
+def lift(runs: pd.DataFrame, method: str, base: str, metric: str = "map", k: int = 10, by: Sequence[str] = ("seed",)) -> pd.DataFrame:
+    """``method`` against ``base``, run by run: both values, the difference in points and in per cent of the base."""
+    chosen = runs[(runs["metric"] == metric) & (runs["k"] == k)]
+    wide = chosen.pivot_table(index=list(by), columns="method", values="value")
+    missing = [m for m in (method, base) if m not in wide]
+    if missing:
+        raise ValueError(f"lift: no rows of {missing} for {metric}@{k}")
+    table = wide[[method, base]].dropna().reset_index()
+    table["points"] = 100 * (table[method] - table[base])
+    table["per cent"] = 100 * (table[method] / table[base] - 1)
+    table.columns.name = None
+    return table
