@@ -12,8 +12,8 @@ from ynet_lite.config import Config
 matplotlib.use("Agg")
 
 
-def draw_cases(n: int = 48, size: int = 32, seed: int = 0) -> Cases:
-    """Two classes that even a tiny network tells apart: a bright disc, a dark square; two cases per patient, four folds."""
+def draw(n: int = 48, size: int = 32, seed: int = 0) -> Cases:
+    """Two classes easy to tell apart, a bright disc and a dark square; two cases per patient, four folds."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size]
     images, masks = np.empty((n, 1, size, size), np.uint8), np.zeros((n, size, size), np.uint8)
@@ -25,7 +25,7 @@ def draw_cases(n: int = 48, size: int = 32, seed: int = 0) -> Cases:
             masks[i] = (y - cy) ** 2 + (x - cx) ** 2 < radius**2
         else:
             masks[i] = np.maximum(abs(y - cy), abs(x - cx)) < radius
-        grey = 90 + 12 * rng.standard_normal((size, size)) + masks[i] * (70 if label == 0 else -60)
+        grey = 90 + 12 * rng.standard_normal((size, size)) + masks[i] * (70.0 if label == 0 else -60.0)
         images[i, 0] = grey.clip(1, 255)
     table = pd.DataFrame(
         {
@@ -50,7 +50,13 @@ def draw_cases(n: int = 48, size: int = 32, seed: int = 0) -> Cases:
 @pytest.fixture
 def tiny_cases() -> Cases:
     """48 grey cases of 32 x 32, drawn anew for every test."""
-    return draw_cases()
+    return draw()
+
+
+@pytest.fixture
+def draw_cases():
+    """`draw`, for another number, size or seed."""
+    return draw
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ def changed(cfg: Config, name: str) -> Config:
 
 def test_unhashed_fields_exist():
     assert set(UNHASHED) <= {f.name for f in fields(Config)}
-    for name in ("seed", "fold", "data_dir", "device"):
-        assert name in UNHASHED
+    names, paths, machine = {"preset", "dataset", "method", "variant"}, {"data_dir", "manifest"}, {"device", "threads"}
+    assert set(UNHASHED) == names | paths | machine | {"fold", "seed", "ks"}
 
 
 @pytest.mark.parametrize("name", UNHASHED)
@@ -135,7 +135,9 @@ def test_methods_are_what_their_names_say():
     assert not twin.uses_masks and twin.pooling == "rmac" and twin.balance == 1
     selfpool = Config.from_preset(method="ynet-selfpool")
     assert not selfpool.uses_masks and selfpool.pooling == "selfpool"
-    assert Config.from_preset(method="ynet-rmac").uses_masks and Config.from_preset(method="ynet-rmac").pooling == "rmac"
+    assert (
+        Config.from_preset(method="ynet-rmac").uses_masks and Config.from_preset(method="ynet-rmac").pooling == "rmac"
+    )
     assert Config.from_preset(method="ynet-no-cls").cls_loss == "none"
     assert Config.from_preset(method="ynet-no-quant").quant_weight == 0
     released, signed = (Config.from_preset(method=m) for m in ("released", "released-sign"))

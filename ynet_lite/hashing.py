@@ -296,8 +296,7 @@ def _balanced_targets(n_classes: int, bits: int, rng: np.random.Generator) -> np
     """Distinct balanced +-1 rows, int64 (n_classes, bits), spread by swaps; see `hadamard_targets`."""
     if n_classes > math.comb(bits, bits // 2):
         raise ValueError(
-            f"{bits} bits hold {math.comb(bits, bits // 2)} balanced codes, too few for {n_classes} classes; "
-            "use more bits"
+            f"{bits} bits hold {math.comb(bits, bits // 2)} balanced codes, too few for {n_classes} classes; use more bits"
         )
     half = np.repeat([1, -1], bits // 2)
 

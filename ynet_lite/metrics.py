@@ -376,9 +376,7 @@ def vote_accuracy(distances, query_labels, database_labels, k: int = VOTERS) -> 
             continue
         # ways[:, d, t]: weight of d voters drawn so far and t rivals level with the query's class
         ways = np.zeros((q, k + 1, 1))
-        ways[np.arange(q), np.clip(extra, 0, k), 0] = np.where(
-            possible, weight[np.arange(q), 0, np.clip(extra, 0, k)], 0
-        )
+        ways[np.arange(q), np.clip(extra, 0, k), 0] = np.where(possible, weight[np.arange(q), 0, np.clip(extra, 0, k)], 0)
         for c in range(1, len(classes)):
             wider = np.zeros((q, k + 1, c + 1))
             for drawn in range(k + 1):
@@ -471,9 +469,7 @@ def _centred(masks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     case, y, x = np.nonzero(masks)
     area = np.maximum(np.bincount(case, minlength=len(masks)), 1)
     # floor(mean + 1/2) in whole numbers: a mask and its moved copy must round to the same place
-    cy, cx = (
-        (2 * np.bincount(case, weights=v, minlength=len(masks)).astype(np.int64) + area) // (2 * area) for v in (y, x)
-    )
+    cy, cx = ((2 * np.bincount(case, weights=v, minlength=len(masks)).astype(np.int64) + area) // (2 * area) for v in (y, x))
     return case, y - cy[case], x - cx[case]
 
 
@@ -593,9 +589,7 @@ def evaluate(
         raise ValueError("ks: needs at least one k")
     distances = _distances(distances)
     if distances.shape != (len(queries), len(database)):
-        raise ValueError(
-            f"distances: shape {distances.shape}, but {len(queries)} queries and {len(database)} database cases"
-        )
+        raise ValueError(f"distances: shape {distances.shape}, but {len(queries)} queries and {len(database)} database cases")
     if len(queries) == 0:
         raise ValueError("evaluate: no queries; at least one is needed")
     if query_codes is not None and len(getattr(query_codes, "packed", query_codes)) != len(queries):

@@ -128,9 +128,7 @@ class SegmentationBranch(nn.Module):
         self.lateral = nn.ModuleList([nn.Conv2d(w, cfg.fpn, 1) for w in widths[1:]])
         self.finest = nn.Identity() if widths[0] == cfg.fpn else nn.Conv2d(widths[0], cfg.fpn, 1)
         self.head = nn.Conv2d(cfg.fpn, n_masks, 3, 1, 1)
-        self.activation = {"none": nn.Identity, "relu": nn.ReLU, "bn": lambda: nn.BatchNorm2d(n_masks)}[
-            cfg.seg_activation
-        ]()
+        self.activation = {"none": nn.Identity, "relu": nn.ReLU, "bn": lambda: nn.BatchNorm2d(n_masks)}[cfg.seg_activation]()
         self.full_size_features = cfg.seg_features == "features"
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:

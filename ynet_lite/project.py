@@ -29,9 +29,7 @@ def repository() -> str:
             urls = []
         address = dict(url.split(", ", 1) for url in urls).get("Repository", "")
     if not address:
-        raise ValueError(
-            f"no repository address: expected [project.urls] Repository in {pyproject} or in the installed {NAME}"
-        )
+        raise ValueError(f"no repository address: expected [project.urls] Repository in {pyproject} or in the installed {NAME}")
     return address.rstrip("/")
 
 

@@ -133,7 +133,9 @@ def read_runs(folder: str | Path | None = None) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def summary(table: pd.DataFrame, metrics: Iterable[tuple[str, int]], by=("dataset", "preset", "variant", "method")) -> pd.DataFrame:
+def summary(
+    table: pd.DataFrame, metrics: Iterable[tuple[str, int]], by=("dataset", "preset", "variant", "method")
+) -> pd.DataFrame:
     """Mean, standard deviation (n - 1) and number of runs of each (metric, k), one row per combination of ``by``.
 
     Columns are ``(metric@k, "mean" | "sd" | "runs")``. A single run has no spread: its sd is NaN, shown as a dash.

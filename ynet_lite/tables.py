@@ -70,7 +70,9 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join([head, rule, *body])
 
 
-def lift(runs: pd.DataFrame, method: str, base: str, metric: str = "map", k: int = 10, by: Sequence[str] = ("seed",)) -> pd.DataFrame:
+def lift(
+    runs: pd.DataFrame, method: str, base: str, metric: str = "map", k: int = 10, by: Sequence[str] = ("seed",)
+) -> pd.DataFrame:
     """``method`` against ``base``, run by run: both values, the difference in points and in per cent of the base."""
     chosen = runs[(runs["metric"] == metric) & (runs["k"] == k)]
     wide = chosen.pivot_table(index=list(by), columns="method", values="value")

@@ -234,7 +234,7 @@ class _State:
             if not torch.isfinite(loss):
                 raise FloatingPointError(
                     f"{cfg.method}: the loss is {loss.item()} in epoch {self.epoch + 1}, step {step + 1}; "
-                    f"terms {({k: v.item() for k, v in terms.items()})}; a lower Config.lr or cls_scale usually helps"
+                    f"terms { ({k: v.item() for k, v in terms.items()}) }; a lower Config.lr or cls_scale usually helps"
                 )
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -245,7 +245,7 @@ class _State:
             for key, value in {"loss": loss, **terms}.items():
                 sums[key] = sums.get(key, 0.0) + value.item() / self.steps
         self.epoch += 1
-        row = {"epoch": self.epoch, **sums, "lr": rate, "balance": float(self.loss.a), "validation": math.nan}
+        row = {"epoch": self.epoch, **sums, "lr": rate, "balance": self.loss.a.item(), "validation": math.nan}
         row["validation"] = self._validate(sums["loss"])
         self.history.append(row)
         self.seconds += time.perf_counter() - began

@@ -85,9 +85,7 @@ def resize_cases(cases: Cases, size: int, channels: int) -> Cases:
     if images.shape[1] == 1 and channels == 3:
         images = np.repeat(images, 3, axis=1)
     elif images.shape[1] == 3 and channels == 1:
-        images = np.floor(images.transpose(0, 2, 3, 1) @ np.array([0.299, 0.587, 0.114]) + 0.5).astype(np.uint8)[
-            :, None
-        ]
+        images = np.floor(images.transpose(0, 2, 3, 1) @ np.array([0.299, 0.587, 0.114]) + 0.5).astype(np.uint8)[:, None]
     return cases if images is cases.images else replace(cases, images=images, masks=masks)
 
 

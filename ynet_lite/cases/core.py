@@ -46,9 +46,7 @@ class Cases:
         if wrong:
             raise ValueError(f"Cases: {n} images, but {wrong}; every part needs one entry per image")
         if self.images.ndim != 4 or self.images.shape[1] not in (1, 3) or self.images.dtype != np.uint8:
-            raise ValueError(
-                f"Cases: images must be uint8 (N, 1 or 3, H, W), got {self.images.dtype} {self.images.shape}"
-            )
+            raise ValueError(f"Cases: images must be uint8 (N, 1 or 3, H, W), got {self.images.dtype} {self.images.shape}")
         if self.masks.shape != (n, *self.images.shape[2:]):
             raise ValueError(f"Cases: masks must be {(n, *self.images.shape[2:])}, got {self.masks.shape}")
 

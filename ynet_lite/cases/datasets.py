@@ -207,12 +207,9 @@ def busi_split(table: pd.DataFrame, listed: pd.DataFrame | None = None) -> pd.Da
         for label in own:
             counts[label][best] += 1
     group = {
-        key: next((listed_groups[i] for i in cluster if listed_groups[i]), ids[cluster[0]])
-        for key, cluster in members.items()
+        key: next((listed_groups[i] for i in cluster if listed_groups[i]), ids[cluster[0]]) for key, cluster in members.items()
     }
-    return pd.DataFrame(
-        {"case_id": ids, "group": [group[int(c)] for c in component], "fold": [fold[int(c)] for c in component]}
-    )
+    return pd.DataFrame({"case_id": ids, "group": [group[int(c)] for c in component], "fold": [fold[int(c)] for c in component]})
 
 
 def near_duplicates(images: Iterable) -> np.ndarray:

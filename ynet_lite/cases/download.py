@@ -57,9 +57,7 @@ def download_busbra(target=None, url: str = BUSBRA_URL, size: int = BUSBRA_BYTES
     return folder
 
 
-def fetch(
-    url: str, target, *, size: int | None = None, sha256: str | None = None, attempts: int = 5, wait: float = 2.0
-) -> Path:
+def fetch(url: str, target, *, size: int | None = None, sha256: str | None = None, attempts: int = 5, wait: float = 2.0) -> Path:
     """Download ``url`` to the file ``target``, going on from ``<target>.part`` if there is one, and check it.
 
     ``size`` in bytes and ``sha256`` (hexadecimal) are what the whole file must have; ``attempts`` counts transfers
@@ -78,11 +76,7 @@ def fetch(
             complete = _transfer(url, part, size)
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             complete, reason = False, str(error) or type(error).__name__
-            if (
-                isinstance(error, urllib.error.HTTPError)
-                and 400 <= error.code < 500
-                and error.code not in (408, 416, 429)
-            ):
+            if isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code not in (408, 416, 429):
                 raise ConnectionError(f"{url}: {reason}; is the address still right?") from None
         if complete:
             break
@@ -182,9 +176,7 @@ def unpack(archive, folder, *, inside=(), name: str | None = None, most_bytes: i
                 members = _safe_members(opened, archive, most_bytes)
                 needed, free = sum(member.file_size for member in members), shutil.disk_usage(temporary).free
                 if needed > free:
-                    raise ValueError(
-                        f"{archive}: needs {needed / 1e6:.0f} MB, {folder.parent} has {free / 1e6:.0f} MB left"
-                    )
+                    raise ValueError(f"{archive}: needs {needed / 1e6:.0f} MB, {folder.parent} has {free / 1e6:.0f} MB left")
                 for member in tqdm(members, desc=f"unpacking {archive.name}", unit="file", leave=False):
                     path = temporary / member.filename
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,13 +206,9 @@ def _safe_members(opened: zipfile.ZipFile, archive: Path, most_bytes: int) -> li
         path = PurePosixPath(member.filename)
         kind = stat.S_IFMT(member.external_attr >> 16)
         if path.is_absolute() or ".." in path.parts or any(sign in member.orig_filename for sign in ("\\", ":", "\0")):
-            raise ValueError(
-                f"{archive}: unsafe name {member.orig_filename!r}; members must lie below the archive's root"
-            )
+            raise ValueError(f"{archive}: unsafe name {member.orig_filename!r}; members must lie below the archive's root")
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise ValueError(
-                f"{archive}: {member.filename!r} is a link or a special file; only plain files are unpacked"
-            )
+            raise ValueError(f"{archive}: {member.filename!r} is a link or a special file; only plain files are unpacked")
         if member.flag_bits & 1:
             raise ValueError(f"{archive}: {member.filename!r} is encrypted")
         if member.is_dir() or path.parts[0] == "__MACOSX":

@@ -65,9 +65,7 @@ def read_mask(path, classes: int = 2) -> np.ndarray:
     array = _open(path, colour=False)
     if array.ndim == 3:
         if (array != array[..., :1]).any():
-            raise ValueError(
-                f"{path}: a coloured mask; it must be grey with the values 0..{classes - 1} (or 0 and 255)"
-            )
+            raise ValueError(f"{path}: a coloured mask; it must be grey with the values 0..{classes - 1} (or 0 and 255)")
         array = array[..., 0]
     if not np.isfinite(array).all() or (array != np.floor(array)).any():
         raise ValueError(f"{path}: mask values must be whole numbers")
@@ -107,9 +105,7 @@ def letterbox(array: np.ndarray, size: int, mask: bool = False) -> tuple[np.ndar
     """
     array = np.asarray(array)
     if array.dtype != np.uint8 or array.ndim != (2 if mask else 3):
-        raise ValueError(
-            f"letterbox: needs uint8 {'(H, W)' if mask else '(C, H, W)'}, got {array.dtype} of shape {array.shape}"
-        )
+        raise ValueError(f"letterbox: needs uint8 {'(H, W)' if mask else '(C, H, W)'}, got {array.dtype} of shape {array.shape}")
     if size < 1 or 0 in array.shape:
         raise ValueError(f"letterbox: cannot fit shape {array.shape} into a square of {size}")
     high, wide = array.shape[-2:]

@@ -77,9 +77,7 @@ def check_manifest(table: pd.DataFrame, name: str, *, need_files: bool = True, f
     if "fold" not in table and "split" not in table:
         missing.append("fold (integers) or split (train / test)")
     if missing:
-        raise ManifestError(
-            f"{name}: missing column(s) {', '.join(missing)}; found {', '.join(map(str, table.columns))}"
-        )
+        raise ManifestError(f"{name}: missing column(s) {', '.join(missing)}; found {', '.join(map(str, table.columns))}")
     if len(table) == 0:
         raise ManifestError(f"{name}: the manifest has no rows; it needs at least one case of each of two classes")
 
@@ -92,9 +90,7 @@ def check_manifest(table: pd.DataFrame, name: str, *, need_files: bool = True, f
         what = "label is blank or NaN" if column == "label" else f"{column} is blank"
         _add(problems, wrong, lambda i: rows[i], f"{what}; every case needs one")
     for column in REQUIRED:
-        table[column] = [
-            "" if bad else str(value).strip() for value, bad in zip(table[column], blank[column], strict=True)
-        ]
+        table[column] = ["" if bad else str(value).strip() for value, bad in zip(table[column], blank[column], strict=True)]
     table["mask"] = ["" if _is_blank(value) else str(value).strip() for value in table["mask"]]
 
     ids = table["case_id"]
@@ -210,9 +206,7 @@ def _check_sides(table: pd.DataFrame, column: str, rows: list[str], no_group: np
     _add(problems, wrong, lambda i: f"{rows[i]} has {values[i]!r}", right)
     present = sorted({side for side in sides if side is not None})
     if len(present) < 2 and not wrong.any():
-        problems.append(
-            f"every case has {column} {present[0]!r}; queries and database both need cases, so at least two"
-        )
+        problems.append(f"every case has {column} {present[0]!r}; queries and database both need cases, so at least two")
     where: dict[str, dict] = {}
     for i, (group, side) in enumerate(zip(table["group"], sides, strict=True)):
         if side is not None and not no_group[i]:
@@ -224,8 +218,7 @@ def _check_sides(table: pd.DataFrame, column: str, rows: list[str], no_group: np
     ]
     if leaks:
         problems.append(
-            f"{len(leaks)} patient(s) (group) in two {column}s; all cases of a patient must share one: "
-            + first_few(leaks)
+            f"{len(leaks)} patient(s) (group) in two {column}s; all cases of a patient must share one: " + first_few(leaks)
         )
 
 

@@ -1,15 +1,15 @@
 """The phantom: ultrasound-like cases made from a seed, ambiguous by construction, with every hidden variable known.
 
-Four invented diseases in three stages. What is seen at first glance, the *manifestation* (margin and echo), is drawn from a
-hand-made table, so that
+Four invented diseases in three stages. What is seen at first glance, the *manifestation* (margin and echo), is drawn
+from a hand-made table, so that
 
-- the same manifestation occurs in different diseases (SPDD): a smooth hypoechoic lesion is disease A, stage 2, or disease B,
-  stage 1; only the *fine cue* inside the lesion (inner texture and rim) tells which;
+- the same manifestation occurs in different diseases (SPDD): a smooth hypoechoic lesion is disease A, stage 2, or
+  disease B, stage 1; only the *fine cue* inside the lesion (inner texture and rim) tells which;
 - a disease changes its manifestation from stage to stage (DPSD).
 
-The tissue around the lesion (the *background*) goes with the disease in the training cases by the dial ``confounding``, and
-never in the test cases. Vessels, ducts, lobules that look like small lesions, bright specks, shadow bands, burnt-in text and
-caliper crosses carry no information at all.
+The tissue around the lesion (the *background*) goes with the disease in the training cases by the dial ``confounding``,
+and never in the test cases. Vessels, ducts, lobules that look like small lesions, bright specks, shadow bands, burnt-in
+text and caliper crosses carry no information at all.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ MARGINS = ("smooth", "lobulated", "spiculated")
 ECHOES = ("anechoic", "hypoechoic", "isoechoic")
 POSTERIORS = ("none", "shadow", "enhancement")
 
-# (disease, stage) -> ((margin, echo), probability): the first glance. Shared by two diseases: smooth anechoic (A1, D1), smooth
-# hypoechoic (A2, B1), lobulated hypoechoic (A3, C1), lobulated isoechoic (B2, C3), spiculated hypoechoic (C2, D3).
+# (disease, stage) -> ((margin, echo), probability): the first glance. Shared by two diseases: smooth anechoic (A1, D1),
+# smooth hypoechoic (A2, B1), lobulated hypoechoic (A3, C1), lobulated isoechoic (B2, C3), spiculated
+# hypoechoic (C2, D3).
 MANIFESTATIONS = {
     ("disease A", 1): ((("smooth", "anechoic"), 0.8), (("smooth", "hypoechoic"), 0.2)),
     ("disease A", 2): ((("smooth", "hypoechoic"), 0.8), (("lobulated", "hypoechoic"), 0.2)),
@@ -59,14 +60,14 @@ MIN_CASES = 2 * BLOCK  # a block has at most two views per patient, so this many
 
 @dataclass(frozen=True)
 class PhantomStyle:
-    """The difficulty and looks of the phantom. Decibels are relative to the tissue; lengths are shares of the image side."""
+    """Difficulty and looks of the phantom. Decibels are relative to the tissue, lengths are shares of the side."""
 
     # --- what decides the disease
     cue_strength: float = 1.0  # scales inner texture and rim together
-    inner_db: float = 10.0  # amplitude of the heterogeneous inner texture
-    rim_db: float = 11.0  # brightness of the rim above the surrounding tissue level
+    inner_db: float = 11.0  # amplitude of the heterogeneous inner texture
+    rim_db: float = 12.0  # brightness of the rim above the surrounding tissue level
     rim_width: float = 0.035
-    ambiguous: float = 0.12  # share of the cases with a shared manifestation whose fine cue is undecided (half strength)
+    ambiguous: float = 0.10  # share of cases with a shared manifestation that get an undecided fine cue (half strength)
     # --- what shows the lesion
     lesion_contrast: float = 1.0  # scales the three echo levels
     anechoic_db: float = -17.0
@@ -76,10 +77,10 @@ class PhantomStyle:
     area_max: float = 0.23
     posterior: float = 0.7  # share of anechoic (enhancement) and spiculated (shadow) lesions that show it
     # --- what misleads
-    background_contrast: float = 0.45  # scales everything that tells the background types apart
+    background_contrast: float = 0.5  # scales everything that tells the background types apart
     speckle_contrast: float = 0.42  # 1 = fully developed Rayleigh speckle, 0 = none
     distractor_rate: float = 1.0  # scales the mean number of lobules, vessels, ducts and specks
-    lobules: float = 0.5  # mean number of small lesion-like lumps, with a fine cue of their own, independent of the disease
+    lobules: float = 0.5  # mean number of small lesion-like lumps; their fine cue is independent of the disease
     vessels: float = 0.7
     ducts: float = 0.6
     specks: float = 0.6
@@ -95,8 +96,8 @@ def make_phantom(
 ) -> Cases:
     """Make ``n_cases`` ultrasound-like cases; case ``i`` is the same whatever ``n_cases`` is.
 
-    In the training split ``P(background = own background of the disease) = confounding + (1 - confounding) / 4``; in the test
-    split it is 1/4. About one patient in five is test; patients have one or two views, on the same side of the split.
+    ``P(background = the disease's own)`` is ``confounding + (1 - confounding) / 4`` in the training split and
+    1/4 in the test split. One patient in five is test; patients have one or two views, on the same side of the split.
 
     Parameters
     ----------
@@ -108,10 +109,10 @@ def make_phantom(
 
     Returns
     -------
-    Cases with images uint8 (n, 1, size, size), masks uint8 0/1 (n, size, size), never empty, labels 0-3, and a table with
-    ``case_id, label, group, split, disease, stage`` (1-3), ``manifestation`` (margin and echo), ``background`` (id as text),
-    ``margin, echo, inner, rim, posterior, ambiguous`` (fine cue undecided), ``distractors`` (number of structures drawn),
-    ``text, calipers`` (bool) and ``area`` (lesion share of the image).
+    Cases with images uint8 (n, 1, size, size), masks uint8 0/1 (n, size, size), never empty, labels 0-3, and a table
+    with ``case_id, label, group, split, disease, stage`` (1-3), ``manifestation`` (margin and echo), ``background`` (id
+    as text), ``margin, echo, inner, rim, posterior, ambiguous`` (fine cue undecided), ``distractors`` (number of
+    structures drawn), ``text, calipers`` (bool) and ``area`` (lesion share of the image).
 
     Raises
     ------
@@ -152,7 +153,8 @@ def _check(n_cases, seed, size, confounding) -> None:
     ):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
             raise ValueError(f"make_phantom: {name} must be an integer from {low} to {high}, got {value!r}")
-    if isinstance(confounding, bool) or not isinstance(confounding, int | float | np.number) or not 0 <= confounding <= 1:
+    number = isinstance(confounding, int | float | np.number) and not isinstance(confounding, bool)
+    if not number or not 0 <= confounding <= 1:
         raise ValueError(f"make_phantom: confounding must be a number from 0 to 1, got {confounding!r}")
 
 
@@ -251,7 +253,7 @@ def _draw(row: dict, sequence: np.random.SeedSequence, size: int, style: Phantom
     power = echo[0] ** 2 + echo[1] ** 2
     power /= power.mean()
     decibel = _smooth(level, 0.45 * scale, 0.7 * scale) + style.speckle_contrast * (10 * np.log10(power + 0.01) + 2.2)
-    gain, slope = marks.uniform(64, 118), marks.uniform(4.4, 6.4)
+    gain, slope = marks.uniform(64, 108), marks.uniform(4.4, 6.4)
     grey = gain + slope * decibel
     grey = np.where(grey < 24, 24 * np.exp((np.minimum(grey, 24) - 24) / 24), grey)  # soft floor, as displays have
     grey, marked = _marks(marks, np.clip(grey, 0, 235), lesion, mask, size, style)
@@ -269,7 +271,7 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=256)
 def _kernel(size: int, count: int, sigma: float) -> np.ndarray:
-    """Matrix (size, count) that smooths ``count`` samples spread over ``size`` pixels with a Gaussian of ``sigma`` pixels."""
+    """Matrix (size, count): Gaussian of ``sigma`` pixels over ``count`` samples spread over ``size`` pixels."""
     spread = (np.arange(count) + 0.5) * size / count
     weight = np.exp(-0.5 * ((np.arange(size)[:, None] + 0.5 - spread[None, :]) / sigma) ** 2)
     weight = (weight / weight.sum(1, keepdims=True)).astype(np.float32)
@@ -284,7 +286,7 @@ def _smooth(values: np.ndarray, sigma_y: float, sigma_x: float) -> np.ndarray:
 
 
 def _field(rng: np.random.Generator, size: int, sigma_y: float, sigma_x: float) -> np.ndarray:
-    """Smooth random field of mean 0 and deviation 1, correlation lengths as shares of the side, drawn on a coarse grid."""
+    """Smooth random field of mean 0 and deviation 1, drawn on a coarse grid; the sigmas are shares of the side."""
     rows, columns = (min(size, int(np.ceil(1.5 / s)) + 2) for s in (sigma_y, sigma_x))
     noise = rng.standard_normal((rows, columns)).astype(np.float32)
     field = _kernel(size, rows, sigma_y * size) @ noise @ _kernel(size, columns, sigma_x * size).T
@@ -297,7 +299,7 @@ def _edge(t: np.ndarray) -> np.ndarray:
 
 
 def _lesion_shape(rng: np.random.Generator, margin: str, size: int, style: PhantomStyle) -> dict:
-    """Radial Fourier contour of the wanted area: centre, radius, ``depth`` (distance to the contour, positive inside)."""
+    """Radial contour (Fourier waves and bumps) of a random area; ``depth`` is the radial distance, inside positive."""
     y, x = _grid(size)
     angle = np.linspace(-np.pi, np.pi, 361)
     wave = rng.uniform(-1, 1, (3, 2))
@@ -350,24 +352,22 @@ def _inside(rng, row: dict, lesion: dict, local: float, size: int, style: Phanto
     rim = float(row["rim"] == "bright")
     if row["ambiguous"]:
         inner = rim = 0.5
-    # lumps of a fifth of the radius, never finer than what half the resolution can show
-    grain = max(0.2 * lesion["radius"], 0.03)
+    # lumps of a quarter of the radius, never finer than what half the resolution can show
+    grain = max(0.26 * lesion["radius"], 0.03)
     grain = round(grain * 200) / 200
-    lumps = np.tanh(1.1 * _field(rng, size, grain, grain))
-    lift = 0.7 if row["echo"] == "anechoic" else 0.0  # below the display's floor only bright lumps can be seen
+    lumps = np.tanh(1.4 * _field(rng, size, grain, grain))
+    lift = 0.9 if row["echo"] == "anechoic" else 0.0  # below the display's floor only bright lumps can be seen
     field = level + style.cue_strength * style.inner_db * inner * (lumps + lift)
     ring = np.exp(-(((lesion["depth"] - 0.8 * style.rim_width) / style.rim_width) ** 2))
-    ring = ring * np.clip(0.85 + 0.2 * _field(rng, size, 0.08, 0.08), 0.4, 1.1)  # a real rim is not drawn with a compass
+    ring = ring * np.clip(0.85 + 0.2 * _field(rng, size, 0.08, 0.08), 0.4, 1.1)  # no rim is even
     return field + ring * style.cue_strength * rim * np.maximum(local + style.rim_db - field, 0)
 
 
 def _background(rng, kind: int, size: int, style: PhantomStyle) -> np.ndarray:
-    """Layered tissue in decibels: skin, fat, gland, fat, muscle. The background type sets the layers and their texture."""
+    """Layered tissue in decibels: skin, fat, gland, muscle. The background type sets the layers and their texture."""
     y, x = _grid(size)
     contrast = style.background_contrast
-    wave = [
-        rng.normal(0, 0.022) * np.sin(2 * np.pi * (rng.uniform(0.4, 1.4) * x + rng.uniform())) for _ in range(3)
-    ]
+    wave = [rng.normal(0, 0.022) * np.sin(2 * np.pi * (rng.uniform(0.4, 1.4) * x + rng.uniform())) for _ in range(3)]
     common = (0.24, 0.80)  # where the fat ends and where the muscle begins when types do not differ
     own = ((0.46, 0.82), (0.16, 0.86), (0.22, 0.74), (0.25, 0.90))[kind]
     top, bottom = (c + contrast * (o - c) + rng.normal(0, 0.025) for c, o in zip(common, own, strict=True))
@@ -380,7 +380,7 @@ def _background(rng, kind: int, size: int, style: PhantomStyle) -> np.ndarray:
     fibres = np.clip(_field(rng, size, 0.013, 0.13) - 1.0, 0, 2) * 4.0  # a few bright strands lying across the beam
     broad = 1.3 * _field(rng, size, 0.12, 0.16)
     fat = -5.5 + 1.0 * fine + 0.6 * broad
-    septa = np.exp(-((_field(rng, size, 0.05, 0.14) / 0.14) ** 2))  # thin bright lines where a smooth field crosses zero
+    septa = np.exp(-((_field(rng, size, 0.05, 0.14) / 0.14) ** 2))  # bright lines where a field crosses zero
     fat = fat + 7.0 * septa * np.clip(0.7 + 0.5 * streak, 0, 1.5)
     gland = 0.5 + 1.4 * fine + 2.0 * streak + broad + fibres
     if kind == 0:  # fatty lobules: dark lumps between bright septa, down to the muscle
@@ -437,14 +437,15 @@ def _distractors(rng, level: np.ndarray, lesion: dict, style: PhantomStyle) -> t
     for _ in range(rng.poisson(style.distractor_rate * style.lobules)):
         radius, flat, dark = rng.uniform(0.045, 0.085), rng.uniform(0.55, 0.95), rng.uniform(-10, -5)
         inner, rim, spot = rng.random() < 0.5, rng.random() < 0.5, place(radius)
-        lumps = np.tanh(1.1 * _field(rng, size, 0.03, 0.03))
+        lumps = np.tanh(1.4 * _field(rng, size, 0.03, 0.03))
         if spot is None:
             continue
         depth = _ellipse(size, *spot, radius * flat, radius)
-        fill = level[int(spot[0] * size), int(spot[1] * size)] + dark + style.cue_strength * style.inner_db * inner * lumps
+        around = level[int(spot[0] * size), int(spot[1] * size)]
+        fill = around + dark + style.cue_strength * style.inner_db * inner * lumps
         ring = np.exp(-(((depth - 0.8 * style.rim_width) / style.rim_width) ** 2)) * style.cue_strength * rim
         ring = ring * np.clip(0.8 + 0.25 * _field(rng, size, 0.06, 0.06), 0.3, 1.1)
-        fill = fill + ring * np.maximum(level[int(spot[0] * size), int(spot[1] * size)] + style.rim_db - 2 - fill, 0)
+        fill = fill + ring * np.maximum(around + style.rim_db - 2 - fill, 0)
         level = level + outside * _edge(depth * 96) * (fill - level)
         count += 1
     for _ in range(rng.poisson(style.distractor_rate * style.vessels)):
@@ -509,7 +510,7 @@ GLYPHS = {  # 3 columns x 5 rows, one octal digit per row
     "U": "55557", "X": "55255", "0": "25552", "1": "26227", "2": "61247", "3": "61216", "4": "55711", "5": "74616",
     "6": "34652", "7": "71222", "8": "25252", "9": "25316", ".": "00002", " ": "00000",
 }  # fmt: skip
-WORDS = ("LEFT", "RIGHT", "LEFT OUT", "RIGHT LO", "AXILLA", "D 1.4CM", "D 0.9CM", "12H", "9H LEFT", "3H RIGHT", "UP OUT")
+WORDS = ("LEFT", "RIGHT", "LEFT OUT", "RIGHT LO", "AXILLA", "D 1.4CM", "D 0.9CM", "12H", "3H RIGHT", "9H LEFT")
 
 
 def _bitmap(text: str) -> np.ndarray:
