@@ -62,6 +62,4 @@ def draw_cases():
 @pytest.fixture
 def tiny_config() -> Config:
     """A network of a few thousand numbers, two epochs."""
-    return Config(
-        size=32, planes=(4, 4, 8, 8), blocks=1, fpn=8, bits=16, epochs=2, batch=8, validation=0.2, validate_every=1
-    )
+    return Config(size=32, planes=(4, 4, 8, 8), blocks=1, fpn=8, bits=16, epochs=2, batch=8, validation=0.2, validate_every=1)

@@ -5,13 +5,15 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from ynet_lite.config import DATASETS, METHODS, PAPER_METHODS, PRESETS, UNHASHED, Config
+from ynet_lite.config import CHOICES, DATASETS, METHODS, PAPER_METHODS, PRESETS, UNHASHED, Config
 
 HASHED = [f.name for f in fields(Config) if f.name not in UNHASHED]
 
 
 def changed(cfg: Config, name: str) -> Config:
     value = getattr(cfg, name)
+    if name in CHOICES:
+        return cfg.but(**{name: next(other for other in CHOICES[name] if other != value)})
     if isinstance(value, bool):
         return cfg.but(**{name: not value})
     if isinstance(value, tuple):
@@ -51,6 +53,11 @@ def test_training_hash_leaves_out_only_what_acts_after_training():
     cfg = Config()
     for name in HASHED:
         same = changed(cfg, name).training_hash() == cfg.training_hash()
+        assert not same, name  # validation ranks too, and chooses the epoch
+        if name == "select":
+            continue
+        unranked = cfg.but(select="train-loss")
+        same = changed(unranked, name).training_hash() == unranked.training_hash()
         assert same == (name in ("ranking", "flip_codes")), name
 
 
@@ -135,9 +142,7 @@ def test_methods_are_what_their_names_say():
     assert not twin.uses_masks and twin.pooling == "rmac" and twin.balance == 1
     selfpool = Config.from_preset(method="ynet-selfpool")
     assert not selfpool.uses_masks and selfpool.pooling == "selfpool"
-    assert (
-        Config.from_preset(method="ynet-rmac").uses_masks and Config.from_preset(method="ynet-rmac").pooling == "rmac"
-    )
+    assert Config.from_preset(method="ynet-rmac").uses_masks and Config.from_preset(method="ynet-rmac").pooling == "rmac"
     assert Config.from_preset(method="ynet-no-cls").cls_loss == "none"
     assert Config.from_preset(method="ynet-no-quant").quant_weight == 0
     released, signed = (Config.from_preset(method=m) for m in ("released", "released-sign"))
@@ -164,3 +169,19 @@ def test_paper_preset_holds_the_stated_numbers():
     assert (cfg.optimizer, cfg.lr, cfg.weight_decay) == ("adam", 1e-3, 1e-5)
     assert cfg.batch in (10, 36) and 10 <= cfg.epochs <= 50
     assert not cfg.dice  # cross-entropy alone, as stated
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_unknown_words_are_refused_with_the_known_ones(name):
+    with pytest.raises(ValueError, match=f"Config.{name}: 'nonsense' is not known; known are"):
+        Config(**{name: "nonsense"})
+
+
+def test_every_part_of_a_joined_pooling_is_checked():
+    assert Config(pooling="lesion+rmac").pooling == "lesion+rmac"
+    with pytest.raises(ValueError, match=r"Config.pooling: 'lesion\+max'"):
+        Config(pooling="lesion+max")
+
+
+def test_equal_settings_have_equal_hashes():
+    assert Config(balance=1).hash() == Config(balance=1.0).hash()

@@ -246,9 +246,7 @@ def test_busi_split_prefers_the_list_and_never_divides_a_cluster(busi_like):
 def test_a_new_image_that_joins_two_listed_clusters_moves_both(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 1)):
         picture(tmp_path / f"{name}.png", seed)
-    table = pd.DataFrame(
-        {"case_id": list("abc"), "image": [str(tmp_path / f"{n}.png") for n in "abc"], "label": ["x"] * 3}
-    )
+    table = pd.DataFrame({"case_id": list("abc"), "image": [str(tmp_path / f"{n}.png") for n in "abc"], "label": ["x"] * 3})
     listed = pd.DataFrame({"case_id": ["a", "b"], "group": ["a", "b"], "fold": [3, 5]})
     placed = datasets.busi_split(table, listed)
     assert placed["fold"].tolist() == [3] * 3 and placed["group"].tolist() == ["a"] * 3
@@ -257,9 +255,7 @@ def test_a_new_image_that_joins_two_listed_clusters_moves_both(tmp_path):
 def test_near_duplicates_against_a_loop(busi_like):
     images = [busi_like / "benign" / f"benign ({i}).png" for i in range(1, 12)]
     matrix = datasets.near_duplicates(images)
-    small = [
-        np.asarray(Image.open(p).convert("L").resize((32, 32), Image.Resampling.BOX), float).ravel() for p in images
-    ]
+    small = [np.asarray(Image.open(p).convert("L").resize((32, 32), Image.Resampling.BOX), float).ravel() for p in images]
     for i in range(11):
         for j in range(11):
             assert matrix[i, j] == (np.corrcoef(small[i], small[j])[0, 1] >= 0.92)

@@ -393,9 +393,7 @@ def test_values_lie_in_their_range_and_inputs_stay_as_they_are(seed, levels):
     assert rows.loc[share, "value"].dropna().between(0, 1).all()
     assert rows.loc[rows["metric"] == "tied_at_k", "value"].between(1, 40).all()
     assert per_query.loc[per_query["metric"] != "tied_at_k", "value"].dropna().between(0, 1).all()
-    for before, now in zip(
-        kept, (distances, queries.masks, database.masks, queries.labels, database.table), strict=True
-    ):
+    for before, now in zip(kept, (distances, queries.masks, database.masks, queries.labels, database.table), strict=True):
         assert before.equals(now) if isinstance(now, pd.DataFrame) else (before == now).all()
 
 

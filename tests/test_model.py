@@ -67,9 +67,7 @@ def test_paper_network_has_the_stated_shapes(method):
     }
     assert seen["head"][0].shape == (2, 32, 256, 256)  # features, not logits, are brought to full size
     assert isinstance(model.segmentation.finest, torch.nn.Identity)  # C2 as is
-    assert (
-        output.code.shape == (2, 64) and output.descriptor.shape == (2, 512) and output.logits.shape == (2, 2, 256, 256)
-    )
+    assert output.code.shape == (2, 64) and output.descriptor.shape == (2, 512) and output.logits.shape == (2, 2, 256, 256)
     # one aggregation, R-MAC of three levels, L2-normalised; dividing by the maximum before changes nothing
     pooled = rmac(seen["wide"][1], 3)
     torch.testing.assert_close(output.descriptor, F.normalize(pooled / pooled.amax(1, keepdim=True), dim=1))
@@ -161,9 +159,7 @@ def test_rmac_regions_of_a_wide_map_by_hand():
     assert regions == expected
 
 
-@pytest.mark.parametrize(
-    "height, width", [(8, 8), (16, 16), (7, 7), (13, 13), (8, 12), (12, 8), (6, 16), (10, 40), (9, 11)]
-)
+@pytest.mark.parametrize("height, width", [(8, 8), (16, 16), (7, 7), (13, 13), (8, 12), (12, 8), (6, 16), (10, 40), (9, 11)])
 @pytest.mark.parametrize("levels", [1, 2, 3, 4])
 def test_rmac_regions_follow_the_formula(height, width, levels):
     short, long = min(height, width), max(height, width)
@@ -206,9 +202,7 @@ def test_rmac_regions_turn_with_the_map():
 @pytest.mark.parametrize("height, width", [(1, 1), (2, 2), (1, 5), (3, 2)])
 def test_rmac_of_tiny_maps_is_defined(height, width):
     x = torch.rand(2, 3, height, width)
-    assert all(
-        side >= 1 and top + side <= height and left + side <= width for top, left, side in rmac_regions(height, width)
-    )
+    assert all(side >= 1 and top + side <= height and left + side <= width for top, left, side in rmac_regions(height, width))
     assert rmac(x).isfinite().all()
 
 
@@ -340,9 +334,7 @@ def test_descriptor_is_normalised_per_level(tiny_config, pooling, levels):
         torch.testing.assert_close(part.norm(dim=1), torch.ones(2))
 
 
-@pytest.mark.parametrize(
-    "pooling, slow", [("gap", lambda x: x.mean((2, 3))), ("mac", lambda x: x.flatten(2).max(2)[0])]
-)
+@pytest.mark.parametrize("pooling, slow", [("gap", lambda x: x.mean((2, 3))), ("mac", lambda x: x.flatten(2).max(2)[0])])
 def test_gap_and_mac(tiny_config, pooling, slow):
     model = build(tiny_config.but(pooling=pooling))
     x = torch.randn(2, 4, 3, 3)
@@ -375,9 +367,7 @@ def test_code_norm_centres_every_bit(tiny_config):
     torch.testing.assert_close(code.mean(0), torch.zeros(cfg.bits), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"stem": "conv5"}, {"block": "dense"}, {"pooling": "median"}, {"pooling": "rmac+median"}]
-)
+@pytest.mark.parametrize("wrong", [{"stem": "conv5"}, {"block": "dense"}, {"pooling": "median"}, {"pooling": "rmac+median"}])
 def test_unknown_settings_are_named(tiny_config, wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=f"Config.{name}.*known"):

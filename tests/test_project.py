@@ -106,9 +106,7 @@ def test_every_range_has_both_ends():
 
 def test_locked_versions_are_inside_the_ranges_of_the_extras():
     for name, requirement in extras().items():
-        assert requirement.specifier.contains(lock()[name]), (
-            f"{name}: locked {lock()[name]}, range {requirement.specifier}"
-        )
+        assert requirement.specifier.contains(lock()[name]), f"{name}: locked {lock()[name]}, range {requirement.specifier}"
 
 
 def test_environment_holds_nothing_unmapped():
@@ -236,9 +234,7 @@ def test_notebook_badges_and_colab_cell_are_the_made_ones(path):
     assert lines in ([], [project.badges(path.stem)])
     fetching = [source for kind, source in sources if kind == "code" and "google.colab" in source]
     assert fetching in ([], [project.colab_cell()])
-    assert bool(lines) == bool(fetching), (
-        "the Colab badge needs the cell that fetches the project, and the cell a badge"
-    )
+    assert bool(lines) == bool(fetching), "the Colab badge needs the cell that fetches the project, and the cell a badge"
 
 
 def test_readme_badges_are_the_made_ones():
@@ -326,9 +322,7 @@ def test_root_conftest_compares_text_and_nothing_that_varies(tmp_path):
         ("print('map 0.7')", stream("map 0.8\n")),
     ]
     notebook = new_notebook(
-        cells=[
-            new_code_cell(source, outputs=outputs, execution_count=i + 1) for i, (source, outputs) in enumerate(cells)
-        ]
+        cells=[new_code_cell(source, outputs=outputs, execution_count=i + 1) for i, (source, outputs) in enumerate(cells)]
     )
     shutil.copy(ROOT / "conftest.py", tmp_path / "conftest.py")
     nbformat.write(notebook, tmp_path / "check.ipynb")

@@ -27,9 +27,7 @@ PRINT = "0123456789abcdef0123"
 
 def some(method="ynet", seed=0, value=0.5, metric="map", k=10, **more) -> pd.DataFrame:
     """One row as read back from a file."""
-    cfg = Config.from_preset(method=method, seed=seed).but(
-        **{key: more.pop(key) for key in ("dataset", "fold") if key in more}
-    )
+    cfg = Config.from_preset(method=method, seed=seed).but(**{key: more.pop(key) for key in ("dataset", "fold") if key in more})
     row = results.rows(cfg, PRINT, pd.DataFrame({"metric": [metric], "k": [k], "value": [value]}), 1.0)
     return row.assign(**more)
 

@@ -111,11 +111,7 @@ def test_history_has_every_term(tiny_cases, tiny_config):
     wanted = ["loss", "classification", "seg_ce", "seg_dice", "quantisation", "lr", "balance", "validation"]
     assert set(wanted) < set(history.columns)
     a = tiny_config.balance
-    by_hand = (
-        a * history["classification"]
-        + (1 - a) * (history["seg_ce"] + history["seg_dice"])
-        + 0.01 * history["quantisation"]
-    )
+    by_hand = a * history["classification"] + (1 - a) * (history["seg_ce"] + history["seg_dice"]) + 0.01 * history["quantisation"]
     np.testing.assert_allclose(history["loss"], by_hand, rtol=1e-5)
     assert (history["balance"] == a).all()
 

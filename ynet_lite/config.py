@@ -43,7 +43,7 @@ class Config:
     descriptor: int = 0  # channels of a 3x3 convolution on C5 before aggregation (released: 512); 0 = none
     seg_features: str = "logits"  # what is upsampled to full size: "logits" (ours) or "features" (as released)
     seg_activation: str = "none"  # on the logits: "none", "relu" (released script), "bn" (released notebooks)
-    pooling: str = "lesion"  # "rmac", "gap", "mac", "lesion" (predicted mask), "selfpool" (attention without masks)
+    pooling: str = "lesion"  # one of POOLINGS, or two joined by "+" (descriptors side by side)
     pool_levels: tuple[int, ...] = (4, 5)  # which of C2..C5 are aggregated
     code_input: str = "descriptor"  # "c5": the flattened C5, as released
     code_norm: bool = False  # batch-normalise the code (balanced bits)
@@ -82,17 +82,30 @@ class Config:
     aug_rotate: float = 20.0  # degrees, either way
     aug_scale: float = 0.2  # factor 1 +- this
     aug_shift: float = 0.08  # share of the width
-    aug_contrast: float = 0.3  # contrast factor 1 +- this; brightness by half of it
+    aug_contrast: float = 0.3  # contrast factor 1 +- this; brightness by a quarter of it, in shares of 255
     flip_codes: bool = False  # average the code layer over the image and its mirror image
 
     # --- ranking
     ranking: str = "hamming"  # "cosine": float code; "descriptor": float descriptor, cosine
     ks: tuple[int, ...] = (5, 10, 20, 50)
 
+    def __post_init__(self):
+        # equal settings must have equal hashes, and 1 and 1.0 are written differently
+        for f in fields(self):
+            if f.type == "float":
+                object.__setattr__(self, f.name, float(getattr(self, f.name)))
+        for name, known in CHOICES.items():
+            value = getattr(self, name)
+            for part in value.split("+") if name == "pooling" else [value]:
+                if part not in known:
+                    raise ValueError(f"Config.{name}: {value!r} is not known; known are {', '.join(known)}")
+        if self.cls_loss in ("ce", "centres") and self.cls_target != "code":
+            raise ValueError(f"Config.cls_target: {self.cls_target!r}; the loss {self.cls_loss!r} is defined on the code only")
+
     @property
     def uses_masks(self) -> bool:
         """True where the segmentation loss has a weight."""
-        return self.balance_trainable or self.balance < 1
+        return self.balance_trainable or self.balance != 1
 
     def but(self, **changes) -> Config:
         """A copy with some fields changed."""
@@ -104,8 +117,11 @@ class Config:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
 
     def training_hash(self) -> str:
-        """The hash without the fields that act only after training: runs that share it share one checkpoint."""
-        return self.but(ranking="hamming", flip_codes=False).hash()
+        """The hash without the fields that act only after training: runs that share it share one checkpoint.
+
+        With validation the ranking chooses the epoch that is kept, so it only drops out where the training loss chooses.
+        """
+        return self.but(ranking="hamming", flip_codes=False).hash() if self.select == "train-loss" else self.hash()
 
     def to_json(self) -> str:
         """All fields as JSON text, sorted by name."""
@@ -147,6 +163,27 @@ class Config:
         found = {"data_dir": os.environ.get("YNET_DATA_DIR") or "", "manifest": os.environ.get("YNET_MANIFEST") or ""}
         return cls.from_preset(preset, dataset, method, **{**found, **changes})
 
+
+POOLINGS = ("rmac", "gap", "mac", "lesion", "selfpool")
+
+#: Fields with a fixed set of values.
+CHOICES = {
+    "dataset": DATASETS,
+    "stem": ("conv3", "conv7-pool"),
+    "block": ("basic", "bottleneck"),
+    "seg_features": ("logits", "features"),
+    "seg_activation": ("none", "relu", "bn"),
+    "pooling": POOLINGS,
+    "code_input": ("descriptor", "c5"),
+    "cls_loss": ("pairwise", "circle", "ce", "centres", "none"),
+    "cls_target": ("code", "descriptor"),
+    "same_class": ("equal", "product"),
+    "optimizer": ("adam", "adamw"),
+    "schedule": ("onecycle", "constant"),
+    "select": ("validation", "train-loss"),
+    "precision": ("float32", "bfloat16"),
+    "ranking": ("hamming", "cosine", "descriptor"),
+}
 
 #: Fields that do not change what is learned from given data and therefore stay out of the hash.
 UNHASHED = ("preset", "dataset", "method", "variant", "fold", "seed", "data_dir", "manifest", "device", "threads", "ks")

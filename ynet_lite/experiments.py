@@ -92,10 +92,12 @@ def grid(name: str) -> list[Config]:
 GRIDS = ("phantom", "busbra-quick", "busbra")
 
 
-def _one(cfg: Config, folder: Path) -> str:
+def _together(configs: list[Config], folder: Path) -> str:
+    """Do runs that share one training one after the other; returns a line for the log."""
     began = time.perf_counter()
-    run(cfg, folder=folder, progress=False)
-    return f"{results.run_id(cfg)} in {time.perf_counter() - began:.0f} s"
+    for cfg in configs:
+        run(cfg, folder=folder, progress=False)
+    return f"{', '.join(results.run_id(cfg) for cfg in configs)} in {time.perf_counter() - began:.0f} s"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -119,8 +121,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{len(configs) - len(missing)} done, {len(missing)} missing")
         return 0
     # each run writes its own rows, so an interruption loses only the runs under way, and those resume at their last epoch
+    # runs that share a training go to one process: two would write one checkpoint
+    shared: dict[tuple, list[Config]] = {}
+    for cfg in missing:
+        shared.setdefault((cfg.dataset, cfg.training_hash(), cfg.fold, cfg.seed), []).append(cfg)
     parallel = joblib.Parallel(n_jobs=given.jobs, return_as="generator_unordered")
-    for line in tqdm(parallel(joblib.delayed(_one)(cfg, given.folder) for cfg in missing), total=len(missing), desc="runs"):
+    jobs = (joblib.delayed(_together)(configs, given.folder) for configs in shared.values())
+    for line in tqdm(parallel(jobs), total=len(shared), desc="trainings"):
         tqdm.write(line)
     return 0
 

@@ -40,8 +40,8 @@ def chance_rows(dataset: str) -> pd.DataFrame | None:
 def results_text(runs: pd.DataFrame) -> str:
     """All tables as one Markdown page."""
     parts = [
-        "# Results\n\nMade by `make figures` from the rows in `data/results/`. Mean ± standard deviation over runs; ties at their "
-        "expected value. Not a medical device.\n"
+        "# Results\n\nMade by `make figures` from the rows in `data/results/`. Mean ± standard deviation over runs; ties at "
+        "their expected value. Not a medical device.\n"
     ]
     for dataset, group, variant in sets(runs):
         chosen = select(runs, dataset, group, variant)

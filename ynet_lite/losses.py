@@ -21,7 +21,7 @@ def segmentation_loss(logits: Tensor, masks: Tensor, has_mask: Tensor, dice: boo
     Parameters
     ----------
     logits : (N, M, H, W) real numbers. masks : (N, H, W) int64 in 0..M-1. has_mask : (N,) bool; images without a known outline
-        add nothing (an outline known to be empty does). With no outline in the batch both terms are a zero with a gradient of zero.
+        add nothing (an outline known to be empty does). Without any outline both terms are a zero with a gradient of zero.
 
     Returns
     -------

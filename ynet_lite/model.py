@@ -119,8 +119,8 @@ class Encoder(nn.Module):
 class SegmentationBranch(nn.Module):
     """Feature pyramid over C5..C2 and a 3x3 convolution to the mask classes.
 
-    Ours makes the logits on C2's grid and upsamples *them*; ``seg_features="features"`` upsamples the features to full size first,
-    as released, which costs several times as much for the same kind of map.
+    Ours makes the logits on C2's grid and upsamples *them*; ``seg_features="features"`` upsamples the features to full size
+    first, as released, which costs several times as much for the same kind of map.
     """
 
     def __init__(self, widths: list[int], cfg: Config, n_masks: int):
@@ -150,9 +150,9 @@ def _resize(x: Tensor, size) -> Tensor:
 def rmac_regions(height: int, width: int, levels: int = 3) -> list[tuple[int, int, int]]:
     """Square regions ``(top, left, side)`` of R-MAC on a height x width map.
 
-    At level l = 1..levels the side is floor(2 min(H, W) / (l + 1)) and regions lie on a uniform grid whose number along the longer
-    side lets neighbours overlap by about 40 % (Tolias, Sicre, Jegou, ICLR 2016, arXiv 1511.05879, section 3.2). The released code
-    drops the last row and column of every region; here regions are whole.
+    At level l = 1..levels the side is floor(2 min(H, W) / (l + 1)) and regions lie on a uniform grid; their number along the
+    longer side lets neighbours overlap by about 40 % (Tolias, Sicre, Jegou, ICLR 2016, arXiv 1511.05879, section 3.2). The
+    released code drops the last row and column of every region; here regions are whole.
     """
     short, long = min(height, width), max(height, width)
     # number of extra regions along the longer side at level 1: the one whose overlap is nearest to 40 %
@@ -196,14 +196,16 @@ class YNet(nn.Module):
         self.cfg = cfg
         self.encoder = Encoder(cfg)
         widths = self.encoder.widths
-        needs_map = cfg.uses_masks or cfg.pooling in ("lesion", "selfpool", "lesion+rmac")
+        needs_map = cfg.uses_masks or not {"lesion", "selfpool"}.isdisjoint(cfg.pooling.split("+"))
         self.segmentation = SegmentationBranch(widths, cfg, n_masks) if needs_map else None
         self.to_descriptor = nn.Conv2d(widths[-1], cfg.descriptor, 3, 1, 1) if cfg.descriptor else nn.Identity()
         top = cfg.descriptor or widths[-1]
         level_widths = [top if level == 5 else widths[level - 2] for level in cfg.pool_levels]
-        parts = 2 if "+" in cfg.pooling else 1
+        parts = len(cfg.pooling.split("+"))
         self.descriptor_size = sum(level_widths) * parts
-        c5 = cfg.size // (32 if cfg.stem == "conv7-pool" else 16)
+        c5 = cfg.size
+        for _ in range(5 if cfg.stem == "conv7-pool" else 4):  # every stride of 2 rounds up
+            c5 = (c5 + 1) // 2
         self.code = nn.Linear(widths[-1] * c5 * c5 if cfg.code_input == "c5" else self.descriptor_size, cfg.bits)
         if cfg.code_norm:
             self.code_norm = nn.BatchNorm1d(cfg.bits, affine=False)

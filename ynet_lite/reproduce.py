@@ -1,6 +1,7 @@
 """``make reproduce``: data, training, codes, a retrieval table, and a comparison with the committed numbers.
 
-Reads ``YNET_DATASET``, ``YNET_PRESET``, ``YNET_DATA_DIR``. Writes under ``out/`` and ``figures/local/`` only: never a tracked file.
+Reads ``YNET_DATASET``, ``YNET_PRESET``, ``YNET_DATA_DIR``. Writes under ``out/`` and
+``figures/local/`` only: never a tracked file.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main() -> int:
         stored = checkpoint_path(cfg, database).is_file()
         print(f"{cfg.method}: {'trained before, loaded' if stored else 'training'}")
         path = experiments.run(cfg, cases, folder=folder)
-        yours.append(pd.read_csv(path, dtype={"variant": str}).fillna({"variant": ""}))
+        yours.append(results.read_run(path))
     mine = pd.concat(yours, ignore_index=True)
     print("\nRetrieval, one run each (ties at expected value):\n")
     print(tables.retrieval_table(mine, chance=metrics.chance(queries, database, first.ks)).to_string(index=False))

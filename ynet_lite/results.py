@@ -16,7 +16,8 @@ from . import paths
 from .config import Config
 
 COLUMNS = (
-    "run_id config_hash dataset fingerprint fold seed preset method variant bits metric k value seconds device versions commit dirty date"
+    "run_id config_hash dataset fingerprint fold seed preset method variant bits metric k value "
+    "seconds device versions commit dirty date"
 ).split()
 
 #: Per-query values that are kept: enough for paired tests by patient, small enough to commit.
@@ -118,16 +119,22 @@ def write_run(cfg: Config, fingerprint: str, values: pd.DataFrame, per_query: pd
     return write_csv(rows(cfg, fingerprint, values, seconds), folder / "runs" / f"{run_id(cfg)}.csv")
 
 
+def read_run(path: str | Path) -> pd.DataFrame:
+    """The rows of one run file. Raises ``ValueError`` for a file that lacks a column."""
+    # a hash made of digits alone is still text
+    table = pd.read_csv(path, dtype={"variant": str, "commit": str, "config_hash": str, "fingerprint": str})
+    missing = [column for column in COLUMNS if column not in table]
+    if missing:
+        raise ValueError(f"{path}: columns {missing} are missing; a run file has {COLUMNS}")
+    return table.fillna({"variant": ""})
+
+
 def read_runs(folder: str | Path | None = None) -> pd.DataFrame:
     """All result rows under ``folder/runs`` (default: the committed ones), in a fixed order."""
     folder = Path(folder) if folder else paths.results()
     tables = []
     for path in sorted((folder / "runs").glob("*.csv")):
-        table = pd.read_csv(path, dtype={"variant": str, "commit": str, "config_hash": str, "fingerprint": str})
-        missing = [column for column in COLUMNS if column not in table]
-        if missing:
-            raise ValueError(f"{path}: columns {missing} are missing; a run file has {COLUMNS}")
-        tables.append(table.fillna({"variant": ""}))
+        tables.append(read_run(path))
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
     return pd.concat(tables, ignore_index=True)

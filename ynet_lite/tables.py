@@ -44,9 +44,10 @@ def retrieval_table(runs: pd.DataFrame, columns: dict[tuple[str, int], str] | No
     last line. Raises ``ValueError`` when rows of several sets would be averaged together.
     """
     columns = MAIN if columns is None else columns
-    for key in ("dataset", "variant"):
-        if runs[key].nunique() > 1:
-            raise ValueError(f"retrieval_table: rows of several {key}s ({sorted(runs[key].unique())}); filter to one first")
+    _one_each(runs, ["dataset", "variant"], "retrieval_table")
+    unnamed = sorted(set(runs["method"]) - set(METHOD_NAMES))
+    if unnamed:
+        raise ValueError(f"retrieval_table: methods {unnamed} have no name in plots.METHOD_NAMES")
     means = summary(runs, columns, by=("method",))
     lines = []
     for method in [m for m in METHOD_NAMES if m in means.index]:
@@ -62,6 +63,17 @@ def retrieval_table(runs: pd.DataFrame, columns: dict[tuple[str, int], str] | No
     return pd.DataFrame(lines)
 
 
+def _one_each(runs: pd.DataFrame, columns: Sequence[str], where: str) -> None:
+    """Raise where numbers of different kinds would be averaged together."""
+    parts = [(where, runs, columns)]
+    parts += [(f"{where}, method {name}", part, ["config_hash"]) for name, part in runs.groupby("method")]
+    for place, part, names in parts:
+        for column in names:
+            values = sorted(map(str, part[column].unique()))
+            if len(values) > 1:
+                raise ValueError(f"{place}: rows of several {column}s ({', '.join(values)}); filter to one first")
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A GitHub table."""
     head = "| " + " | ".join(map(str, table.columns)) + " |"
@@ -74,6 +86,7 @@ def lift(
     runs: pd.DataFrame, method: str, base: str, metric: str = "map", k: int = 10, by: Sequence[str] = ("seed",)
 ) -> pd.DataFrame:
     """``method`` against ``base``, run by run: both values, the difference in points and in per cent of the base."""
+    _one_each(runs, [c for c in ("dataset", "variant", "fold") if c not in by], "lift")
     chosen = runs[(runs["metric"] == metric) & (runs["k"] == k)]
     wide = chosen.pivot_table(index=list(by), columns="method", values="value")
     missing = [m for m in (method, base) if m not in wide]

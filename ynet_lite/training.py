@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -100,7 +101,9 @@ class Checkpoint:
 
 def checkpoint_path(cfg: Config, cases: Cases) -> Path:
     """Where `load_or_train` keeps the weights: the name changes with the training settings and with the data."""
-    name = f"{cfg.dataset}-{cfg.training_hash()}-{cfg.fold}-{cfg.seed}-{cases.fingerprint[:8]}.safetensors"
+    # a part of a set has the fingerprint of the whole set: which part it is, the ids tell
+    data = hashlib.sha256("\n".join([cases.fingerprint, *cases.ids]).encode()).hexdigest()[:8]
+    name = f"{cfg.dataset}-{cfg.training_hash()}-{cfg.fold}-{cfg.seed}-{data}.safetensors"
     return paths.out() / "checkpoints" / name
 
 
@@ -352,6 +355,8 @@ def encode_floats(model: YNet, cfg: Config, cases: Cases, *, masks: bool = False
 
     With ``masks`` also ``"masks"``: the predicted mask, uint8 (N, H, W). The image alone is read: never the true mask or label.
     """
+    if len(cases) == 0:
+        raise ValueError("encode: no cases; at least one is needed")
     model.eval()
     device = next(model.parameters()).device  # a loaded network lies on the CPU wherever it was trained
     found: dict[str, list] = {"code": [], "descriptor": []} | ({"masks": []} if masks else {})
