@@ -28,7 +28,7 @@ class Config:
 
     # --- phantom
     phantom_cases: int = 1000
-    confounding: float = 0.8
+    confounding: float = 0.9
 
     # --- input
     size: int = 64
@@ -39,12 +39,12 @@ class Config:
     block: str = "basic"  # "bottleneck" as released (expansion 4)
     planes: tuple[int, ...] = (16, 32, 64, 128)
     blocks: int = 2
-    fpn: int = 48
+    fpn: int = 32
     descriptor: int = 0  # channels of a 3x3 convolution on C5 before aggregation (released: 512); 0 = none
     seg_features: str = "logits"  # what is upsampled to full size: "logits" (ours) or "features" (as released)
     seg_activation: str = "none"  # on the logits: "none", "relu" (released script), "bn" (released notebooks)
     pooling: str = "lesion"  # one of POOLINGS, or two joined by "+" (descriptors side by side)
-    pool_levels: tuple[int, ...] = (4, 5)  # which of C2..C5 are aggregated
+    pool_levels: tuple[int, ...] = (3, 4)  # which of C2..C5 are aggregated
     code_input: str = "descriptor"  # "c5": the flattened C5, as released
     code_norm: bool = False  # batch-normalise the code (balanced bits)
     bits: int = 64
@@ -64,7 +64,7 @@ class Config:
     same_class: str = "equal"  # "product": label product as in the released script (two benign images: negative)
 
     # --- training
-    epochs: int = 12
+    epochs: int = 10
     batch: int = 32
     optimizer: str = "adamw"
     lr: float = 2e-3
@@ -76,13 +76,13 @@ class Config:
     select: str = "validation"  # "train-loss" as released
     precision: str = "float32"  # "bfloat16": autocast on processors that have it
     mask_share: float = 1.0  # share of the training patients whose outlines the segmentation loss may see
-    validate_every: int = 2  # epochs between validations, from the half of the training on
+    validate_every: int = 3  # epochs between validations, from the half of the training on
     clip_norm: float = 5.0
     balanced: bool = False  # draw every class equally often
-    aug_rotate: float = 20.0  # degrees, either way
-    aug_scale: float = 0.2  # factor 1 +- this
+    aug_rotate: float = 10.0  # degrees, either way
+    aug_scale: float = 0.1  # factor 1 +- this
     aug_shift: float = 0.08  # share of the width
-    aug_contrast: float = 0.3  # contrast factor 1 +- this; brightness by a quarter of it, in shares of 255
+    aug_contrast: float = 0.2  # contrast factor 1 +- this; brightness by a quarter of it, in shares of 255
     flip_codes: bool = False  # average the code layer over the image and its mirror image
 
     # --- ranking
@@ -192,11 +192,17 @@ PRESETS: dict[str, dict] = {
     "quick": {},
     "full": {
         "size": 128,
+        "planes": (32, 64, 128, 256),
+        "fpn": 48,
+        "pooling": "lesion+rmac",
+        "pool_levels": (4, 5),
         "epochs": 30,
         "ema": 0.99,
+        "validate_every": 2,
+        "aug_rotate": 20.0,
+        "aug_scale": 0.2,
+        "aug_contrast": 0.3,
         "precision": "bfloat16",
-        "pooling": "rmac",
-        "pool_levels": (5,),
     },
     # The released network and recipe (script; DOI in the module docstring of ynet_lite.model). Its oddities are switched on by
     # the method "released", and off in "ynet-paper".

@@ -63,7 +63,7 @@ class PhantomStyle:
     """Difficulty and looks of the phantom. Decibels are relative to the tissue, lengths are shares of the side."""
 
     # --- what decides the disease
-    cue_strength: float = 1.0  # scales inner texture and rim together
+    cue_strength: float = 1.2  # scales inner texture and rim together
     inner_db: float = 11.0  # amplitude of the heterogeneous inner texture
     rim_db: float = 12.0  # brightness of the rim above the surrounding tissue level
     rim_width: float = 0.035
@@ -77,7 +77,7 @@ class PhantomStyle:
     area_max: float = 0.23
     posterior: float = 0.7  # share of anechoic (enhancement) and spiculated (shadow) lesions that show it
     # --- what misleads
-    background_contrast: float = 0.5  # scales everything that tells the background types apart
+    background_contrast: float = 0.8  # scales everything that tells the background types apart
     speckle_contrast: float = 0.42  # 1 = fully developed Rayleigh speckle, 0 = none
     distractor_rate: float = 1.0  # scales the mean number of lobules, vessels, ducts and specks
     lobules: float = 0.5  # mean number of small lesion-like lumps; their fine cue is independent of the disease
@@ -92,7 +92,7 @@ class PhantomStyle:
 
 
 def make_phantom(
-    n_cases: int = 1000, seed: int = 0, size: int = 96, confounding: float = 0.8, style: PhantomStyle | None = None
+    n_cases: int = 1000, seed: int = 0, size: int = 96, confounding: float = 0.9, style: PhantomStyle | None = None
 ) -> Cases:
     """Make ``n_cases`` ultrasound-like cases; case ``i`` is the same whatever ``n_cases`` is.
 
