@@ -79,7 +79,9 @@ def frame(axis: Axes, colour: str, dashed: bool = False, width: float = 2.5) -> 
 def case_rows(cases: Cases, rows: Sequence[Sequence[int]], row_names: Sequence[str], titles=None) -> Figure:
     """A grid of cases: one line per entry of ``rows``, named on the left. ``titles(case_row) -> str`` names each picture."""
     wide = max(len(r) for r in rows)
-    figure, axes = plt.subplots(len(rows), wide, figsize=(1.15 * wide + 0.6, 1.3 * len(rows) + 0.2), squeeze=False)
+    lines = max((titles(row).count("\n") + 1 for picked in rows for row in picked), default=0) if titles else 0
+    size = (1.15 * wide + 0.6, (1.2 + 0.14 * lines) * len(rows) + 0.1)
+    figure, axes = plt.subplots(len(rows), wide, figsize=size, squeeze=False)
     for line, (picked, name) in enumerate(zip(rows, row_names, strict=True)):
         for column, axis in enumerate(axes[line]):
             if column >= len(picked):
