@@ -62,14 +62,44 @@ def readme_blocks(runs: pd.DataFrame) -> dict[str, str]:
         chosen = select(runs, dataset, group)
         if len(chosen):
             blocks[name] = tables.markdown(tables.retrieval_table(chosen, short, chance_rows(dataset)))
+    costs = paths.results() / "costs.csv"
+    if costs.is_file():
+        blocks["costs"] = tables.markdown(pd.read_csv(costs, dtype=str).fillna("-"))
+    for name, line in gains(runs).items():
+        blocks[f"gain-{name}"] = line
     return blocks
+
+
+def gains(runs: pd.DataFrame) -> dict[str, str]:
+    """One sentence per set: Y-Net against its twin without segmentation, run by run."""
+    found = {}
+    for name, dataset, group, variant in (
+        ("busbra", "busbra", "full", ""),
+        ("phantom", "phantom", "quick", ""),
+        ("phantom-plain", "phantom", "quick", "confounding=0"),
+    ):
+        chosen = select(runs, dataset, group, variant)
+        chosen = chosen[chosen["method"].isin(["ynet", "ynet-no-seg"])]
+        if chosen["method"].nunique() < 2:
+            continue
+        table = tables.lift(chosen, "ynet", "ynet-no-seg")
+        points, percent = table["points"], table["per cent"]
+        found[name] = (
+            f"mAP@10 of Y-Net minus its twin: {points.mean():+.1f} points on average over {len(table)} seeds "
+            f"({points.min():+.1f} to {points.max():+.1f}), which is {percent.mean():+.0f} % "
+            f"({percent.min():+.0f} to {percent.max():+.0f} %)."
+        )
+    return found
 
 
 def fill_readme(text: str, blocks: dict[str, str]) -> str:
     """``text`` with every marked block replaced. Raises ``ValueError`` for a block without its marks."""
     for name, block in blocks.items():
         text, count = re.subn(
-            rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda m, b=block: m[1] + b + m[2], text, flags=re.DOTALL
+            rf"(<!-- {re.escape(name)} -->\n).*?(\n<!-- /{re.escape(name)} -->)",
+            lambda m, b=block: m[1] + b + m[2],
+            text,
+            flags=re.DOTALL,
         )
         if count != 1:
             raise ValueError(f"README.md: needs exactly one block <!-- {name} --> ... <!-- /{name} -->, found {count}")
