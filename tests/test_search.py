@@ -9,8 +9,8 @@ from PIL import Image
 
 from ynet_lite import search as search_function
 from ynet_lite.hashing import Codes, hamming
-from ynet_lite.search import SHIPPED, encode_image, load_shipped
-from ynet_lite.training import encode, train
+from ynet_lite.search import SHIPPED, encode_image, load_shipped, ship
+from ynet_lite.training import Checkpoint, encode, train
 
 COLUMNS = ["rank", "case_id", "label", "distance"]
 
@@ -137,3 +137,15 @@ def test_shipped_models_search_before_any_training(model, tmp_path):
     assert set(table["label"]) <= set(checkpoint.class_names)
     assert table["distance"].between(0, codes.bits).all() and table["distance"].is_monotonic_increasing
     assert table["case_id"].is_unique and set(table["case_id"]) <= set(codes.ids)
+
+
+def test_shipping_rounds_the_weights_and_makes_codes_that_belong_to_them(tiny_cases, tiny_config, tmp_path):
+    checkpoint = train(tiny_config.but(data_dir="somewhere"), tiny_cases, progress=False)
+    before = {key: value.clone() for key, value in checkpoint.model.state_dict().items()}
+    weights, codes = ship("tiny", checkpoint, tiny_cases, tmp_path)
+    assert all(torch.equal(value, before[key]) for key, value in checkpoint.model.state_dict().items()), "argument changed"
+    again = Checkpoint.load(weights)
+    assert again.cfg.data_dir == ""
+    assert (Codes.load(codes).packed == encode(again, tiny_cases).packed).all()
+    found = search_function(tiny_cases.images[5], 1, model=weights, codes=codes)
+    assert found["distance"].item() == 0

@@ -207,8 +207,8 @@ PRESETS: dict[str, dict] = {
         "aug_contrast": 0.3,
         "precision": "bfloat16",
     },
-    # The released network and recipe (script; DOI in the module docstring of ynet_lite.model). Its oddities are switched on by
-    # the method "released", and off in "ynet-paper".
+    # The released network and the recipe of the released script (Circle loss of scale 1; the notebooks use 32). Its oddities are
+    # switched on by the method "released", and off in "ynet-paper".
     "paper": {
         "size": 256,
         "channels": 3,
@@ -221,6 +221,7 @@ PRESETS: dict[str, dict] = {
         "pooling": "rmac",
         "pool_levels": (5,),
         "cls_loss": "circle",
+        "circle_gamma": 1.0,
         "dice": False,
         "quant_weight": 0.0,
         "epochs": 12,
@@ -237,7 +238,8 @@ PRESETS: dict[str, dict] = {
 _RELEASED = {
     "code_input": "c5",
     "cls_target": "descriptor",
-    "seg_activation": "bn",
+    "seg_activation": "relu",
+    "same_class": "product",
     "augment": False,
     "validation": 0.0,
     "select": "train-loss",

@@ -83,7 +83,7 @@ def grid(name: str) -> list[Config]:
         ]
         return main + plain
     if name == "busbra":
-        return [Config.from_preset("full", "busbra", m, seed=s) for m in REAL_METHODS for s in range(3)]
+        return [Config.from_preset("full", "busbra", m, seed=s) for s in range(3) for m in REAL_METHODS]
     if name == "busbra-quick":
         return [Config.from_preset("quick", "busbra", m) for m in ("ynet", "ynet-no-seg", "ynet-rmac")]
     raise ValueError(f"grid {name!r} is not known; known are phantom, busbra, busbra-quick")

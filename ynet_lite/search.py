@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
+from copy import deepcopy
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,9 +14,10 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from .cases.core import Cases
 from .cases.loading import letterbox, read_image
 from .hashing import Codes, HammingIndex, pack
-from .training import Checkpoint
+from .training import Checkpoint, encode
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 
@@ -97,3 +102,31 @@ def encode_image(checkpoint: Checkpoint, image: str | Path | np.ndarray) -> np.n
         if cfg.flip_codes:
             code = (code + checkpoint.model(pixels.flip(3)).code) / 2
     return pack(code.float().cpu().numpy())
+
+
+def ship(model: str, checkpoint: Checkpoint, database: Cases, folder: str | Path = WEIGHTS) -> tuple[Path, Path]:
+    """Write a network and the codes of its database into the package, for `search` before any training.
+
+    Weights are rounded to half precision (half the size); the codes are made with the rounded weights, so that they belong
+    together. No path of this machine is kept.
+    """
+    cfg = checkpoint.cfg.but(data_dir="", manifest="")
+    half = replace(checkpoint, model=deepcopy(checkpoint.model).half(), cfg=cfg)
+    weights = half.save(Path(folder) / f"{model}.safetensors")
+    codes = encode(Checkpoint.load(weights), database)
+    return weights, codes.save(Path(folder) / f"{model}.codes.npz")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m ynet_lite.search IMAGE [-k 10] [--model phantom-quick]``: the list as text."""
+    parser = argparse.ArgumentParser(prog="python -m ynet_lite.search", description="The cases most similar to an image.")
+    parser.add_argument("image")
+    parser.add_argument("-k", type=int, default=10)
+    parser.add_argument("--model", default=SHIPPED[0], help=f"{' or '.join(SHIPPED)}")
+    given = parser.parse_args(argv)
+    print(search(given.image, given.k, model=given.model).to_string(index=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

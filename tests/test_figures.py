@@ -1,0 +1,76 @@
+"""Published figures and tables: made from committed rows, the same bytes every time, and README says nothing else."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+import pytest
+
+from ynet_lite import figures, paths, plots, results
+from ynet_lite.config import Config
+from ynet_lite.figures import fill_readme, make_all, readme_blocks
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return results.read_runs()
+
+
+def test_every_committed_row_has_its_configuration_and_a_clean_commit(runs):
+    assert len(runs)
+    for name, part in runs.groupby("config_hash"):
+        cfg = Config.from_json((paths.results() / "configs" / f"{name}.json").read_text())
+        assert cfg.hash() == name
+        assert set(part["method"]) <= {cfg.method} or cfg.method in ("ynet", "ynet-rmac")
+    assert not runs["dirty"].astype(bool).any(), "a row was made by code that no commit holds"
+    assert not runs.duplicated(["run_id", "metric", "k"]).any()
+    assert set(runs["fingerprint"].str.len()) == {16}
+
+
+def test_per_query_values_give_the_committed_means(runs):
+    for run_id, part in runs[(runs["metric"] == "map") & (runs["k"] == 10)].groupby("run_id"):
+        each = pd.read_csv(paths.results() / "per_query" / f"{run_id}.csv")
+        mean = each[(each["metric"] == "map") & (each["k"] == 10)]["value"].mean()
+        assert mean == pytest.approx(part["value"].item(), abs=2e-5), run_id
+
+
+def test_figures_rebuild_byte_for_byte(runs, tmp_path):
+    made = make_all(tmp_path / "figures", runs)
+    published = paths.root() / "figures"
+    listed = {path.name for path in published.iterdir() if path.is_file() and path.suffix in (".png", ".md", ".svg")}
+    assert {path.name for path in made} == listed
+    for path in made:
+        assert path.read_bytes() == (published / path.name).read_bytes(), f"{path.name} differs; run make figures"
+
+
+def test_readme_tables_are_the_committed_rows(runs):
+    text = (paths.root() / "README.md").read_text()
+    blocks = readme_blocks(runs)
+    assert {"busbra", "phantom"} <= set(blocks)
+    assert fill_readme(text, blocks) == text, "README tables are out of date; run make figures"
+
+
+def test_readme_has_no_scores_outside_its_blocks(runs):
+    text = (paths.root() / "README.md").read_text()
+    bare = re.sub(r"<!-- ([\w-]+) -->.*?<!-- /\1 -->", "", text, flags=re.DOTALL)
+    assert not re.findall(r"(?<![\d.])0?\.\d{2,}", bare)
+
+
+def test_fill_readme_wants_its_marks():
+    assert fill_readme("a\n<!-- x -->\nold\n<!-- /x -->\nb", {"x": "new"}) == "a\n<!-- x -->\nnew\n<!-- /x -->\nb"
+    with pytest.raises(ValueError, match="exactly one block <!-- x -->"):
+        fill_readme("nothing", {"x": "new"})
+
+
+def test_saved_figures_are_byte_stable(tmp_path):
+    plots.use_style()
+    history = pd.DataFrame({"epoch": [1, 2], "classification": [1.0, 0.5], "seg_ce": [0.5, 0.2], "validation": [None, 0.3]})
+    first, second = (plots.save(plots.loss_curves(history), tmp_path / f"{n}.png").read_bytes() for n in "ab")
+    assert first == second
+
+
+def test_nothing_to_draw_is_said(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(figures.paths, "results", lambda: tmp_path)
+    assert figures.main() == 1
+    assert "nothing to draw" in capsys.readouterr().out
