@@ -99,9 +99,10 @@ def test_paper_network_has_the_stated_layers():
     segmentation = sum(conv(width, 32, 1, bias=True) for width in (64, 128, 256)) + conv(32, 2, 3, bias=True)
     total += segmentation + conv(256, 512, 3, bias=True)
     released, paper = (build(Config.from_preset(method=m)) for m in ("released", "ynet-paper"))
-    norm_on_logits = 2 * 2
-    assert count_parameters(released) == total + norm_on_logits + 256 * 8 * 8 * 64 + 64
+    assert count_parameters(released) == total + 256 * 8 * 8 * 64 + 64
     assert count_parameters(paper) == total + 512 * 64 + 64
+    notebooks = build(Config.from_preset(method="released", seg_activation="bn"))  # their form: batch norm on the logits
+    assert count_parameters(notebooks) == count_parameters(released) + 2 * 2
     assert not any(m.bias is not None for m in paper.encoder.modules() if isinstance(m, torch.nn.Conv2d))
     strides = [[block.conv2.stride[0] for block in stage] for stage in paper.encoder.stages]
     assert strides == [[1, 1], [2, 1], [2, 1], [2, 1]]
