@@ -157,11 +157,12 @@ def summary(
     return pd.DataFrame(out)
 
 
-def compare(committed: pd.DataFrame, yours: pd.DataFrame, tolerance: float = 0.03) -> pd.DataFrame:
+def compare(committed: pd.DataFrame, yours: pd.DataFrame, tolerance: float = 0.08) -> pd.DataFrame:
     """*committed | yours | tolerance | same?* for every number of ``yours`` that was committed for the same run and data.
 
     ``same?`` is "identical" at the committed digits, "within" the tolerance, or "differs". Numbers with no committed
-    counterpart say "new". Other processors add in another order, which a training amplifies: hence the tolerance.
+    counterpart say "new". Other processors add in another order, and a training amplifies that: with AVX2
+    instead of AVX-512 kernels one short training moved by .006 and another by .035 in mAP@10. The default is about twice that.
     """
     keys = ["run_id", "fingerprint", "metric", "k"]
     merged = yours[[*keys, "method", "value"]].merge(
