@@ -173,7 +173,7 @@ class Codes:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, packed=self.packed, ids=self.ids, labels=self.labels, bits=np.int64(self.bits))
+                np.savez_compressed(file, packed=self.packed, ids=self.ids, labels=self.labels, bits=np.int64(self.bits))
             os.chmod(name, 0o644)  # mkstemp makes files that only their owner may read
             os.replace(name, path)
         except BaseException:

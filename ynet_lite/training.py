@@ -64,6 +64,7 @@ class Checkpoint:
         text = path.with_suffix(".json")
         temporary_text = text.with_name(f".{text.name}.{os.getpid()}")
         temporary_text.write_text(json.dumps(about, indent=1) + "\n")
+        os.chmod(temporary, 0o644)  # safetensors makes files that only their owner may read
         os.replace(temporary, path)
         os.replace(temporary_text, text)
         return path
