@@ -212,7 +212,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         file.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(hashing.np, "savez", broken)
+    monkeypatch.setattr(hashing.np, "savez_compressed", broken)
     with pytest.raises(OSError, match="disk full"):
         make_codes([[3]]).save(path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["codes.npz"]
