@@ -5,7 +5,8 @@ STAMP := .venv/.installed
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock)
 # Committed notebooks show the phantom in quick mode, whatever is set outside; their figures need the inline backend.
-PHANTOM := env -u YNET_DATA_DIR -u YNET_DATASET -u YNET_PRESET -u MPLBACKEND
+# They train anew in a folder of their own, so that weights of older code cannot keep them green.
+PHANTOM := env -u YNET_DATA_DIR -u YNET_DATASET -u YNET_PRESET -u YNET_MANIFEST -u MPLBACKEND YNET_OUT="$(CURDIR)/out/notebooks"
 # Output is meant for the terminal, progress bars included.
 export PYTHONUNBUFFERED := 1
 # One thread per process: faster for networks of this size, and the same numbers on every run.
@@ -33,11 +34,13 @@ reproduce: $(STAMP)  ## data, a trained Y-Net, codes, the retrieval table: compa
 test: lint  ## lint, unit tests, then every notebook run and compared with its committed output
 	$(PY) -m pytest tests
 ifneq ($(NOTEBOOKS),)
+	rm -rf out/notebooks
 	$(PHANTOM) $(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS)
 endif
 
 notebooks: $(STAMP)  ## execute every notebook in place, as committed (phantom, quick)
 ifneq ($(NOTEBOOKS),)
+	rm -rf out/notebooks
 	$(PHANTOM) $(PY) -m nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.kernel_name=python3 \
 	    --ExecutePreprocessor.timeout=1800 $(NOTEBOOKS)
@@ -55,7 +58,7 @@ lint: $(STAMP)  ## check style and formatting of code and notebooks
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-clean:  ## remove .venv, out/, resized copies and caches (never data/raw)
+clean:  ## remove .venv, out/ (with rows of make full), resized copies and caches; never data/raw
 	rm -rf .venv out data/cache build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
 	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
 

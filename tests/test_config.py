@@ -14,6 +14,8 @@ def changed(cfg: Config, name: str) -> Config:
     value = getattr(cfg, name)
     if name in CHOICES:
         return cfg.but(**{name: next(other for other in CHOICES[name] if other != value)})
+    if name in ("bits", "pool_levels"):
+        return cfg.but(**{name: {"bits": 32, "pool_levels": (5,)}[name]})
     if isinstance(value, bool):
         return cfg.but(**{name: not value})
     if isinstance(value, tuple):
@@ -129,8 +131,8 @@ def test_from_env(monkeypatch):
     monkeypatch.setenv("YNET_DATA_DIR", "images")
     monkeypatch.setenv("YNET_MANIFEST", "own.csv")
     cfg = Config.from_env("ynet-no-seg", seed=4)
-    expected = Config.from_preset("full", "busi", "ynet-no-seg", seed=4, data_dir="images", manifest="own.csv")
-    assert cfg == expected
+    expected = Config.from_preset("full", "busi", "ynet-no-seg", seed=4)
+    assert cfg == expected  # the paths are read where images are looked for
     assert Config.from_env(data_dir="elsewhere").data_dir == "elsewhere"
     monkeypatch.setenv("YNET_PRESET", "huge")
     with pytest.raises(ValueError, match="huge"):
@@ -181,6 +183,14 @@ def test_every_part_of_a_joined_pooling_is_checked():
     assert Config(pooling="lesion+rmac").pooling == "lesion+rmac"
     with pytest.raises(ValueError, match=r"Config.pooling: 'lesion\+max'"):
         Config(pooling="lesion+max")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"bits": 12}, {"bits": 0}, {"pool_levels": ()}, {"pool_levels": (1,)}, {"pool_levels": (3, 6)}]
+)
+def test_impossible_numbers_are_refused_before_any_training(changes):
+    with pytest.raises(ValueError, match=f"Config.{next(iter(changes))}"):
+        Config(**changes)
 
 
 def test_equal_settings_have_equal_hashes():

@@ -294,7 +294,7 @@ def test_load_cases_csv(busbra_like, monkeypatch):
     monkeypatch.delenv("YNET_MANIFEST")
     with pytest.raises(FileNotFoundError, match="YNET_MANIFEST"):
         load_cases(Config(dataset="csv"))
-    with pytest.raises(ValueError, match="unknown dataset 'origa'"):
+    with pytest.raises(ValueError, match="'origa' is not known"):
         load_cases(Config(dataset="origa"))
 
 

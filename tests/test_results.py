@@ -144,7 +144,9 @@ def test_interrupted_writing_leaves_the_old_file(tmp_path, monkeypatch):
 def test_commit_outside_a_checkout(tmp_path, monkeypatch):
     monkeypatch.setattr(results.paths, "root", lambda: tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    results.commit.cache_clear()
     assert results.commit() == ("none", True)
+    results.commit.cache_clear()
 
 
 def test_versions_do_not_fail_where_a_package_has_another_name(monkeypatch):
@@ -265,7 +267,7 @@ def test_retrieval_table():
     chance = pd.DataFrame({"metric": ["map"], "k": [10], "value": [0.25]})
     table = tables.retrieval_table(runs, {("map", 10): "mAP@10", ("distinct_codes", 0): "distinct"}, chance)
     assert table.to_numpy().tolist() == [
-        [METHOD_NAMES["ynet"], 3, ".600 ± .100", "90.0"],
+        [METHOD_NAMES["ynet"], 3, ".600 ± .100", "90"],
         [METHOD_NAMES["ynet-no-seg"], 1, ".400", "-"],
         ["chance (random codes)", "", ".250", "-"],
     ]
@@ -273,7 +275,7 @@ def test_retrieval_table():
     assert tables.markdown(table).splitlines() == [
         "| method | runs | mAP@10 | distinct |",
         "| --- | ---: | ---: | ---: |",
-        f"| {METHOD_NAMES['ynet']} | 3 | .600 ± .100 | 90.0 |",
+        f"| {METHOD_NAMES['ynet']} | 3 | .600 ± .100 | 90 |",
         f"| {METHOD_NAMES['ynet-no-seg']} | 1 | .400 | - |",
         "| chance (random codes) |  | .250 | - |",
     ]

@@ -74,7 +74,7 @@ class Config:
     ema: float = 0.0  # decay of the averaged weights; 0 = off
     validation: float = 0.1  # share of the training patients
     select: str = "validation"  # "train-loss" as released
-    precision: str = "float32"  # "bfloat16": autocast on processors that have it
+    precision: str = "float32"  # "bfloat16": autocast; fast where the processor has it, slow where it is emulated
     mask_share: float = 1.0  # share of the training patients whose outlines the segmentation loss may see
     validate_every: int = 3  # epochs between validations, from the half of the training on
     clip_norm: float = 5.0
@@ -99,6 +99,10 @@ class Config:
             for part in value.split("+") if name == "pooling" else [value]:
                 if part not in known:
                     raise ValueError(f"Config.{name}: {value!r} is not known; known are {', '.join(known)}")
+        if self.bits not in (8, 16, 32, 48, 64, 128, 256):
+            raise ValueError(f"Config.bits: {self.bits}; known are 8, 16, 32, 48, 64, 128, 256")
+        if not self.pool_levels or not set(self.pool_levels) <= {2, 3, 4, 5}:
+            raise ValueError(f"Config.pool_levels: {self.pool_levels}; the levels are 2 to 5 (C2 to C5)")
         if self.cls_loss in ("ce", "centres") and self.cls_target != "code":
             raise ValueError(f"Config.cls_target: {self.cls_target!r}; the loss {self.cls_loss!r} is defined on the code only")
 
@@ -141,7 +145,7 @@ class Config:
     def from_preset(cls, preset: str = "quick", dataset: str = "phantom", method: str = "ynet", **changes) -> Config:
         """The settings of ``method`` on ``dataset`` under ``preset``; ``changes`` go on top.
 
-        Order: field defaults, preset, data set, method, ``changes``.
+        Order: field defaults, preset, method, ``changes``.
         """
         if preset not in PRESETS:
             raise ValueError(f"preset {preset!r} is not known; known are {', '.join(PRESETS)}")
@@ -157,11 +161,13 @@ class Config:
 
     @classmethod
     def from_env(cls, method: str = "ynet", **changes) -> Config:
-        """`from_preset` with ``YNET_PRESET`` (quick), ``YNET_DATASET`` (phantom), ``YNET_DATA_DIR`` and ``YNET_MANIFEST``."""
+        """`from_preset` with ``YNET_PRESET`` (default quick) and ``YNET_DATASET`` (default phantom).
+
+        ``YNET_DATA_DIR`` and ``YNET_MANIFEST`` are read where images are looked for (`ynet_lite.cases.load_cases`).
+        """
         preset = os.environ.get("YNET_PRESET") or "quick"
         dataset = os.environ.get("YNET_DATASET") or "phantom"
-        found = {"data_dir": os.environ.get("YNET_DATA_DIR") or "", "manifest": os.environ.get("YNET_MANIFEST") or ""}
-        return cls.from_preset(preset, dataset, method, **{**found, **changes})
+        return cls.from_preset(preset, dataset, method, **changes)
 
 
 POOLINGS = ("rmac", "gap", "mac", "lesion", "selfpool")
@@ -195,7 +201,7 @@ PRESETS: dict[str, dict] = {
         "size": 128,
         "planes": (32, 64, 128, 256),
         "fpn": 48,
-        # chosen by validation: R-MAC of C5 ranked above lesion-weighted pooling of C4 and C5, alone or beside R-MAC
+        # by validation (one seed): R-MAC of C5 ranked above lesion-weighted pooling of C4 and C5, alone or beside R-MAC
         "pooling": "rmac",
         "pool_levels": (5,),
         "epochs": 36,

@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from . import metrics, paths, results
-from .cases import Cases, load_cases
+from .cases import Cases, datasets, load_cases
 from .config import METHODS, Config
 from .hashing import Codes, pack
 from .training import Checkpoint, distances, encode_floats, load_or_train
@@ -24,7 +24,9 @@ def evaluate_checkpoint(
     checkpoint: Checkpoint, cfg: Config, database: Cases, queries: Cases
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Codes]]:
     """All metrics of one trained network: (values [metric, k, value], per-query values, codes of both sides)."""
-    has_map = checkpoint.model.segmentation is not None and cfg.uses_masks
+    # Dice is the lesion's: queries without a lesion, or with an unknown outline, have none
+    known = np.flatnonzero(queries.has_mask & queries.masks.any((1, 2)))
+    has_map = checkpoint.model.segmentation is not None and cfg.uses_masks and len(known) > 0
     found = encode_floats(checkpoint.model, cfg, queries, masks=has_map)
     base = encode_floats(checkpoint.model, cfg, database)
     packed = pack(found["code"])
@@ -36,7 +38,6 @@ def evaluate_checkpoint(
     shown = packed if cfg.ranking == "hamming" else None
     values, per_query = metrics.evaluate(distance, queries, database, cfg.ks, query_codes=shown)
     if has_map:
-        known = np.flatnonzero(queries.has_mask)
         predicted, true = found["masks"][known] > 0, queries.masks[known] > 0
         scores = {"dice": metrics.dice(predicted, true), "iou": metrics.iou(predicted, true)}
         extra = pd.DataFrame([{"metric": name, "k": 0, "value": float(np.mean(v))} for name, v in scores.items()])
@@ -55,7 +56,7 @@ def run(cfg: Config, cases: Cases | None = None, *, folder: str | Path | None = 
     folder = Path(folder) if folder else paths.out() / "results"
     for side, part in codes.items():
         part.save(folder / "codes" / f"{results.run_id(cfg)}.{side}.npz")
-    return results.write_run(cfg, cases.fingerprint, values, per_query, checkpoint.seconds, folder)
+    return results.write_run(cfg, cases.fingerprint, values, per_query, checkpoint.seconds, folder, checkpoint.made_by)
 
 
 def done(cfg: Config, folder: str | Path | None = None) -> bool:
@@ -112,7 +113,6 @@ def main(argv: list[str] | None = None) -> int:
     configs = [cfg for name in given.grids for cfg in grid(name)]
     if given.methods:
         configs = [cfg for cfg in configs if cfg.method in given.methods]
-    configs = [cfg.but(data_dir=os.environ.get("YNET_DATA_DIR") or "") for cfg in configs]
     missing = [cfg for cfg in configs if not done(cfg, given.folder)]
     if given.list:
         for cfg in configs:
@@ -120,6 +120,8 @@ def main(argv: list[str] | None = None) -> int:
             print(state, results.run_id(cfg), cfg.variant)
         print(f"{len(configs) - len(missing)} done, {len(missing)} missing")
         return 0
+    for name in sorted({cfg.dataset for cfg in missing} & {"busbra", "busi"}):
+        datasets.find(name)  # a missing set is an error now, not after an hour of other runs
     # each run writes its own rows, so an interruption loses only the runs under way, and those resume at their last epoch
     # runs that share a training go to one process: two would write one checkpoint
     shared: dict[tuple, list[Config]] = {}

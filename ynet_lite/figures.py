@@ -32,7 +32,7 @@ def select(runs: pd.DataFrame, dataset: str, group: str, variant: str = "") -> p
 
 
 def chance_rows(dataset: str) -> pd.DataFrame | None:
-    """Committed chance level of a set (fold 1, or the mean over the phantom's seeds), or None."""
+    """Committed chance level of a set: queries of fold 1 against its database (the phantom of seed 0), or None."""
     path = paths.results() / "chance" / f"{dataset}.csv"
     return pd.read_csv(path) if path.is_file() else None
 

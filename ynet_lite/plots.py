@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -157,11 +156,6 @@ def method_dots(runs: pd.DataFrame, metrics: Sequence[tuple[str, int]], chance: 
     axes[0, 0].set_yticks(range(len(order)), [METHOD_NAMES[m] for m in order])
     axes[0, 0].set_ylim(-0.6, len(order) - 0.3)
     return figure
-
-
-def font_report() -> str:
-    """The font that figures use: a reason why bytes may differ on a machine with other fonts."""
-    return mpl.font_manager.findfont(mpl.rcParams["font.sans-serif"][0])
 
 
 def two_sets(first: Cases, first_rows, second: Cases, second_rows, names: Sequence[str]) -> Figure:

@@ -1,7 +1,7 @@
 """``make reproduce``: data, training, codes, a retrieval table, and a comparison with the committed numbers.
 
-Reads ``YNET_DATASET``, ``YNET_PRESET``, ``YNET_DATA_DIR``. Writes under ``out/`` and
-``figures/local/`` only: never a tracked file.
+Reads ``YNET_DATASET``, ``YNET_PRESET``, ``YNET_DATA_DIR``. Writes results under ``out/``, pictures of real cases under
+``figures/local/`` and resized copies under ``data/cache/``: never a tracked file.
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ def main() -> int:
     wanted = configs()
     first = wanted[0]
     print(f"data set {first.dataset}, preset {first.preset}, fold {first.fold}, seed {first.seed}")
-    cases = load_cases(first)
+    try:
+        cases = load_cases(first)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     database, queries = cases.split(first.fold)
     print(f"{len(cases)} cases of {len(set(cases.groups))} patients: {len(database)} in the database, {len(queries)} queries\n")
     folder = paths.out() / "results"

@@ -6,6 +6,8 @@ import datetime
 import os
 import subprocess
 from collections.abc import Iterable
+from dataclasses import fields
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from . import paths
-from .config import Config
+from .config import UNHASHED, Config
 
 COLUMNS = (
     "run_id config_hash dataset fingerprint fold seed preset method variant bits metric k value "
@@ -51,8 +53,9 @@ def versions() -> str:
     return " ".join(f"{name}={version(name)}" for name in ("torch", "numpy", "faiss-cpu", "ynet-lite"))
 
 
+@lru_cache(maxsize=1)
 def commit() -> tuple[str, bool]:
-    """(short commit, whether tracked files differ from it); ("none", True) outside a checkout."""
+    """(short commit, whether the package differs from it), as at the first call; ("none", True) outside a checkout."""
     try:
         run = {"cwd": paths.root(), "capture_output": True, "text": True, "check": True, "timeout": 20}
         name = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], **run).stdout.strip()
@@ -77,9 +80,9 @@ def device_name(cfg: Config) -> str:
     return "cpu"
 
 
-def rows(cfg: Config, fingerprint: str, values: pd.DataFrame, seconds: float) -> pd.DataFrame:
-    """Result rows of one run from ``values`` (columns metric, k, value)."""
-    name, dirty = commit()
+def rows(cfg: Config, fingerprint: str, values: pd.DataFrame, seconds: float, made_by: tuple[str, bool] | None = None):
+    """Result rows of one run from ``values`` (columns metric, k, value). ``made_by``: `commit` of the code that trained."""
+    name, dirty = made_by or commit()
     table = values[["metric", "k", "value"]].copy()
     about = {
         "run_id": run_id(cfg),
@@ -104,7 +107,9 @@ def rows(cfg: Config, fingerprint: str, values: pd.DataFrame, seconds: float) ->
     return table[COLUMNS]
 
 
-def write_run(cfg: Config, fingerprint: str, values: pd.DataFrame, per_query: pd.DataFrame, seconds: float, folder=None) -> Path:
+def write_run(
+    cfg: Config, fingerprint: str, values: pd.DataFrame, per_query: pd.DataFrame, seconds: float, folder=None, made_by=None
+) -> Path:
     """Write the rows of a run to ``folder/runs`` and its per-query values (k = 10) to ``folder/per_query``."""
     folder = Path(folder) if folder else paths.out() / "results"
     kept = per_query[per_query["metric"].isin(PER_QUERY_METRICS) & per_query["k"].isin([0, 10])]
@@ -112,11 +117,12 @@ def write_run(cfg: Config, fingerprint: str, values: pd.DataFrame, per_query: pd
     config = folder / "configs" / f"{cfg.hash()}.json"
     if not config.is_file():
         config.parent.mkdir(parents=True, exist_ok=True)
-        neutral = cfg.but(data_dir="", manifest="", seed=0, fold=1, device="cpu")
+        # what the hash leaves out is left at its default: runs of several names may share the file
+        neutral = cfg.but(**{f.name: f.default for f in fields(Config) if f.name in UNHASHED})
         temporary = config.with_name(f".{config.name}.{os.getpid()}")
         temporary.write_text(neutral.to_json() + "\n")
         os.replace(temporary, config)
-    return write_csv(rows(cfg, fingerprint, values, seconds), folder / "runs" / f"{run_id(cfg)}.csv")
+    return write_csv(rows(cfg, fingerprint, values, seconds, made_by), folder / "runs" / f"{run_id(cfg)}.csv")
 
 
 def read_run(path: str | Path) -> pd.DataFrame:

@@ -122,9 +122,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ynet_lite.search", description="The cases most similar to an image.")
     parser.add_argument("image")
     parser.add_argument("-k", type=int, default=10)
-    parser.add_argument("--model", default=SHIPPED[0], help=f"{' or '.join(SHIPPED)}")
+    parser.add_argument("--model", default=SHIPPED[0], help=f"{' or '.join(SHIPPED)}, or a checkpoint (.safetensors)")
+    parser.add_argument("--codes", help="saved codes (.npz), for a checkpoint of your own")
     given = parser.parse_args(argv)
-    print(search(given.image, given.k, model=given.model).to_string(index=False))
+    print(search(given.image, given.k, model=given.model, codes=given.codes).to_string(index=False))
     return 0
 
 

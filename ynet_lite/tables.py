@@ -30,6 +30,8 @@ def number(mean: float, sd: float, runs: int) -> str:
         return "-"
 
     def short(value: float) -> str:
+        if runs < 2 and float(mean).is_integer() and mean > 1:
+            return f"{mean:.0f}"
         if abs(mean) >= 10:
             return f"{value:.1f}"
         return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"

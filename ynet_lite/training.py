@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from . import paths
+from . import paths, results
 from .augment import augment
 from .cases.core import Cases
 from .cases.manifest import validation_rows
@@ -28,12 +28,16 @@ from .losses import UnifiedLoss
 from .metrics import average_precision
 from .model import YNet
 
+#: Raise it when network, losses or training change: stored weights of older code are then left alone.
+TRAINER = "1"
+
 
 @dataclass
 class Checkpoint:
     """A trained network with everything that is needed to use it again.
 
-    ``history`` has one row per epoch: the mean of each loss term, the learning rate, the validation score where it was taken.
+    ``made_by`` is the commit of the code that trained (`results.commit`). ``history`` has one row per epoch: the mean of each
+    loss term, the learning rate, the validation score where it was taken.
     """
 
     model: YNet
@@ -44,6 +48,7 @@ class Checkpoint:
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
     best_epoch: int = 0
     seconds: float = 0.0
+    made_by: tuple[str, bool] | None = None
 
     def save(self, path: str | Path) -> Path:
         """Write ``path`` (.safetensors, weights) and beside it ``.json`` (the rest), each renamed into place when complete."""
@@ -55,9 +60,10 @@ class Checkpoint:
             "fingerprint": self.fingerprint,
             "class_names": list(self.class_names),
             "mask_names": list(self.mask_names),
-            "history": self.history.to_dict(orient="list"),
+            "history": {k: [None if v != v else v for v in column] for k, column in self.history.to_dict(orient="list").items()},
             "best_epoch": self.best_epoch,
             "seconds": self.seconds,
+            "made_by": list(self.made_by) if self.made_by else None,
         }
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         save_file(state, temporary)
@@ -87,7 +93,7 @@ class Checkpoint:
         except (RuntimeError, OSError, ValueError, SafetensorError) as error:
             raise ValueError(f"checkpoint {path}: its weights do not fit its configuration: {error}") from error
         model.eval()
-        history = pd.DataFrame(about["history"])
+        history = pd.DataFrame(about["history"]).astype(float).astype({"epoch": int} if about["history"] else {})
         return cls(
             model,
             cfg,
@@ -97,13 +103,14 @@ class Checkpoint:
             history,
             about["best_epoch"],
             about["seconds"],
+            tuple(about["made_by"]) if about.get("made_by") else None,
         )
 
 
 def checkpoint_path(cfg: Config, cases: Cases) -> Path:
     """Where `load_or_train` keeps the weights: the name changes with the training settings and with the data."""
     # a part of a set has the fingerprint of the whole set: which part it is, the ids tell
-    data = hashlib.sha256("\n".join([cases.fingerprint, *cases.ids]).encode()).hexdigest()[:8]
+    data = hashlib.sha256("\n".join([TRAINER, cases.fingerprint, *cases.ids]).encode()).hexdigest()[:8]
     name = f"{cfg.dataset}-{cfg.training_hash()}-{cfg.fold}-{cfg.seed}-{data}.safetensors"
     return paths.out() / "checkpoints" / name
 
@@ -132,11 +139,12 @@ def train(cfg: Config, cases: Cases, *, progress: bool = True, resume: str | Pat
     after an interruption goes on there and gives the same bits as an uninterrupted one (same machine, same threads).
     """
     torch.set_num_threads(cfg.threads)
+    made_by = results.commit()
     started = time.perf_counter()
     state = _State(cfg, cases)
     resume = Path(resume) if resume else None
     if resume and resume.is_file():
-        state.restore(torch.load(resume, weights_only=True))
+        state.restore(torch.load(resume, weights_only=True, map_location=cfg.device))
     earlier = state.seconds
     bar = tqdm(range(state.epoch, cfg.epochs), initial=state.epoch, total=cfg.epochs, desc=cfg.method, disable=not progress)
     for _ in bar:
@@ -159,6 +167,7 @@ def train(cfg: Config, cases: Cases, *, progress: bool = True, resume: str | Pat
         pd.DataFrame(state.history),
         state.best_epoch,
         round(seconds, 1),
+        made_by,
     )
 
 
@@ -286,7 +295,7 @@ class _State:
                 self.model.load_state_dict(self.average)
             weights = self.model.state_dict()
             shown = score = validation_score(self.model, cfg, self.validation_cases, self.train_cases)
-        if score > self.best_score:
+        if score > self.best_score or (last and self.best_epoch == 0):
             self._keep(score, weights)
         if cfg.select != "train-loss" and kept is not None:
             self.model.load_state_dict(kept)

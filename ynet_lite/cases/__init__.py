@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import paths
 from ..config import DATASETS, Config
 from . import datasets
 from .core import Cases, test_rows
@@ -101,6 +102,7 @@ def _csv(cfg: Config) -> Cases:
     manifest = cfg.manifest or os.environ.get("YNET_MANIFEST", "")
     if not manifest:
         raise FileNotFoundError("dataset csv: name your manifest, in the setting `manifest` or in YNET_MANIFEST")
+    manifest = paths.root() / manifest  # a notebook runs in its own folder: a relative path counts from the project
     table = read_manifest(manifest)
     settings = {}
     if "mask_names" in table and len(table):

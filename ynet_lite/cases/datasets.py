@@ -70,7 +70,8 @@ def find(name: str, data_dir=None) -> Path:
         roots = [Path(data_dir)]
     else:
         named = os.environ.get("YNET_DATA_DIR")
-        roots = [Path(named)] if named else []
+        # a notebook runs in its own folder: a relative path counts from the project
+        roots = [paths.root() / named] if named else []
         roots.append(paths.raw())
     names, inside = FOLDERS[name]
     for root in roots:
@@ -79,7 +80,7 @@ def find(name: str, data_dir=None) -> Path:
                 return folder
     raise FileNotFoundError(
         f"{name}: not found in {', '.join(map(str, roots))} (a folder {names[0]}/ with {', '.join(inside)}); "
-        f"set YNET_DATA_DIR to the folder that holds it, or {HOW_TO_GET[name]}"
+        f"set YNET_DATA_DIR to the folder that holds it, or get it: {HOW_TO_GET[name]}"
     )
 
 
