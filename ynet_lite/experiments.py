@@ -93,6 +93,13 @@ def grid(name: str) -> list[Config]:
 GRIDS = ("phantom", "busbra-quick", "busbra")
 
 
+def write_chance(cfg: Config, folder: str | Path) -> Path:
+    """Write what random codes score on this set (closed form) to ``folder/chance/<dataset>-<preset>.csv``."""
+    database, queries = load_cases(cfg).split(cfg.fold)
+    path = Path(folder) / "chance" / f"{cfg.dataset}-{cfg.preset}.csv"
+    return results.write_csv(metrics.chance(queries, database, cfg.ks), path)
+
+
 def _together(configs: list[Config], folder: Path) -> str:
     """Do runs that share one training one after the other; returns a line for the log."""
     began = time.perf_counter()
@@ -131,6 +138,8 @@ def main(argv: list[str] | None = None) -> int:
     jobs = (joblib.delayed(_together)(configs, given.folder) for configs in shared.values())
     for line in tqdm(parallel(jobs), total=len(shared), desc="trainings"):
         tqdm.write(line)
+    for cfg in {(cfg.dataset, cfg.preset): cfg for cfg in reversed(configs) if cfg.preset != "paper"}.values():
+        write_chance(cfg, given.folder)
     return 0
 
 

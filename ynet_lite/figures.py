@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import metrics, paths, plots, results, tables
+from . import paths, plots, results, tables
 from .cases import load_cases
-from .config import Config
 from .search import load_shipped
 from .training import distances, encode_floats
 
@@ -31,9 +30,9 @@ def select(runs: pd.DataFrame, dataset: str, group: str, variant: str = "") -> p
     return runs[(runs["dataset"] == dataset) & runs["preset"].isin(presets) & (runs["variant"] == variant)]
 
 
-def chance_rows(dataset: str) -> pd.DataFrame | None:
+def chance_rows(dataset: str, group: str) -> pd.DataFrame | None:
     """Committed chance level of a set: queries of fold 1 against its database (the phantom of seed 0), or None."""
-    path = paths.results() / "chance" / f"{dataset}.csv"
+    path = paths.results() / "chance" / f"{dataset}-{group}.csv"
     return pd.read_csv(path) if path.is_file() else None
 
 
@@ -49,7 +48,7 @@ def results_text(runs: pd.DataFrame) -> str:
         folds = ", ".join(str(f) for f in sorted(chosen["fold"].unique()))
         seeds = ", ".join(str(s) for s in sorted(chosen["seed"].unique()))
         parts += [f"{title}\n\nFold {folds}; seeds {seeds}.\n"]
-        parts += [tables.markdown(tables.retrieval_table(chosen, chance=chance_rows(dataset))) + "\n"]
+        parts += [tables.markdown(tables.retrieval_table(chosen, chance=chance_rows(dataset, group))) + "\n"]
         parts += ["mAP by length of the list:\n", tables.markdown(tables.retrieval_table(chosen, tables.LISTS)) + "\n"]
     return "\n".join(parts)
 
@@ -61,7 +60,7 @@ def readme_blocks(runs: pd.DataFrame) -> dict[str, str]:
     for name, dataset, group in (("busbra", "busbra", "full"), ("phantom", "phantom", "quick")):
         chosen = select(runs, dataset, group)
         if len(chosen):
-            blocks[name] = tables.markdown(tables.retrieval_table(chosen, short, chance_rows(dataset)))
+            blocks[name] = tables.markdown(tables.retrieval_table(chosen, short, chance_rows(dataset, group)))
     costs = paths.results() / "costs.csv"
     if costs.is_file():
         blocks["costs"] = tables.markdown(pd.read_csv(costs, dtype=str).fillna("-"))
@@ -125,7 +124,7 @@ def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
     made = [write_text(folder / "tables.md", results_text(runs))]
     for dataset, group, variant in sets(runs):
         chosen = select(runs, dataset, group, variant)
-        chance = chance_rows(dataset)
+        chance = chance_rows(dataset, group)
         levels = None if chance is None else chance.set_index(["metric", "k"])["value"].to_dict()
         name = "-".join(part for part in (dataset, group, variant.replace("=", "")) if part)
         shown = [("map", 10), ("precision", 10), ("ndcg", 10)]
@@ -141,13 +140,6 @@ def write_text(path: Path, text: str) -> Path:
     temporary.write_text(text)
     os.replace(temporary, path)
     return path
-
-
-def write_chance(cfg: Config) -> Path:
-    """Compute the chance level of a set's fold and write it beside the result rows (needs the data)."""
-    cases = load_cases(cfg)
-    database, queries = cases.split(cfg.fold)
-    return results.write_csv(metrics.chance(queries, database, cfg.ks), paths.results() / "chance" / f"{cfg.dataset}.csv")
 
 
 def main() -> int:
