@@ -145,7 +145,7 @@ class Config:
     def from_preset(cls, preset: str = "quick", dataset: str = "phantom", method: str = "ynet", **changes) -> Config:
         """The settings of ``method`` on ``dataset`` under ``preset``; ``changes`` go on top.
 
-        Order: field defaults, preset, method, ``changes``.
+        Order: field defaults, preset, method, what was tuned for this method under this preset, ``changes``.
         """
         if preset not in PRESETS:
             raise ValueError(f"preset {preset!r} is not known; known are {', '.join(PRESETS)}")
@@ -156,7 +156,7 @@ class Config:
         if method in PAPER_METHODS:
             preset = "paper"
         values = {"preset": preset, "dataset": dataset, "method": method}
-        values |= PRESETS[preset] | METHODS[method] | changes
+        values |= PRESETS[preset] | METHODS[method] | TUNED.get((preset, method), {}) | changes
         return cls(**values)
 
     @classmethod
@@ -263,6 +263,12 @@ METHODS: dict[str, dict] = {
     "ynet-paper": {"quant_weight": 0.01},
     "released": _RELEASED | {"ranking": "cosine"},
     "released-sign": _RELEASED | {"ranking": "hamming"},
+}
+
+#: Settings that were chosen for one method under one preset, so that no method runs with another's settings to its harm.
+TUNED: dict[tuple[str, str], dict] = {
+    # At Y-Net's rate the wide network without segmentation stays where all codes are near zero and the pair likelihood is flat.
+    ("full", "ynet-no-seg"): {"lr": 5e-4},
 }
 
 #: Methods that always use the paper preset.
