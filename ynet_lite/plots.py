@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from . import paths
 from .cases.core import Cases
@@ -132,7 +133,9 @@ def loss_curves(history: pd.DataFrame) -> Figure:
     left.legend(fontsize=8)
     score = history.dropna(subset="validation")
     right.plot(score["epoch"], score["validation"], "o-", color=GREEN)
-    right.set(xlabel="epoch", ylabel="mAP@10, validation patients", xlim=left.get_xlim())
+    right.set(xlabel="epoch", ylabel="mAP@10, validation patients", xlim=left.get_xlim(), ylim=(0, 1))
+    for axis in (left, right):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
