@@ -75,7 +75,7 @@ def test_run_id_tells_settings_folds_and_seeds_apart():
 
 
 def test_run_files_round_trip(tmp_path):
-    cfg = Config.from_preset(seed=1, data_dir="/home/someone/images")
+    cfg = Config.from_preset(seed=1, data_dir="/elsewhere/images")
     path = results.write_run(cfg, PRINT, VALUES, PER_QUERY, 3.0, tmp_path)
     assert path == tmp_path / "runs" / f"{results.run_id(cfg)}.csv"
     back = results.read_runs(tmp_path)
@@ -93,7 +93,7 @@ def test_run_files_round_trip(tmp_path):
     stored = (tmp_path / "configs" / f"{cfg.hash()}.json").read_text()
     assert Config.from_json(stored).hash() == cfg.hash()
     everything = "".join(p.read_text() for p in tmp_path.rglob("*") if p.is_file())
-    assert "someone" not in everything  # no path of this machine
+    assert "elsewhere" not in everything  # no path of this machine
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]  # nothing temporary is left
     results.write_run(cfg, PRINT, VALUES, PER_QUERY, 3.0, tmp_path)
     pd.testing.assert_frame_equal(results.read_runs(tmp_path), back)
