@@ -154,10 +154,12 @@ def method_dots(runs: pd.DataFrame, metrics: Sequence[tuple[str, int]], chance: 
                 axis.plot([chosen.mean()] * 2, [height - 0.3, height + 0.3], color=colour, lw=2)
         if chance and (metric, k) in chance:
             axis.axvline(chance[(metric, k)], color="black", ls=":", lw=1)
-            axis.annotate("chance", (chance[(metric, k)], len(order) - 0.45), fontsize=7, ha="center", va="bottom")
-        axis.set_xlabel(f"{metric}@{k}" if k else metric)
+            place = (chance[(metric, k)], len(order) - 0.45)
+            axis.annotate("chance", place, xytext=(4, 0), textcoords="offset points", fontsize=8, ha="left", va="center")
+        name = {"map": "mAP", "precision": "P", "ndcg": "NDCG"}.get(metric, metric)
+        axis.set_xlabel(f"{name}@{k}" if k else name)
     axes[0, 0].set_yticks(range(len(order)), [METHOD_NAMES[m] for m in order])
-    axes[0, 0].set_ylim(-0.6, len(order) - 0.3)
+    axes[0, 0].set_ylim(-0.6, len(order) - 0.2)
     return figure
 
 
