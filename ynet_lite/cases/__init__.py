@@ -12,6 +12,7 @@ from .. import paths
 from ..config import DATASETS, Config
 from . import datasets
 from .core import Cases, test_rows
+from .dicom import read_dicom
 from .loading import BOX, letterbox, load_table, read_image, read_mask
 from .manifest import ManifestError, check_manifest, files, read_manifest, validation_rows
 
@@ -23,6 +24,7 @@ __all__ = [
     "load_cases",
     "load_table",
     "make_phantom",
+    "read_dicom",
     "read_image",
     "read_manifest",
     "read_mask",
@@ -51,6 +53,7 @@ def load_cases(cfg: Config) -> Cases:
       ``data/raw/`` and compared with the kept checksums;
     - ``csv``: the manifest at ``cfg.manifest`` or ``YNET_MANIFEST``. An optional column ``finer`` refines the class; an
       optional column ``mask_names`` (the same in each row, for example ``background;disc;cup``) names the mask values.
+      `ynet_lite.cases.published` makes such manifests of more published sets.
 
     Raises ``ValueError`` for an unknown set or a bad manifest, ``FileNotFoundError`` when the set is not there.
     """

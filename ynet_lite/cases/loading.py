@@ -18,17 +18,19 @@ from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from .. import paths
+from . import dicom
 from .core import Cases
 from .manifest import EMPTY, SEPARATOR, SHOWN, ManifestError, check_manifest, files, first_few, row_names
 
 READER = 1  # raise it when reading or resizing changes, so that older caches are not used
 BOX = ("height", "width", "box_top", "box_left", "box_height", "box_width")
 BITS_PER_SAMPLE = 258  # number of the TIFF tag
+MASK_SCALES = (2, 4)  # a mask may be drawn at this part or multiple of its image's size
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
 def read_image(path, channels: int) -> np.ndarray:
-    """Read PNG, JPEG, TIFF or BMP as a uint8 array of shape (C, H, W), C = ``channels`` = 1 (grey) or 3 (RGB).
+    """Read PNG, JPEG, TIFF, BMP or DICOM as a uint8 array of shape (C, H, W), C = ``channels`` = 1 (grey) or 3 (RGB).
 
     - 1 bit, palette and 8 bit: as they are; colour becomes grey as ``0.299 R + 0.587 G + 0.114 B``, grey is repeated
       for three channels. Transparency is ignored: the stored colours count.
@@ -36,6 +38,9 @@ def read_image(path, channels: int) -> np.ndarray:
       (over all channels), because 10 and 12 bit devices fill only a part of the 16 bits; a constant image becomes 0.
       Exception: a 16 bit colour PNG is reduced to its upper 8 bits.
     - The orientation tag of a photograph is applied.
+    - DICOM (by suffix or by content): as shown under its first window, see `ynet_lite.cases.dicom.read_dicom`; needs the
+      extra ``dicom``. `load_table` warns about names in header or pixels, once per reading of a set.
+    - ``.IMG``: the raw radiographs of JSRT, see `ynet_lite.cases.published.read_img`.
 
     Raises ``ValueError`` naming the file when it cannot be read, holds several pages or values that are not finite.
     """
@@ -59,6 +64,7 @@ def read_mask(path, classes: int = 2) -> np.ndarray:
     - Two classes: the values may be {0, 1} (or 1 bit), {0, 255} or {0, 65535}. A mask with soft edges or from a JPEG
       file is cut at 128 when at least 95 % of its pixels are nearly black (< 32) or nearly white (> 223).
     - More classes: the values must be ``0 .. classes - 1`` as they are.
+    - DICOM: the stored values count. ``.mat``: see `ynet_lite.cases.published.read_mat`.
 
     Raises ``ValueError`` naming the file and the offending values for everything else.
     """
@@ -145,7 +151,8 @@ def load_table(
     centre_crop : names of mask files that are larger than their image by a border on all sides, which is cut off.
     expected : SHA-256 per path relative to ``folder``; a file that differs is an error.
 
-    Several mask files of one case are joined by the larger value of each pixel. The returned table has the new columns
+    Several mask files of one case are joined by the larger value of each pixel. A mask has its image's size, or a half, a
+    quarter, twice or four times of it. The returned table has the new columns
     ``height, width`` (of the original, pixels) and ``box_top, box_left, box_height, box_width`` (of the content in the
     square, pixels). Fingerprint: SHA-256, first 16 hexadecimal digits, of all manifest columns but the paths, of the
     class and mask names, and of the checksum of every file; it does not depend on where the files lie, on ``size`` or
@@ -207,6 +214,9 @@ def sha256(path) -> str:
 
 def _open(path, colour: bool) -> np.ndarray:
     """Pixels as (H, W) or (H, W, 3), in the file's own number type."""
+    pixels = _no_picture_format(path, colour)
+    if pixels is not None:
+        return pixels
     try:
         with Image.open(path) as image:
             if image.format in ("TIFF", "GIF", "WEBP") and getattr(image, "n_frames", 1) > 1:
@@ -225,7 +235,19 @@ def _open(path, colour: bool) -> np.ndarray:
         if pixels is not None:
             return pixels
         reason = str(error).replace(str(path), "file").strip() or type(error).__name__
-        raise ValueError(f"{path}: cannot be read ({reason}); PNG, JPEG, TIFF and BMP are understood") from None
+        raise ValueError(f"{path}: cannot be read ({reason}); PNG, JPEG, TIFF, BMP and DICOM are understood") from None
+
+
+def _no_picture_format(path, colour: bool) -> np.ndarray | None:
+    """Pixels of DICOM, JSRT's raw files and MATLAB matrices (masks only); None when this is no such file."""
+    if dicom.is_dicom(path):
+        return dicom.pixels(path) if colour else dicom.stored(path)
+    suffix = Path(path).suffix.lower()
+    if suffix == ".img" or (suffix == ".mat" and not colour):
+        from . import published  # imported late: it builds on this module
+
+        return published.read_img(path) if suffix == ".img" else published.read_mat(path)
+    return None
 
 
 def _pixels(image: Image.Image, colour: bool) -> np.ndarray:
@@ -301,6 +323,7 @@ def _read_all(table, name, base, size, channels, classes, centre_crop) -> dict[s
     boxes = np.zeros((n, len(BOX)), np.int32)
     offenders = []
     cells = list(zip(row_names(table), table["image"], table["mask"], strict=True))
+    dicom.warn_about([base / cell for cell in table["image"] if dicom.is_dicom(base / cell)])
     for i, (row, image_cell, mask_cell) in enumerate(tqdm(cells, desc=f"reading {name}", unit="case", leave=False)):
         try:
             image = read_image(base / image_cell, channels)
@@ -330,6 +353,8 @@ def _read_masks(cell: str, base: Path, shape: tuple[int, ...], classes: int, cen
         mask = read_mask(base / part, classes)
         if Path(part).name in centre_crop:
             mask = _crop(mask, shape)
+        if _drawn_at_another_scale(mask.shape, shape):
+            mask = _resize_mask(mask, *shape)
         if mask.shape != tuple(shape):
             raise ValueError(
                 f"{base / part}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels, its image {shape[1]} x "
@@ -337,6 +362,11 @@ def _read_masks(cell: str, base: Path, shape: tuple[int, ...], classes: int, cen
             )
         joined = np.maximum(joined, mask)
     return joined
+
+
+def _drawn_at_another_scale(mask, image) -> bool:
+    (h, w), (height, width) = mask, image
+    return any((h * k, w * k) == (height, width) or (h, w) == (height * k, width * k) for k in MASK_SCALES)
 
 
 def _crop(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
