@@ -1,17 +1,20 @@
 """The configuration: what it hashes, what it refuses, and that presets and methods make usable networks."""
 
+import hashlib
 import json
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from ynet_lite.config import CHOICES, DATASETS, METHODS, PAPER_METHODS, PRESETS, TUNED, UNHASHED, Config
+from ynet_lite.config import CHOICES, DATASETS, METHODS, NEUTRAL, PAPER_METHODS, PRESETS, TUNED, UNHASHED, Config
 
 HASHED = [f.name for f in fields(Config) if f.name not in UNHASHED]
 
 
 def changed(cfg: Config, name: str) -> Config:
     value = getattr(cfg, name)
+    if name == "code_source":
+        return cfg.but(code_source="itq", aggregation="rmac")
     if name in CHOICES:
         return cfg.but(**{name: next(other for other in CHOICES[name] if other != value)})
     if name in ("bits", "pool_levels"):
@@ -60,7 +63,7 @@ def test_training_hash_leaves_out_only_what_acts_after_training():
             continue
         unranked = cfg.but(select="train-loss")
         same = changed(unranked, name).training_hash() == unranked.training_hash()
-        assert same == (name in ("ranking", "flip_codes")), name
+        assert same == (name in ("ranking", "flip_codes", "aggregation", "code_source")), name
 
 
 def test_frozen():
@@ -196,3 +199,19 @@ def test_impossible_numbers_are_refused_before_any_training(changes):
 
 def test_equal_settings_have_equal_hashes():
     assert Config(balance=1).hash() == Config(balance=1.0).hash()
+
+
+def test_younger_fields_stay_out_of_the_hash_at_their_neutral_value_alone():
+    cfg = Config()
+    for name, value in NEUTRAL.items():
+        assert getattr(cfg, name) == value  # the default is the behaviour before the field existed
+        assert changed(cfg, name).hash() != cfg.hash()
+    older = {f.name for f in fields(Config)} - set(UNHASHED) - set(NEUTRAL)
+    text = json.dumps({name: getattr(cfg, name) for name in older}, sort_keys=True)
+    assert cfg.hash() == hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def test_runs_without_validation_share_a_training_whatever_ranks_them():
+    cfg = Config(validation=0.0, aggregation="rmac", ranking="cosine")
+    assert cfg.but(aggregation="crow", code_source="itq", ranking="hamming").training_hash() == cfg.training_hash()
+    assert cfg.but(validation=0.1).training_hash() != cfg.but(validation=0.1, ranking="hamming").training_hash()

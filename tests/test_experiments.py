@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ynet_lite import experiments, paths, reproduce, results
-from ynet_lite.config import Config
+from ynet_lite.config import RIVALS, Config
 from ynet_lite.hashing import Codes
 
 SMALL = {"phantom_cases": 60, "size": 48, "epochs": 1, "planes": (4, 4, 8, 8), "blocks": 1, "fpn": 8, "batch": 16}
@@ -26,8 +26,10 @@ def small(method: str = "ynet", **changes) -> Config:
     return Config.from_preset("quick", "phantom", method, **SMALL, **changes)
 
 
-def test_a_run_writes_rows_codes_config_and_per_query_values(out):
+def test_a_run_writes_rows_codes_config_and_per_query_values(out, monkeypatch):
     cfg = small()
+    assert not experiments.keeps_codes(cfg)  # those of the phantom are made again in seconds
+    monkeypatch.setattr(experiments, "keeps_codes", lambda cfg: True)
     assert not experiments.done(cfg)
     path = experiments.run(cfg, progress=False)
     assert experiments.done(cfg)
@@ -58,6 +60,43 @@ def test_released_and_its_sign_share_one_training(out):
     for cfg in (float_cfg, sign_cfg):
         experiments.run(cfg, progress=False)
     assert len(list((out / "checkpoints").glob("*.safetensors"))) == 1
+
+
+def test_aggregations_share_one_encoder_and_its_maps(out, monkeypatch):
+    encoded = []
+    features = experiments.aggregation.features
+    monkeypatch.setattr(experiments.aggregation, "features", lambda *a: encoded.append(1) or features(*a))
+    configs = [small(m, bits=8) for m in ("gap", "gap-itq", "cam", "regional-attention-itq", "crow", "mac", "rmac")]
+    assert len({cfg.training_hash() for cfg in configs}) == 1
+    assert len({cfg.hash() for cfg in configs}) == len(configs)
+    line = experiments._together(configs, out / "results")
+    assert all(results.run_id(cfg) in line for cfg in configs)
+    assert len(list((out / "checkpoints").glob("*.safetensors"))) == 1
+    assert len(encoded) == 2  # queries and database, once
+    table = results.read_runs(out / "results")
+    map10 = table[(table["metric"] == "map") & (table["k"] == 10)].set_index("method")["value"]
+    assert set(map10.index) == {cfg.method for cfg in configs} and map10.between(0, 1).all()
+    # a float ranking has no codes to count; the signs of ITQ have
+    counted = set(table[table["metric"] == "distinct_codes"]["method"])
+    assert counted == {"gap-itq", "regional-attention-itq"}
+
+
+@pytest.mark.parametrize("method", RIVALS)
+def test_each_deep_hashing_rival_trains_without_outlines(out, method):
+    table = results.read_run(experiments.run(small(method, bits=16), progress=False))
+    assert "dice" not in set(table["metric"]) and "distinct_codes" in set(table["metric"])
+    assert table[(table["metric"] == "map") & (table["k"] == 10)]["value"].between(0, 1).all()
+
+
+def test_real_grids_have_the_stated_size():
+    count = {name: len(experiments.grid(name)) for name in experiments.GRIDS}
+    assert count["headline"] == 2 * 5 * 3
+    assert count["rivals"] == 5 * (8 + 2 * 6)
+    assert count["balance"] == 4 * 9 * 2
+    trainings = {(c.training_hash(), c.fold, c.seed) for c in experiments.grid("rivals")}
+    assert len(trainings) == 5 * (8 + 1)
+    # the grids of the real set use no case of folds 2-5 before the settings stand: every ablation that chooses is on fold 1
+    assert {c.fold for name in ("bits", "masks", "balance") for c in experiments.grid(name)} == {1}
 
 
 def test_the_command_runs_what_is_missing_and_then_nothing(out, monkeypatch, capsys):

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ynet_lite.config import METHODS, Config
 from ynet_lite.losses import UnifiedLoss
-from ynet_lite.model import Encoder, YNet, count_parameters, rmac, rmac_regions, weighted_pool
+from ynet_lite.model import Encoder, YNet, count_parameters, rmac, rmac_regions, upsampled, upsampled_conv, weighted_pool
 
 
 def build(cfg: Config, n_classes: int = 2, n_masks: int = 2, seed: int = 0) -> YNet:
@@ -45,7 +45,7 @@ def test_paper_network_has_the_stated_shapes(method):
         record(stage, seen, f"c{i + 2}")
     for i, lateral in enumerate(model.segmentation.lateral):
         record(lateral, seen, f"lateral{i + 3}")
-    record(model.segmentation.head, seen, "head")
+    record(model.segmentation.activation, seen, "head")
     record(model.to_descriptor, seen, "wide")
     record(model.code, seen, "code")
     with torch.inference_mode():
@@ -65,7 +65,8 @@ def test_paper_network_has_the_stated_shapes(method):
         "wide": (512, 8, 8),
         "code": (64,),
     }
-    assert seen["head"][0].shape == (2, 32, 256, 256)  # features, not logits, are brought to full size
+    assert model.segmentation.head.in_channels == 32
+    assert model.segmentation.full_size_features  # features, not logits, are brought to full size
     assert isinstance(model.segmentation.finest, torch.nn.Identity)  # C2 as is
     assert output.code.shape == (2, 64) and output.descriptor.shape == (2, 512) and output.logits.shape == (2, 2, 256, 256)
     # one aggregation, R-MAC of three levels, L2-normalised; dividing by the maximum before changes nothing
@@ -381,3 +382,40 @@ def test_encoder_halves_odd_sizes_upwards():
     model = build(cfg).eval()
     assert [f.shape[-1] for f in Encoder(cfg)(pictures(cfg))] == [25, 13, 7, 4]
     assert model(pictures(cfg)).logits.shape == (2, 2, 50, 50)
+
+
+@pytest.mark.parametrize("shape, factor", [((2, 3, 5, 7), 4), ((1, 4, 2, 2), 2), ((2, 2, 6, 4), 3), ((1, 3, 4, 4), 1)])
+def test_upsampled_conv_equals_upsampling_then_convolution(shape, factor):
+    torch.manual_seed(0)
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    conv = torch.nn.Conv2d(shape[1], 2, 3, 1, 1).double()
+    size = (shape[2] * factor, shape[3] * factor)
+    slow = conv(F.interpolate(x, size=size, mode="bilinear", align_corners=False))
+    fast = upsampled_conv(x, conv, size)
+    torch.testing.assert_close(fast, slow)
+    weight = torch.randn_like(slow)
+    for wanted, found in zip(
+        torch.autograd.grad((slow * weight).sum(), [x, *conv.parameters()]),
+        torch.autograd.grad((fast * weight).sum(), [x, *conv.parameters()]),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_upsampled_conv_takes_the_direct_way_where_the_factor_is_not_whole():
+    torch.manual_seed(0)
+    x, conv = torch.randn(1, 3, 5, 5), torch.nn.Conv2d(3, 2, 3, 1, 1)
+    slow = conv(F.interpolate(x, size=(12, 12), mode="bilinear", align_corners=False))
+    torch.testing.assert_close(upsampled_conv(x, conv, (12, 12)), slow)
+
+
+@pytest.mark.parametrize("shape, size", [((2, 2, 8, 8), (32, 32)), ((1, 3, 5, 7), (13, 20)), ((2, 1, 4, 4), (4, 4))])
+def test_upsampled_equals_bilinear_interpolation(shape, size):
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    slow = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(upsampled(x, size), slow)
+    half = x.bfloat16().contiguous(memory_format=torch.channels_last)
+    found = upsampled(half, size)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, F.interpolate(half.float(), size=size, mode="bilinear", align_corners=False))

@@ -135,10 +135,11 @@ def test_interrupted_writing_leaves_the_old_file(tmp_path, monkeypatch):
     def broken(*args, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(results.os, "replace", broken)
+    monkeypatch.setattr(results.paths.os, "replace", broken)
     with pytest.raises(KeyboardInterrupt):
         results.write_csv(VALUES.assign(value=0.0), path)
     assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["t.csv"]
 
 
 def test_commit_outside_a_checkout(tmp_path, monkeypatch):

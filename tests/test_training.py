@@ -15,6 +15,7 @@ from ynet_lite.model import YNet
 from ynet_lite.training import (
     Checkpoint,
     checkpoint_path,
+    degraded,
     distances,
     encode,
     encode_floats,
@@ -538,3 +539,54 @@ def test_bfloat16_trains(tiny_cases, tiny_config):
     checkpoint = fit(tiny_config.but(precision="bfloat16"), tiny_cases)
     assert np.isfinite(checkpoint.history["loss"]).all()
     assert all(p.dtype == torch.float32 for p in checkpoint.model.parameters())
+
+
+@pytest.mark.parametrize("quality", ["dilated", "eroded", "box", "shifted"])
+def test_degraded_outlines_change_as_named(quality):
+    masks = np.zeros((3, 50, 50), np.uint8)
+    y, x = np.mgrid[:50, :50]
+    masks[0][(y - 25) ** 2 + (x - 20) ** 2 < 64] = 1
+    masks[1][(y - 25) ** 2 / 4 + (x - 30) ** 2 < 49] = 1  # a tall ellipse
+    before = masks.copy()
+    found = degraded(masks, quality, seed=0)
+    assert np.array_equal(masks, before)
+    assert found.dtype == np.uint8 and not found[2].any()  # nothing is drawn where there is no lesion
+    for mask, other in zip(masks[:2] > 0, found[:2] > 0, strict=True):
+        if quality == "dilated":
+            assert (other & mask).sum() == mask.sum() < other.sum()
+        elif quality == "eroded":
+            assert 0 < other.sum() < mask.sum() == (other | mask).sum()
+        elif quality == "box":
+            rows, columns = np.nonzero(mask)
+            assert other.sum() == (np.ptp(rows) + 1) * (np.ptp(columns) + 1) and other[mask].all()
+        else:
+            assert other.sum() == mask.sum()
+            moved = np.hypot(*(np.argwhere(other).mean(0) - np.argwhere(mask).mean(0)))
+            assert moved == pytest.approx(4, abs=0.75)  # twice 4 % of 50
+
+
+def test_degraded_keeps_small_lesions_several_classes_and_exact_outlines():
+    masks = np.zeros((1, 50, 50), np.uint8)
+    masks[0, 10:40, 10:40] = 1
+    masks[0, 20:30, 20:30] = 2
+    masks[0, 45, 45] = 1
+    assert degraded(masks, "exact", 0) is masks
+    assert set(np.unique(degraded(masks, "box", 0))) == {0, 1, 2}
+    point = np.zeros((1, 50, 50), np.uint8)
+    point[0, 5, 5] = 1
+    assert np.array_equal(degraded(point, "eroded", 0), point)
+    assert np.array_equal(degraded(masks, "shifted", 1), degraded(masks, "shifted", 1))
+
+
+def test_the_segmentation_loss_sees_degraded_outlines_but_scores_do_not(tiny_cases, tiny_config):
+    cfg = tiny_config.but(mask_quality="box")
+    before = tiny_cases.masks.copy()
+    exact, box = (train(c, tiny_cases, progress=False) for c in (tiny_config, cfg))
+    assert np.array_equal(tiny_cases.masks, before)
+    assert not exact.history["seg_dice"].equals(box.history["seg_dice"])
+
+
+def test_training_for_masks_without_any_outline_is_said(tiny_cases, tiny_config):
+    unknown = replace(tiny_cases, has_mask=np.zeros(len(tiny_cases), bool))
+    with pytest.warns(UserWarning, match="no training case has a known outline"):
+        train(tiny_config.but(epochs=1), unknown, progress=False)

@@ -25,16 +25,19 @@ def augment(images: Tensor, masks: Tensor, cfg: Config, generator: torch.Generat
     angle = torch.deg2rad(uniform(-cfg.aug_rotate, cfg.aug_rotate))
     zoom = torch.exp(uniform(-1, 1) * math.log1p(cfg.aug_scale))
     mirror = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
-    theta = torch.zeros(n, 2, 3)
-    theta[:, 0, 0] = mirror * torch.cos(angle) / zoom
-    theta[:, 0, 1] = -torch.sin(angle) / zoom
-    theta[:, 1, 0] = mirror * torch.sin(angle) / zoom
-    theta[:, 1, 1] = torch.cos(angle) / zoom
-    theta[:, 0, 2] = 2 * uniform(-cfg.aug_shift, cfg.aug_shift)
-    theta[:, 1, 2] = 2 * uniform(-cfg.aug_shift, cfg.aug_shift)
+    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    shift_x = 2 * uniform(-cfg.aug_shift, cfg.aug_shift)
+    shift_y = 2 * uniform(-cfg.aug_shift, cfg.aug_shift)
     contrast = uniform(1 - cfg.aug_contrast, 1 + cfg.aug_contrast).view(-1, 1, 1, 1).to(images.device)
     brightness = (255 * uniform(-1, 1) * cfg.aug_contrast / 4).view(-1, 1, 1, 1).to(images.device)
-    grid = F.affine_grid(theta, [n, 1, *images.shape[2:]], align_corners=False).to(images.device)
+    # where each pixel comes from, in units of half the image; by hand, since F.affine_grid multiplies matrices for it
+    h, w = images.shape[2:]
+    x = ((2 * torch.arange(w) + 1) / w - 1).view(1, 1, w)
+    y = ((2 * torch.arange(h) + 1) / h - 1).view(1, h, 1)
+    cos, sin, mirror, shift_x, shift_y = (v.view(n, 1, 1) for v in (cos, sin, mirror, shift_x, shift_y))
+    from_x = mirror * cos * x + (shift_x - sin * y)
+    from_y = mirror * sin * x + (shift_y + cos * y)
+    grid = torch.stack([from_x, from_y], 3).to(images.device)
     moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     inside = F.grid_sample(masks[:, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
     mean = moved.mean((1, 2, 3), keepdim=True)

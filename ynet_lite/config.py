@@ -85,6 +85,14 @@ class Config:
     aug_contrast: float = 0.2  # contrast factor 1 +- this; brightness by a quarter of it, in shares of 255
     flip_codes: bool = False  # average the code layer over the image and its mirror image
 
+    # --- rivals and ablations; at these values the fields stay out of the hash (see NEUTRAL)
+    rival: str = ""  # a deep hashing loss of `ynet_lite.rivals` in place of the classification loss
+    rival_scale: float = 1.0  # multiplies that loss's own sharpness or margin
+    attention: str = "none"  # on C5 before it is aggregated: "spatial" as in ASH, "spatial-max" as in ATH
+    mask_quality: str = "exact"  # outlines seen in training: "exact", "dilated", "eroded", "box", "shifted"
+    aggregation: str = ""  # how C5 of a trained encoder is aggregated after training: one of AGGREGATIONS
+    code_source: str = "trained"  # "itq": codes fitted to the database's descriptors after training
+
     # --- ranking
     ranking: str = "hamming"  # "cosine": float code; "descriptor": float descriptor, cosine
     ks: tuple[int, ...] = (5, 10, 20, 50)
@@ -103,8 +111,10 @@ class Config:
             raise ValueError(f"Config.bits: {self.bits}; known are 8, 16, 32, 48, 64, 128, 256")
         if not self.pool_levels or not set(self.pool_levels) <= {2, 3, 4, 5}:
             raise ValueError(f"Config.pool_levels: {self.pool_levels}; the levels are 2 to 5 (C2 to C5)")
-        if self.cls_loss in ("ce", "centres") and self.cls_target != "code":
+        if self.cls_loss == "centres" and self.cls_target != "code":
             raise ValueError(f"Config.cls_target: {self.cls_target!r}; the loss {self.cls_loss!r} is defined on the code only")
+        if self.code_source == "itq" and not self.aggregation:
+            raise ValueError("Config.code_source: 'itq' codes are made of aggregated features; Config.aggregation is empty")
 
     @property
     def uses_masks(self) -> bool:
@@ -117,15 +127,18 @@ class Config:
 
     def hash(self) -> str:
         """Ten hexadecimal digits of everything that shapes the result except names, seed, fold, paths and device."""
-        values = {key: value for key, value in asdict(self).items() if key not in UNHASHED}
+        values = {
+            key: value for key, value in asdict(self).items() if key not in UNHASHED and (key, value) not in NEUTRAL.items()
+        }
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
 
     def training_hash(self) -> str:
         """The hash without the fields that act only after training: runs that share it share one checkpoint.
 
-        With validation the ranking chooses the epoch that is kept, so it only drops out where the training loss chooses.
+        With validation the ranking chooses the epoch that is kept, so it only drops out where no validation takes place.
         """
-        return self.but(ranking="hamming", flip_codes=False).hash() if self.select == "train-loss" else self.hash()
+        shared = {"ranking": "hamming", "flip_codes": False, "aggregation": "", "code_source": "trained"}
+        return self.but(**shared).hash() if self.select == "train-loss" or self.validation == 0 else self.hash()
 
     def to_json(self) -> str:
         """All fields as JSON text, sorted by name."""
@@ -172,6 +185,12 @@ class Config:
 
 POOLINGS = ("rmac", "gap", "mac", "lesion", "selfpool")
 
+#: Deep hashing losses of `ynet_lite.rivals`.
+RIVALS = ("dsh", "dpsh", "drh", "hashnet", "csq", "orthohash", "ash", "ath")
+
+#: Aggregations of C5 of one encoder that was trained for classification.
+AGGREGATIONS = ("gap", "mac", "rmac", "crow", "cam", "regional-attention")
+
 #: Fields with a fixed set of values.
 CHOICES = {
     "dataset": DATASETS,
@@ -188,25 +207,45 @@ CHOICES = {
     "schedule": ("onecycle", "constant"),
     "select": ("validation", "train-loss"),
     "precision": ("float32", "bfloat16"),
+    "rival": ("", *RIVALS),
+    "attention": ("none", "spatial", "spatial-max"),
+    "mask_quality": ("exact", "dilated", "eroded", "box", "shifted"),
+    "aggregation": ("", *AGGREGATIONS),
+    "code_source": ("trained", "itq"),
     "ranking": ("hamming", "cosine", "descriptor"),
 }
 
 #: Fields that do not change what is learned from given data and therefore stay out of the hash.
 UNHASHED = ("preset", "dataset", "method", "variant", "fold", "seed", "data_dir", "manifest", "device", "threads", "ks")
 
+#: Fields that are younger than the first committed rows. Each stays out of the hash at the value that stands for the behaviour
+#: before it existed, so that no older row loses its configuration.
+NEUTRAL = {
+    "rival": "",
+    "rival_scale": 1.0,
+    "attention": "none",
+    "mask_quality": "exact",
+    "aggregation": "",
+    "code_source": "trained",
+}
+
 PRESETS: dict[str, dict] = {
-    # shallow and a little longer: in the same time this ranks better than two blocks per stage
-    "quick": {"blocks": 1, "epochs": 16, "validate_every": 4, "lr": 4e-3},
+    # shallow and longer: in the same time this ranks better than two blocks per stage
+    "quick": {"blocks": 1, "epochs": 12, "validate_every": 4, "lr": 4e-3},
     "full": {
         "size": 128,
-        "planes": (32, 64, 128, 256),
-        "fpn": 48,
-        # by validation (one seed): R-MAC of C5 ranked above lesion-weighted pooling of C4 and C5, alone or beside R-MAC
+        # by validation, per minute of training: the released stem (stride 4), one block a stage and more epochs ranked above
+        # wider and deeper networks that are trained for fewer epochs (data/results/tuning)
+        "stem": "conv7-pool",
+        "blocks": 1,
+        "planes": (24, 48, 96, 192),
+        # by validation (one seed): R-MAC of C5 ranked as high as lesion-weighted pooling of C4 and C5, or higher
         "pooling": "rmac",
         "pool_levels": (5,),
         "epochs": 36,
+        # the settings were chosen by validation; the committed runs train on every training case and keep the last epoch
+        "validation": 0.0,
         "ema": 0.99,
-        "validate_every": 6,
         "flip_codes": True,
         "aug_rotate": 20.0,
         "aug_scale": 0.2,
@@ -264,6 +303,29 @@ METHODS: dict[str, dict] = {
     "released": _RELEASED | {"ranking": "cosine"},
     "released-sign": _RELEASED | {"ranking": "hamming"},
 }
+
+# "The same encoder, input and aggregation": a deep hashing rival is its loss (and attention) in the place of ours.
+METHODS |= {
+    name: {"rival": name, "cls_loss": "none", "balance": 1.0, "quant_weight": 0.0, "pooling": "rmac", "pool_levels": (5,)}
+    for name in RIVALS
+}
+METHODS["orthohash"] |= {"code_norm": True}  # its balance of bits
+METHODS["ash"] |= {"attention": "spatial"}
+METHODS["ath"] |= {"attention": "spatial-max", "cls_target": "descriptor"}  # its classifier stands beside the code layer
+
+#: The encoder that all aggregations share: cross-entropy on averaged features, no code layer in the loss, the last epoch kept.
+ENCODER = {
+    "cls_loss": "ce",
+    "cls_target": "descriptor",
+    "balance": 1.0,
+    "quant_weight": 0.0,
+    "pooling": "gap",
+    "pool_levels": (5,),
+    "validation": 0.0,
+}
+for _name in AGGREGATIONS:
+    METHODS[_name] = ENCODER | {"aggregation": _name, "ranking": "descriptor"}
+    METHODS[f"{_name}-itq"] = ENCODER | {"aggregation": _name, "code_source": "itq"}
 
 #: Settings that were chosen for one method under one preset, so that no method runs with another's settings to its harm.
 TUNED: dict[tuple[str, str], dict] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -135,10 +134,8 @@ def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a text file under a temporary name and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with paths.replacing(path) as temporary:
+        temporary.write_text(text)
     return path
 
 

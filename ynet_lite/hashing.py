@@ -6,8 +6,6 @@ Every fast function (faiss) has a slow twin in NumPy (``*_reference``) that must
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -15,6 +13,8 @@ from zipfile import BadZipFile
 import faiss
 import numpy as np
 from scipy.linalg import hadamard
+
+from . import paths
 
 BITS = (8, 16, 32, 48, 64, 128, 256)
 
@@ -169,16 +169,8 @@ class Codes:
         path = Path(path)
         if path.suffix != ".npz":
             raise ValueError(f"{path}: codes are saved as .npz")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(file, packed=self.packed, ids=self.ids, labels=self.labels, bits=np.int64(self.bits))
-            os.chmod(name, 0o644)  # mkstemp makes files that only their owner may read
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with paths.replacing(path) as temporary:
+            np.savez_compressed(temporary, packed=self.packed, ids=self.ids, labels=self.labels, bits=np.int64(self.bits))
         return path
 
     @classmethod

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import rivals
 from .config import Config
 from .hashing import hadamard_targets
 from .model import Output
@@ -31,11 +32,20 @@ def segmentation_loss(logits: Tensor, masks: Tensor, has_mask: Tensor, dice: boo
     if not has_mask.any():
         zero = 0.0 * logits.sum()
         return {"seg_ce": zero, "seg_dice": zero} if dice else {"seg_ce": zero}
-    logits, masks = logits[has_mask].float(), masks[has_mask]
-    terms = {"seg_ce": F.cross_entropy(logits, masks)}
+    if not has_mask.all():
+        logits, masks = logits[has_mask], masks[has_mask]
+    logits = logits.float()
+    if logits.shape[1] == 2:
+        # two classes: the same numbers from the difference of the logits, in a third of the time
+        difference, truth = logits[:, 1:] - logits[:, :1], masks[:, None].to(logits.dtype)
+        terms = {"seg_ce": F.binary_cross_entropy_with_logits(difference, truth)}
+        probability = difference.sigmoid()
+    else:
+        log_probability = logits.log_softmax(1)
+        terms = {"seg_ce": F.nll_loss(log_probability, masks)}
+        probability = log_probability[:, 1:].exp()
+        truth = torch.stack([masks == c for c in range(1, logits.shape[1])], 1).to(logits.dtype)
     if dice:
-        probability = logits.softmax(1)[:, 1:]
-        truth = F.one_hot(masks, logits.shape[1]).movedim(-1, 1)[:, 1:].to(probability.dtype)
         overlap = (probability * truth).sum((0, 2, 3))
         total = probability.sum((0, 2, 3)) + truth.sum((0, 2, 3))
         terms["seg_dice"] = (1 - (2 * overlap + 1) / (total + 1)).mean()
@@ -128,7 +138,8 @@ class UnifiedLoss(nn.Module):
             self.a = nn.Parameter(a)
         else:
             self.register_buffer("a", a)
-        if cfg.cls_loss == "centres":
+        self.progress = 0.0  # share of the training that is done, set by the trainer: HashNet sharpens its codes with it
+        if cfg.cls_loss == "centres" or cfg.rival in ("csq", "orthohash"):
             targets = hadamard_targets(n_classes, cfg.bits, seed=0)
             self.register_buffer("centres", torch.from_numpy(np.asarray(targets, dtype=np.float32)))
 
@@ -142,11 +153,29 @@ class UnifiedLoss(nn.Module):
             return pairwise_loss(target, same, cfg.pair_sharpness)
         if cfg.cls_loss == "circle":
             return circle_loss(target, same, cfg.circle_margin, cfg.circle_gamma)
+        if cfg.cls_loss == "ce" and cfg.cls_target == "descriptor":
+            return F.cross_entropy(self.logits(output, classifier), labels)
         if cfg.cls_loss == "ce":
             return F.cross_entropy(classifier(u), labels)
-        if cfg.cls_loss == "centres":
-            return centre_loss(target, labels, self.centres, cfg.centre_scale)
-        raise ValueError(f"Config.cls_loss: {cfg.cls_loss!r}; known are pairwise, circle, ce, centres, none")
+        return centre_loss(target, labels, self.centres, cfg.centre_scale)
+
+    def logits(self, output: Output, classifier: nn.Module) -> Tensor:
+        """(N, classes) of a classifier on the descriptor, scaled as before the code layer: a unit vector has tiny entries."""
+        return classifier(output.descriptor.float() * output.descriptor.shape[1] ** 0.5)
+
+    def rival(self, output: Output, labels: Tensor, classifier: nn.Module | None) -> dict[str, Tensor]:
+        """The terms of the deep hashing loss named by ``Config.rival`` (`ynet_lite.rivals`), on the real code."""
+        cfg, z = self.cfg, output.code.float()
+        same, scale = same_class(labels, cfg.same_class), cfg.rival_scale
+        if cfg.rival in ("dsh", "dpsh", "drh", "ash"):
+            loss = {"dsh": rivals.dsh_loss, "dpsh": rivals.dpsh_loss, "drh": rivals.drh_loss, "ash": rivals.ash_loss}[cfg.rival]
+            return loss(z, same, scale=scale)
+        if cfg.rival == "hashnet":
+            return rivals.hashnet_loss(z, same, beta=rivals.hashnet_beta(self.progress), scale=scale)
+        if cfg.rival == "ath":
+            return rivals.ath_loss(z, same, labels, self.logits(output, classifier), scale=scale)
+        loss = {"csq": rivals.csq_loss, "orthohash": rivals.orthohash_loss}[cfg.rival]
+        return loss(z, labels, self.centres, scale=scale)
 
     def forward(
         self, output: Output, masks: Tensor, has_mask: Tensor, labels: Tensor, classifier: nn.Module | None = None
@@ -157,6 +186,10 @@ class UnifiedLoss(nn.Module):
         if cfg.cls_loss != "none":
             terms["classification"] = self.classification(output, labels, classifier)
             total = total + self.a.abs() * cfg.cls_scale * terms["classification"]
+        if cfg.rival:
+            parts = self.rival(output, labels, classifier)
+            terms |= parts
+            total = total + self.a.abs() * cfg.cls_scale * sum(parts.values())
         if cfg.uses_masks:
             parts = segmentation_loss(output.logits, masks, has_mask, cfg.dice)
             terms |= parts

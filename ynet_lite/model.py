@@ -7,6 +7,7 @@ DOI 10.1109/JBHI.2021.3082531. `Config.from_preset("paper")` builds the network 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -90,15 +91,11 @@ class Encoder(nn.Module):
                 nn.ReLU(inplace=True),
                 nn.MaxPool2d(3, 2, 1),
             )
-        elif cfg.stem == "conv3":
+        else:
             self.stem = nn.Sequential(
                 nn.Conv2d(cfg.channels, first, 3, 2, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU(inplace=True)
             )
-        else:
-            raise ValueError(f"Config.stem: {cfg.stem!r}; known are 'conv7-pool' and 'conv3'")
-        block = {"basic": BasicBlock, "bottleneck": Bottleneck}.get(cfg.block)
-        if block is None:
-            raise ValueError(f"Config.block: {cfg.block!r}; known are 'basic' and 'bottleneck'")
+        block = {"basic": BasicBlock, "bottleneck": Bottleneck}[cfg.block]
         stages, c_in = [], first
         for planes, stride in zip(cfg.planes, (1, 2, 2, 2), strict=True):
             blocks = [block(c_in, planes, stride)]
@@ -138,13 +135,67 @@ class SegmentationBranch(nn.Module):
             top = _resize(top, finer.shape[2:]) + lateral(finer)
         top = _resize(top, features[0].shape[2:]) + self.finest(features[0])
         if self.full_size_features:
-            top = _resize(top, size)
-        coarse = self.activation(self.head(top))
-        return _resize(coarse, size), coarse
+            coarse = self.activation(upsampled_conv(top, self.head, size))
+        else:
+            coarse = self.activation(self.head(top))
+        return upsampled(coarse, size), coarse
 
 
 def _resize(x: Tensor, size) -> Tensor:
     return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def upsampled(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear upsampling of a few maps (N, M, h, w) to ``size``, float32: as `F.interpolate`, by two matrix products.
+
+    Interpolation is linear in the values: one matrix for the rows, one for the columns. For the logits of two classes this takes
+    a fraction of the time of the library's kernel, forwards and backwards together.
+    """
+    if x.shape[2:] == size:
+        return x.float()
+
+    def matrix(n: int, m: int) -> Tensor:
+        unit = torch.eye(n, device=x.device)[None]
+        return F.interpolate(unit, size=m, mode="linear", align_corners=False)[0]  # (n, m)
+
+    with torch.autocast(x.device.type, enabled=False):
+        rows, columns = matrix(x.shape[2], size[0]), matrix(x.shape[3], size[1])
+        return rows.T @ (x.float().contiguous() @ columns)
+
+
+def upsampled_conv(x: Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> Tensor:
+    """``conv`` (3x3, padding 1) of ``x`` (N, C, h, w) upsampled bilinearly to ``size``. -> (N, C_out, *size).
+
+    For a whole factor f the upsampled map is never made: at each of the f x f positions inside a coarse cell, the two linear
+    steps together are one 3x3 convolution of the coarse map, so one convolution with f f C_out outputs and a pixel shuffle give
+    the same values at a fraction of the time. Only the outermost pixels differ (there the convolution pads with zeros, the
+    upsampling repeats the border); they are computed the direct way from the outermost two coarse rows and columns.
+    """
+    h, w = x.shape[2:]
+    f = size[0] // h
+    if f < 2 or min(h, w) < 2 or size != (f * h, f * w):
+        return conv(_resize(x, size))
+
+    def direct(part: Tensor) -> Tensor:
+        return conv(F.interpolate(part, scale_factor=f, mode="bilinear", align_corners=False))
+
+    # share[p, a, i]: weight of the coarse cell a - 1 in what tap i of the kernel sees at position p inside cell 0
+    share = torch.zeros(f, 3, 3, dtype=torch.float64)
+    for p in range(f):
+        for i in range(3):
+            at = (p + i - 1 + 0.5) / f - 0.5
+            low = math.floor(at)
+            share[p, low + 1, i] += low + 1 - at
+            if at > low:
+                share[p, low + 2, i] += at - low
+    share = share.to(conv.weight)
+    c_out, c_in = conv.weight.shape[:2]
+    weight = torch.einsum("pai,qbj,ocij->opqcab", share, share, conv.weight).reshape(c_out * f * f, c_in, 3, 3)
+    bias = None if conv.bias is None else conv.bias.repeat_interleave(f * f)
+    inner = F.pixel_shuffle(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias), f)[:, :, 1:-1, 1:-1]
+    top, bottom = direct(x[:, :, :2])[:, :, :1], direct(x[:, :, -2:])[:, :, -1:]
+    left, right = direct(x[:, :, :, :2])[:, :, 1:-1, :1], direct(x[:, :, :, -2:])[:, :, 1:-1, -1:]
+    return torch.cat([top, torch.cat([left, inner, right], 3), bottom], 2)
 
 
 def rmac_regions(height: int, width: int, levels: int = 3) -> list[tuple[int, int, int]]:
@@ -204,20 +255,33 @@ class YNet(nn.Module):
         parts = len(cfg.pooling.split("+"))
         self.descriptor_size = sum(level_widths) * parts
         c5 = cfg.size
-        for _ in range(5 if cfg.stem == "conv7-pool" else 4):  # every stride of 2 rounds up
+        for _ in range(4 if cfg.stem == "conv3" else 5):  # every stride of 2 rounds up
             c5 = (c5 + 1) // 2
         self.code = nn.Linear(widths[-1] * c5 * c5 if cfg.code_input == "c5" else self.descriptor_size, cfg.bits)
         if cfg.code_norm:
             self.code_norm = nn.BatchNorm1d(cfg.bits, affine=False)
-        self.classifier = nn.Linear(cfg.bits, n_classes) if cfg.cls_loss == "ce" else None
+        if cfg.attention != "none":
+            from .rivals import SpatialAttention  # here, because rivals reads this module
+
+            self.attention = SpatialAttention(widths[-1], max_pool=cfg.attention == "spatial-max")
+        self.classifier = None
+        if cfg.rival == "ath" or (cfg.cls_loss == "ce" and not cfg.rival):
+            self.classifier = nn.Linear(cfg.bits if cfg.cls_target == "code" else self.descriptor_size, n_classes)
         # grey value statistics: ImageNet's for three channels, as released; one grey pair for one channel
         mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if cfg.channels == 3 else ([0.3], [0.25])
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
-    def forward(self, images: Tensor) -> Output:
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """[C2, C3, C4, C5] of images in 0..255, shape (N, channels, H, W); C5 attended where the method does that."""
         x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         features = self.encoder(x)
+        if self.cfg.attention != "none":
+            features[3] = self.attention(features[3])
+        return features
+
+    def forward(self, images: Tensor) -> Output:
+        features = self.encode(images)
         logits = coarse = None
         if self.segmentation is not None:
             logits, coarse = self.segmentation(features, tuple(images.shape[2:]))
@@ -244,12 +308,10 @@ class YNet(nn.Module):
                     pooled = x.mean((2, 3))
                 elif kind == "mac":
                     pooled = x.amax((2, 3))
-                elif kind in ("lesion", "selfpool"):
+                else:
                     inside = 1 - coarse.float().softmax(1)[:, :1]
                     # the mask steers the pooling; only without masks must the pooling teach the map
                     pooled = weighted_pool(x, inside.detach() if kind == "lesion" else inside)
-                else:
-                    raise ValueError(f"Config.pooling: {kind!r}; known are rmac, gap, mac, lesion, selfpool")
                 parts.append(F.normalize(pooled.float(), dim=1))
         return torch.cat(parts, 1)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -40,3 +43,21 @@ def raw() -> Path:
 def local_figures() -> Path:
     """Folder for pictures that show pixels of real cases (ignored by git)."""
     return root() / "figures" / "local"
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary name beside ``path``, renamed to it when the block ends well and removed when it does not.
+
+    A reader sees the old file or the whole new one, never a part. The name keeps the suffix, by which some writers choose a
+    format, and holds process and thread, so that two writers do not meet.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,11 +43,9 @@ def use_style() -> None:
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure so that the same figure gives the same bytes (no date, no version), and close it."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None} if path.suffix == ".png" else None
-    figure.savefig(temporary, metadata=metadata)
-    os.replace(temporary, path)
+    with paths.replacing(path) as temporary:
+        figure.savefig(temporary, metadata=metadata)
     plt.close(figure)
     return path
 

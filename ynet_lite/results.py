@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import subprocess
 from collections.abc import Iterable
 from dataclasses import fields
@@ -34,10 +33,8 @@ def run_id(cfg: Config) -> str:
 def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
     """Write a table under a temporary name and rename it, so that an interrupted run leaves no half file."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.6g")
-    os.replace(temporary, path)
+    with paths.replacing(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.6g")
     return path
 
 
@@ -116,12 +113,10 @@ def write_run(
     write_csv(kept, folder / "per_query" / f"{run_id(cfg)}.csv")
     config = folder / "configs" / f"{cfg.hash()}.json"
     if not config.is_file():
-        config.parent.mkdir(parents=True, exist_ok=True)
         # what the hash leaves out is left at its default: runs of several names may share the file
         neutral = cfg.but(**{f.name: f.default for f in fields(Config) if f.name in UNHASHED})
-        temporary = config.with_name(f".{config.name}.{os.getpid()}")
-        temporary.write_text(neutral.to_json() + "\n")
-        os.replace(temporary, config)
+        with paths.replacing(config) as temporary:
+            temporary.write_text(neutral.to_json() + "\n")
     return write_csv(rows(cfg, fingerprint, values, seconds, made_by), folder / "runs" / f"{run_id(cfg)}.csv")
 
 

@@ -1,0 +1,161 @@
+"""The same tuning effort for every method: six trials each, scored on validation patients, the test cases untouched.
+
+``python -m ynet_lite.tuning`` runs what is missing; ``--choose`` prints the settings that won, as they stand in
+`ynet_lite.config.TUNED`. A trial trains on 80 % of the training patients of fold 1 for a third of the epochs and ranks the
+training cases for the other 20 %. Seed 100 is used by no published number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from . import metrics, paths, results
+from .cases import load_cases
+from .cases.manifest import validation_rows
+from .config import METHODS, PRESETS, RIVALS, TUNED, Config
+from .training import distances, encode_floats, pack, train
+
+#: Validation share and seed of a trial, and by how much its training is shorter.
+SHARE, SEED, SHORTER = 0.2, 100, 3
+
+#: What "loss scale" means for each method: the one field its loss hangs on most. Rivals: ``rival_scale``.
+SCALES = {
+    "ynet": "cls_scale",
+    "ynet-no-seg": "pair_sharpness",
+    "ynet-selfpool": "pair_sharpness",
+    "ynet-circle": "circle_gamma",
+} | {name: "rival_scale" for name in RIVALS}
+
+#: By what that field is multiplied. The papers' own margins of ASH and ATH are out of reach of random codes of unit variance, and
+#: DRH's choice of a neighbour is nearly a certainty on them: their three factors lie higher and lower.
+FACTORS = {"ash": (1.0, 4.0, 16.0), "ath": (1.0, 4.0, 16.0), "drh": (1 / 64, 1 / 16, 1 / 4)}
+
+#: The encoder of the aggregations has one loss and no scale in it: its six trials are six learning rates.
+ENCODER_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+TUNABLE = (*SCALES, "gap")
+
+
+def trials(method: str, preset: str, dataset: str) -> list[Config]:
+    """The six trials of a method: two learning rates by three loss scales around the defaults, or six learning rates."""
+    base = untuned(preset, dataset, method)
+    if method == "gap":
+        changes = [{"lr": base.lr * f} for f in ENCODER_RATES]
+    else:
+        name, factors = SCALES[method], FACTORS.get(method, (0.25, 1.0, 4.0))
+        changes = [{"lr": base.lr * rate, name: getattr(base, name) * f} for rate in (0.25, 1.0) for f in factors]
+    short = {"validation": SHARE, "validate_every": base.epochs, "epochs": max(1, round(base.epochs / SHORTER)), "seed": SEED}
+    return [base.but(**short, **{key: float(f"{value:.3g}") for key, value in change.items()}) for change in changes]
+
+
+def untuned(preset: str, dataset: str, method: str) -> Config:
+    """`Config.from_preset` without what an earlier tuning chose."""
+    cfg = Config.from_preset(preset, dataset, method)
+    if (preset, method) not in TUNED:
+        return cfg
+    names = TUNED[(preset, method)]
+    plain = {f.name: f.default for f in dataclasses.fields(Config)} | PRESETS[preset] | METHODS[method]
+    return cfg.but(**{name: plain[name] for name in names})
+
+
+def trial(cfg: Config) -> dict:
+    """Train once and score on the validation patients: a row of the tuning table."""
+    database, _ = load_cases(cfg).split(cfg.fold)
+    checkpoint = train(cfg, database, progress=False)
+    rows = validation_rows(database.groups, database.labels, cfg.validation, cfg.seed)
+    queries, base = database.take(rows), database.take(~rows)
+    has_map = checkpoint.model.segmentation is not None and cfg.uses_masks
+    ranked = cfg.but(aggregation="")  # the encoder is judged by the features it was trained on
+    found = encode_floats(checkpoint.model, ranked, queries, masks=has_map)
+    distance = distances(ranked, found, encode_floats(checkpoint.model, ranked, base))
+    packed = pack(found["code"]) if cfg.ranking == "hamming" else None
+    values, _ = metrics.evaluate(distance, queries, base, (10,), query_codes=packed)
+    score = {(m, k): v for m, k, v in values[["metric", "k", "value"]].itertuples(index=False)}
+    known = np.flatnonzero(queries.has_mask & queries.masks.any((1, 2)))
+    dice = float(np.mean(metrics.dice(found["masks"][known] > 0, queries.masks[known] > 0))) if has_map else np.nan
+    commit, dirty = results.commit()
+    scale = SCALES.get(cfg.method, "")
+    return {
+        "preset": cfg.preset,
+        "dataset": cfg.dataset,
+        "method": cfg.method,
+        "lr": cfg.lr,
+        "scale_field": scale,
+        "scale": getattr(cfg, scale) if scale else np.nan,
+        "config_hash": cfg.hash(),
+        "val_queries": len(queries),
+        "val_map10": score[("map", 10)],
+        "val_precision10": score[("precision", 10)],
+        "val_ndcg10": score[("ndcg", 10)],
+        "val_dice": dice,
+        "distinct_val_codes": score.get(("distinct_codes", 0), np.nan),
+        "train_loss": checkpoint.history["loss"].iloc[-1],
+        "seconds": checkpoint.seconds,
+        "commit": commit,
+        "dirty": dirty,
+    }
+
+
+def table(folder: str | Path | None = None) -> pd.DataFrame:
+    """All trials under ``folder/tuning/trials`` (default: the committed ones), in a fixed order."""
+    folder = Path(folder) if folder else paths.results()
+    files = sorted((folder / "tuning" / "trials").glob("*.csv"))
+    found = (
+        pd.concat([pd.read_csv(f, dtype={"commit": str, "config_hash": str}) for f in files], ignore_index=True)
+        if files
+        else None
+    )
+    return pd.DataFrame() if found is None else found.sort_values(["preset", "method", "lr", "scale"], ignore_index=True)
+
+
+def chosen(trials: pd.DataFrame) -> dict[tuple[str, str], dict[str, float]]:
+    """The winner of each method by validation mAP@10, as `ynet_lite.config.TUNED` holds it. A tie goes to the smaller rate."""
+    found = {}
+    for key, group in trials.groupby(["preset", "method"], sort=True):
+        best = group.sort_values(["val_map10", "lr"], ascending=[False, True], kind="stable").iloc[0]
+        found[key] = {"lr": float(best["lr"])} | ({best["scale_field"]: float(best["scale"])} if pd.notna(best["scale"]) else {})
+    return found
+
+
+def _run(cfg: Config, folder: Path) -> str:
+    row = trial(cfg)
+    results.write_csv(pd.DataFrame([row]), _path(cfg, folder))
+    return f"{cfg.preset} {cfg.method} lr={cfg.lr:g} {row['scale_field']}={row['scale']:g}: {row['val_map10']:.3f}"
+
+
+def _path(cfg: Config, folder: Path) -> Path:
+    return folder / "tuning" / "trials" / f"{cfg.preset}-{cfg.dataset}-{cfg.method}-{cfg.hash()}.csv"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the missing trials of the named methods, one process per core; interrupt and call again at will."""
+    parser = argparse.ArgumentParser(prog="python -m ynet_lite.tuning", description=main.__doc__)
+    parser.add_argument("--methods", nargs="*", choices=TUNABLE, default=list(TUNABLE))
+    parser.add_argument("--preset", choices=("quick", "full"), default="full", help="quick: on the phantom; full: on BUS-BRA")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--folder", type=Path, default=paths.out() / "results")
+    parser.add_argument("--choose", action="store_true", help="print the winners of the stored trials, run nothing")
+    given = parser.parse_args(argv)
+    if given.choose:
+        for key, value in chosen(table(given.folder)).items():
+            print(f"    {key}: {value},".replace("'", '"'))
+        return 0
+    dataset = {"quick": "phantom", "full": "busbra"}[given.preset]
+    wanted = [cfg for name in given.methods for cfg in trials(name, given.preset, dataset)]
+    missing = [cfg for cfg in wanted if not _path(cfg, given.folder).is_file()]
+    parallel = joblib.Parallel(n_jobs=given.jobs, return_as="generator_unordered")
+    for line in tqdm(parallel(joblib.delayed(_run)(cfg, given.folder) for cfg in missing), total=len(missing), desc="trials"):
+        tqdm.write(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
