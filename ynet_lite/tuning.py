@@ -1,8 +1,9 @@
 """The same tuning effort for every method: six trials each, scored on validation patients, the test cases untouched.
 
 ``python -m ynet_lite.tuning`` runs what is missing; ``--choose`` prints the settings that won, as they stand in
-`ynet_lite.config.TUNED`. A trial trains on 80 % of the training patients of fold 1 for a third of the epochs and ranks the
-training cases for the other 20 %. Seed 100 is used by no published number.
+`ynet_lite.config.TUNED`. A trial trains on 80 % of the training patients of fold 1 (of phantom 100 in the quick preset), for a third
+of the epochs of the full preset or all of the quick one, and ranks those cases for the other 20 %. Seed 100 is used by no
+published number.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from .cases.manifest import validation_rows
 from .config import METHODS, PRESETS, RIVALS, TUNED, Config
 from .training import distances, encode_floats, pack, train
 
-#: Validation share and seed of a trial, and by how much its training is shorter.
-SHARE, SEED, SHORTER = 0.2, 100, 3
+#: Validation share and seed of a trial, and by how much its training is shorter than the preset's.
+SHARE, SEED = 0.2, 100
+SHORTER = {"quick": 1, "full": 3}
 
 #: What "loss scale" means for each method: the one field its loss hangs on most. Rivals: ``rival_scale``.
 SCALES = {
@@ -52,7 +54,12 @@ def trials(method: str, preset: str, dataset: str) -> list[Config]:
     else:
         name, factors = SCALES[method], FACTORS.get(method, (0.25, 1.0, 4.0))
         changes = [{"lr": base.lr * rate, name: getattr(base, name) * f} for rate in (0.25, 1.0) for f in factors]
-    short = {"validation": SHARE, "validate_every": base.epochs, "epochs": max(1, round(base.epochs / SHORTER)), "seed": SEED}
+    short = {
+        "validation": SHARE,
+        "validate_every": base.epochs,
+        "epochs": max(1, round(base.epochs / SHORTER[preset])),
+        "seed": SEED,
+    }
     return [base.but(**short, **{key: float(f"{value:.3g}") for key, value in change.items()}) for change in changes]
 
 
