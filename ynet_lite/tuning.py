@@ -1,9 +1,9 @@
 """The same tuning effort for every method: six trials each, scored on validation patients, the test cases untouched.
 
 ``python -m ynet_lite.tuning`` runs what is missing; ``--choose`` prints the settings that won, as they stand in
-`ynet_lite.config.TUNED`. A trial trains on 80 % of the training patients of fold 1 (of phantom 100 in the quick preset), for a third
-of the epochs of the full preset or all of the quick one, and ranks those cases for the other 20 %. Seed 100 is used by no
-published number.
+`ynet_lite.config.TUNED`. A trial trains on 80 % of the training patients of fold 1 (of phantom 100 in the quick preset), for
+a third of the epochs of the full preset or all of the quick one, and ranks those cases for the other 20 %. Seed 100 is used by
+no published number.
 """
 
 from __future__ import annotations
