@@ -169,7 +169,7 @@ class Config:
         if method in PAPER_METHODS:
             preset = "paper"
         values = {"preset": preset, "dataset": dataset, "method": method}
-        values |= PRESETS[preset] | METHODS[method] | TUNED.get((preset, method), {}) | changes
+        values |= PRESETS[preset] | METHODS[method] | TUNED.get((preset, PARENT.get(method, method)), {}) | changes
         return cls(**values)
 
     @classmethod
@@ -327,11 +327,20 @@ for _name in AGGREGATIONS:
     METHODS[_name] = ENCODER | {"aggregation": _name, "ranking": "descriptor"}
     METHODS[f"{_name}-itq"] = ENCODER | {"aggregation": _name, "code_source": "itq"}
 
-#: Settings that were chosen for one method under one preset, so that no method runs with another's settings to its harm.
+#: What six validation trials a method chose (`python -m ynet_lite.tuning --choose`, rows in data/results/tuning/trials), so that no
+#: method runs with another's settings to its harm.
 TUNED: dict[tuple[str, str], dict] = {
-    # At Y-Net's rate the wide network without segmentation stays where all codes are near zero and the pair likelihood is flat.
-    ("full", "ynet-no-seg"): {"lr": 5e-4},
+    ("full", "ynet"): {"lr": 0.002, "cls_scale": 1.0},
+    ("full", "ynet-no-seg"): {"lr": 0.0005, "pair_sharpness": 0.125},
+    ("quick", "ynet"): {"lr": 0.004, "cls_scale": 4.0},
+    ("quick", "ynet-circle"): {"lr": 0.004, "circle_gamma": 8.0},
+    ("quick", "ynet-no-seg"): {"lr": 0.004, "pair_sharpness": 0.5},
+    ("quick", "ynet-selfpool"): {"lr": 0.004, "pair_sharpness": 0.125},
 }
+
+#: Ablations that use the settings of the method they were cut from, and aggregations, which share one encoder.
+PARENT = {"ynet-rmac": "ynet", "ynet-no-cls": "ynet", "ynet-no-quant": "ynet"}
+PARENT |= {f"{name}{tail}": "gap" for name in AGGREGATIONS for tail in ("", "-itq")}
 
 #: Methods that always use the paper preset.
 PAPER_METHODS = ("ynet-paper", "released", "released-sign")

@@ -96,11 +96,13 @@ BEST_RIVALS = ("dpsh", "hashnet", "orthohash")
 def _balances(preset: str, dataset: str, seeds) -> list[Config]:
     found = []
     for loss in LOSSES:
+        tuned = "ynet-circle" if loss == "circle" else "ynet"
         for a in (*BALANCES, "trainable"):
             for seed in seeds:
                 name = f"a={a}" if loss == "pairwise" else f"{loss} a={a}"
                 how = {"balance_trainable": True} if a == "trainable" else {"balance": a}
-                found.append(Config.from_preset(preset, dataset, cls_loss=loss, variant=name, seed=seed, **how))
+                cfg = Config.from_preset(preset, dataset, tuned, cls_loss=loss, variant=name, seed=seed, **how)
+                found.append(cfg.but(method="ynet"))
     return found
 
 

@@ -30,6 +30,26 @@ METHOD_NAMES = {
     "ynet-paper": "paper's network, code layer trained",
     "released": "as released, float code",
     "released-sign": "as released, sign of the code",
+    "dsh": "DSH",
+    "dpsh": "DPSH",
+    "drh": "DRH",
+    "hashnet": "HashNet",
+    "csq": "CSQ",
+    "orthohash": "OrthoHash",
+    "ash": "ASH",
+    "ath": "ATH",
+}
+METHOD_NAMES |= {
+    f"{name}{tail}": f"{shown}, {'ITQ code' if tail else 'float'}"
+    for name, shown in (
+        ("gap", "GAP"),
+        ("mac", "MAC"),
+        ("rmac", "R-MAC"),
+        ("crow", "CroW"),
+        ("cam", "CAM"),
+        ("regional-attention", "regional attention"),
+    )
+    for tail in ("", "-itq")
 }
 
 

@@ -158,6 +158,16 @@ def summary(
     return pd.DataFrame(out)
 
 
+def seeds_averaged(runs: pd.DataFrame) -> pd.DataFrame:
+    """One value per method, fold and number: the mean over the seeds that were run on the same queries.
+
+    Without it a fold that was run three times would weigh three times as much as one that was run once. Where a seed makes other
+    data (the phantom), nothing is averaged: the fingerprint tells them apart.
+    """
+    keys = ["dataset", "fingerprint", "config_hash", "preset", "method", "variant", "bits", "fold", "metric", "k"]
+    return runs.groupby(keys, sort=False, as_index=False)["value"].mean()
+
+
 def compare(committed: pd.DataFrame, yours: pd.DataFrame, tolerance: float = 0.08) -> pd.DataFrame:
     """*committed | yours | tolerance | same?* for every number of ``yours`` that was committed for the same run and data.
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from .plots import METHOD_NAMES
-from .results import summary
+from .results import seeds_averaged, summary
+from .statistics import interval_text, p_text
 
 #: Columns of the main table: (metric, k) and its heading.
 MAIN = {
@@ -40,8 +41,10 @@ def number(mean: float, sd: float, runs: int) -> str:
 
 
 def retrieval_table(runs: pd.DataFrame, columns: dict[tuple[str, int], str] | None = None, chance: pd.DataFrame | None = None):
-    """Methods x metrics as text, mean ± standard deviation over runs, in the fixed order of methods.
+    """Methods x metrics as text, mean ± standard deviation, in the fixed order of methods.
 
+    Over seeds where all rows are of one fold; over folds, each the mean of its seeds, where there are several. "runs" counts the
+    trainings.
     ``runs``: rows of one data set, preset and variant (`results.read_runs`, filtered). ``chance``: `metrics.chance`, added as a
     last line. Raises ``ValueError`` when rows of several sets would be averaged together.
     """
@@ -50,7 +53,7 @@ def retrieval_table(runs: pd.DataFrame, columns: dict[tuple[str, int], str] | No
     unnamed = sorted(set(runs["method"]) - set(METHOD_NAMES))
     if unnamed:
         raise ValueError(f"retrieval_table: methods {unnamed} have no name in plots.METHOD_NAMES")
-    means = summary(runs, columns, by=("method",))
+    means = summary(seeds_averaged(runs) if runs["fold"].nunique() > 1 else runs, columns, by=("method",))
     lines = []
     for method in [m for m in METHOD_NAMES if m in means.index]:
         line = {"method": METHOD_NAMES[method], "runs": int(runs[runs["method"] == method]["run_id"].nunique())}
@@ -62,6 +65,25 @@ def retrieval_table(runs: pd.DataFrame, columns: dict[tuple[str, int], str] | No
         values = chance.set_index(["metric", "k"])["value"]
         line = {"method": "chance (random codes)", "runs": ""}
         lines.append(line | {heading: number(values.get(key, float("nan")), 0, 1) for key, heading in columns.items()})
+    return pd.DataFrame(lines)
+
+
+def comparison_table(compared: pd.DataFrame) -> pd.DataFrame:
+    """`statistics.compare_methods` as text: mean of each rival, difference in points and in per cent with 95 % intervals, p."""
+    lines = []
+    for row in compared.itertuples(index=False):
+        lines.append(
+            {
+                "Y-Net against": METHOD_NAMES[row.method],
+                "its mAP@10": number(row.mean_rival, float("nan"), 1),
+                "Y-Net's": number(row.mean_ours, float("nan"), 1),
+                "points": interval_text(row.points, row.points_low, row.points_high),
+                "per cent": interval_text(row.percent, row.percent_low, row.percent_high, digits=0),
+                "p (Holm)": p_text(row.p_holm),
+                "patients": row.patients,
+                "folds x seeds": row.runs_rival,
+            }
+        )
     return pd.DataFrame(lines)
 
 
