@@ -1,0 +1,219 @@
+"""Which pixels a code is made of: Grad-CAM on a stage of the encoder, for a class or for the similarity to another code.
+
+Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) comes from captum; here are what is asked of the network (`class_score`,
+`similarity_to`), the way back to the image's grid, and the sanity check of Adebayo et al. (NeurIPS 2018, arXiv 1810.03292): a
+network with random weights (`randomised`) must give another map. The quality of maps is measured in `ynet_lite.ambiguity`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import numpy as np
+import torch
+from captum.attr import LayerGradCam, LayerGradientXActivation
+from torch import Tensor, nn
+
+from .config import Config
+from .hashing import Codes, sign_bits, unpack
+from .model import LEVELS, Output, YNet
+
+#: One number per image of a batch, (N,), from the output of the network.
+Target = Callable[[Output], Tensor]
+
+
+def _signs(codes) -> np.ndarray:
+    """Codes as -1 / +1, float32 (M, K): `Codes`, bool, integers -1 / +1, or real ones by sign."""
+    if isinstance(codes, Codes):
+        bits = unpack(codes.packed, codes.bits)
+    else:
+        bits = np.asarray(codes)
+        if bits.dtype.kind in "iu":
+            if not np.isin(bits, (-1, 1)).all():
+                raise ValueError("codes: integers must be -1 or +1 (0 / 1 looks like packed bytes: pass bool instead)")
+            bits = bits > 0
+        elif bits.dtype != bool:
+            bits = sign_bits(bits)
+    if bits.ndim != 2:
+        raise ValueError(f"codes: must have shape (M, K), got {bits.shape}")
+    return np.where(bits, 1, -1).astype(np.float32)
+
+
+def _agreement(code: Tensor, direction: np.ndarray) -> Tensor:
+    if code.shape[1] != len(direction):
+        raise ValueError(f"target: made for codes of {len(direction)} bits, but the network gives {code.shape[1]}")
+    return torch.tanh(code) @ torch.as_tensor(direction, dtype=code.dtype, device=code.device)
+
+
+def similarity_to(query_code) -> Target:
+    """How near the code is to a given one: ``sum_k tanh(z_k) q_k / K``, in (-1, 1).
+
+    tanh(z) is the code before the sign, which has no gradient. For codes of -1 / +1 the value is ``1 - 2 d / K``, d the Hamming
+    distance. ``query_code``: (K,) or (1, K), bool, -1 / +1, or real (its sign counts), or `Codes` of one case. Returns a target
+    for `grad_cam`; raises ``ValueError`` for more than one code.
+    """
+    code = query_code if isinstance(query_code, Codes) else np.atleast_2d(np.asarray(query_code))
+    signs = _signs(code)
+    if len(signs) != 1:
+        raise ValueError(f"similarity_to: one code is needed, got {len(signs)}")
+    direction = signs[0] / signs.shape[1]
+    return lambda output: _agreement(output.code, direction)
+
+
+def class_score(database_codes, labels, c: int) -> Target:
+    """How strongly the database's codes vote for class c: mean similarity to class c minus the mean to all others.
+
+    ``sum_k tanh(z_k) (mean_{i in c} b_ik - mean_{i not in c} b_ik) / K``, in (-2, 2). A soft form of the vote of the nearest
+    cases, with a gradient everywhere. ``database_codes`` (M, K): `Codes`, bool, -1 / +1, or real (signs count); ``labels`` int
+    (M,). Returns a target for `grad_cam`. Where the database has no other class the second mean is 0; without a case of c:
+    ``ValueError``.
+    """
+    signs, labels = _signs(database_codes), np.asarray(labels)
+    if labels.shape != (len(signs),):
+        raise ValueError(f"class_score: {len(signs)} codes, but labels of shape {labels.shape}; one label per code")
+    own = labels == c
+    if not own.any():
+        raise ValueError(f"class_score: no code of class {c}; the database has classes {np.unique(labels).tolist()}")
+    direction = signs[own].mean(axis=0, dtype=np.float64)
+    if not own.all():
+        direction = direction - signs[~own].mean(axis=0, dtype=np.float64)
+    direction = direction / signs.shape[1]
+    return lambda output: _agreement(output.code, direction)
+
+
+def deepest_level(cfg: Config) -> int:
+    """The deepest stage that passes a gradient to the code: maps of deeper ones are zero for a target on the code.
+
+    With lesion-weighted pooling the predicted mask steers the pooling but passes no gradient, so stages deeper than
+    ``cfg.pool_levels`` act on the code through the mask alone, which Grad-CAM cannot see.
+    """
+    through_all = cfg.code_input == "c5" or "selfpool" in cfg.pooling.split("+")
+    return max(LEVELS) if through_all else max(cfg.pool_levels)
+
+
+class _Scalar(nn.Module):
+    """Images in, one number per image out: what captum asks for. Averages over the mirror image where the code does."""
+
+    def __init__(self, model: YNet, target: Target, mirrored: bool):
+        super().__init__()
+        self.model, self.target, self.mirrored = model, target, mirrored
+
+    def forward(self, images: Tensor) -> Tensor:
+        n = len(images)
+        if self.mirrored:
+            both = self.model(torch.cat([images, images.flip(3)]))
+            logits = None if both.logits is None else both.logits[:n]
+            output = Output((both.code[:n] + both.code[n:]) / 2, (both.descriptor[:n] + both.descriptor[n:]) / 2, logits)
+        else:
+            output = self.model(images)
+        value = self.target(output)
+        if not isinstance(value, Tensor) or value.shape != (n,):
+            raise ValueError(f"target: must return one number per image, shape {(n,)}, got {getattr(value, 'shape', value)}")
+        # a target that does not depend on the image has a gradient of zero, not none
+        return value + 0 * output.code.sum(1)
+
+
+def grad_cam(
+    model: YNet,
+    cfg: Config,
+    images: np.ndarray,
+    target: Target,
+    level: int = 5,
+    batch: int = 32,
+    *,
+    elementwise: bool = False,
+    align: str = "auto",
+) -> np.ndarray:
+    """Grad-CAM of ``target`` on stage C``level`` of the encoder, on the image's grid.
+
+    ``M = relu(sum_c a_c A_c)``, ``a_c`` = mean over the cells of d target / d A_c, A the stage's feature maps (Selvaraju et
+    al., equations 1 and 2); upsampled bilinearly, each map divided by its maximum.
+
+    Parameters
+    ----------
+    model : network in evaluation mode; on return its weights, gradients, flags and hooks are as before.
+    cfg : its configuration. With ``flip_codes`` the code is the mean over image and mirror image; the map is the sum of both
+        passes' maps.
+    images : uint8 (N, C, H, W).
+    target : `class_score`, `similarity_to`, or any function of the network's `Output` that gives one number per image.
+    level : 2 (finest) to 5 (coarsest). Stages deeper than `deepest_level` give zeros for a target on the code.
+    batch : images per pass; changes memory, not maps.
+    elementwise : leave out the mean over cells, ``M = relu(sum_c (d target / d A_c) A_c)`` cell by cell: HiResCAM (Draelos and
+        Carin, 2020, arXiv 2011.08891). Grad-CAM spreads each channel's weight evenly over the map and therefore cannot show
+        *where* a pooling looks; with lesion-weighted pooling or R-MAC this one can.
+    align : where a cell (i, j) of a stage of stride s lies on the image. "receptive-field": at pixel (s i, s j), the centre of
+        what it reads. "half-pixel": in the middle of its s x s block, (s - 1) / 2 pixels further down and right, as resizing
+        functions assume. "auto": half-pixel for a network with a segmentation branch (its loss and its pooling lay the mask over
+        the cells that way, and deep stages follow), receptive field without one. The wrong choice moves C5's maps by half a cell;
+        a difference of a few per cent between methods should hold under both.
+
+    Returns
+    -------
+    float32 (N, H, W) in [0, 1]; zeros where nothing speaks for the target (zero gradient, or no positive part).
+
+    Raises ``ValueError`` for a network in training mode, an unknown level or alignment, or images that do not fit.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"grad_cam: level {level!r}; the stages are {', '.join(map(str, LEVELS))}")
+    if align not in ("auto", "receptive-field", "half-pixel"):
+        raise ValueError(f"grad_cam: align {align!r}; known are 'auto', 'receptive-field' and 'half-pixel'")
+    if batch < 1:
+        raise ValueError(f"grad_cam: batch must be at least 1, got {batch!r}")
+    if any(module.training for module in model.modules()):
+        raise ValueError(
+            "grad_cam: the network is in training mode, where images of a batch influence each other; call model.eval()"
+        )
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1] != cfg.channels or images.dtype != np.uint8:
+        raise ValueError(f"grad_cam: images must be uint8 (N, {cfg.channels}, H, W), got {images.dtype} {images.shape}")
+    device = next(model.parameters()).device
+    size = images.shape[2:]
+    maps = np.zeros((len(images), *size), np.float32)
+    stride = 2 ** (level - (1 if cfg.stem == "conv3" else 0))
+    centred = align == "receptive-field" or (align == "auto" and model.segmentation is None)
+    shift = 0.0 if centred else (stride - 1) / 2
+    function, layer = _Scalar(model, target, cfg.flip_codes), model.encoder.stages[level - 2]
+    # a stage that the target does not depend on gets a gradient of zeros
+    unused = {"allow_unused": True, "materialize_grads": True}
+    with torch.inference_mode(False), torch.enable_grad():
+        for start in range(0, len(images), batch):
+            part = torch.from_numpy(images[start : start + batch]).to(device).float().requires_grad_()
+            if elementwise:
+                weighted = LayerGradientXActivation(function, layer).attribute(part, grad_kwargs=unused)
+                coarse = weighted.detach().sum(1).relu()
+            else:
+                coarse = LayerGradCam(function, layer).attribute(part, relu_attributions=True, grad_kwargs=unused).detach()[:, 0]
+            fine = _upsample(coarse, size, stride, shift)
+            if cfg.flip_codes:
+                fine = fine[: len(part)] + fine[len(part) :].flip(2)
+            highest = fine.amax((1, 2), keepdim=True)
+            maps[start : start + batch] = (fine / highest.where(highest > 0, 1)).cpu().numpy()
+    return maps
+
+
+def _upsample(coarse: Tensor, size: tuple[int, int], stride: int, shift: float) -> Tensor:
+    """Bilinear, (N, h, w) to (N, *size); cell (i, j) lies at pixel (stride i + shift, stride j + shift); constant beyond."""
+
+    def weights(cells: int, pixels: int) -> Tensor:
+        at = ((torch.arange(pixels, device=coarse.device) - shift) / stride).clamp(0, cells - 1)
+        return (1 - (at[:, None] - torch.arange(cells, device=coarse.device)).abs()).clamp(min=0).to(coarse.dtype)
+
+    rows, columns = (weights(cells, pixels) for cells, pixels in zip(coarse.shape[1:], size, strict=True))
+    return rows @ coarse @ columns.T
+
+
+def randomised(model: YNet, seed: int) -> YNet:
+    """A copy whose layers are all initialised anew from ``seed``, on the same device and in the same mode.
+
+    For the sanity check of Adebayo et al. (2018): a map that stays the same does not show what the network has learned. The
+    global random state is left as it was.
+    """
+    device = next(model.parameters()).device
+    copy = deepcopy(model).cpu()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in copy.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+    return copy.to(device)
