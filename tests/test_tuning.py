@@ -53,6 +53,7 @@ def test_a_trial_scores_validation_patients_and_never_reads_the_queries(tmp_path
 def test_the_command_runs_what_is_missing_and_then_nothing(tmp_path, monkeypatch, capsys):
     done = []
     row = {"preset": "quick", "method": "dsh", "lr": 0.1, "scale_field": "rival_scale", "scale": 1.0, "val_map10": 0.5}
+    row |= {"cls_loss": "dsh", "balance": 1.0}
     monkeypatch.setattr(tuning, "trial", lambda cfg: done.append(cfg) or row | {"lr": cfg.lr, "scale": cfg.rival_scale})
     line = ["--methods", "dsh", "--preset", "quick", "--jobs", "1", "--folder", str(tmp_path)]
     assert tuning.main(line) == 0 and len(done) == 6
@@ -78,3 +79,23 @@ def test_ablations_without_a_tuning_of_their_own_inherit_that_of_their_parent():
         for method in set(ABLATIONS) - set(tuning.TUNABLE):
             dataset = {"quick": "phantom", "full": "busbra"}[preset]
             assert Config.from_preset(preset, dataset, method).lr == Config.from_preset(preset, dataset, "ynet").lr
+
+
+def test_the_scan_varies_loss_and_balance_alone():
+    configs = tuning.scan("full", "busbra")
+    assert len({cfg.hash() for cfg in configs}) == 4 * 3
+    assert {cfg.cls_loss for cfg in configs} == set(tuning.SCAN) and {cfg.balance for cfg in configs} == {0.1, 0.5, 0.9}
+    assert all(cfg.validation == tuning.SHARE and cfg.uses_masks for cfg in configs)
+
+
+def test_gradient_norms_grow_with_their_weights(tiny_cases, tiny_config):
+    cfg = tiny_config.but(balance=0.25, quant_weight=0.02)
+    checkpoint = tuning.train(cfg, tiny_cases, progress=False)
+    found = tuning.gradient_norms(checkpoint, tiny_cases)
+    assert set(found) == {"pull_classification", "pull_seg_ce", "pull_seg_dice", "pull_quantisation"}
+    assert all(np.isfinite(v) and v >= 0 for v in found.values()) and found["pull_seg_ce"] > 0
+    # twice the weight, twice the pull
+    checkpoint.cfg = cfg.but(quant_weight=0.04)
+    assert tuning.gradient_norms(checkpoint, tiny_cases)["pull_quantisation"] == pytest.approx(2 * found["pull_quantisation"])
+    checkpoint.cfg = cfg.but(balance=0.5)
+    assert tuning.gradient_norms(checkpoint, tiny_cases)["pull_seg_ce"] == pytest.approx(found["pull_seg_ce"] * 0.5 / 0.75)

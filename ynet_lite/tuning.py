@@ -17,13 +17,15 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
+import torch
 from tqdm.auto import tqdm
 
 from . import metrics, paths, results
-from .cases import load_cases
+from .cases import Cases, load_cases
 from .cases.manifest import validation_rows
 from .config import METHODS, PRESETS, RIVALS, TUNED, Config
-from .training import distances, encode_floats, pack, train
+from .losses import UnifiedLoss
+from .training import Checkpoint, distances, encode_floats, pack, train
 
 #: Validation share and seed of a trial, and by how much its training is shorter than the preset's.
 SHARE, SEED = 0.2, 100
@@ -97,6 +99,8 @@ def trial(cfg: Config) -> dict:
         "lr": cfg.lr,
         "scale_field": scale,
         "scale": getattr(cfg, scale) if scale else np.nan,
+        "cls_loss": cfg.rival or cfg.cls_loss,
+        "balance": cfg.balance,
         "config_hash": cfg.hash(),
         "val_queries": len(queries),
         "val_map10": score[("map", 10)],
@@ -105,22 +109,80 @@ def trial(cfg: Config) -> dict:
         "val_dice": dice,
         "distinct_val_codes": score.get(("distinct_codes", 0), np.nan),
         "train_loss": checkpoint.history["loss"].iloc[-1],
+        **(gradient_norms(checkpoint, base) if cfg.uses_masks and not cfg.rival else {}),
         "seconds": checkpoint.seconds,
         "commit": commit,
         "dirty": dirty,
     }
 
 
-def table(folder: str | Path | None = None) -> pd.DataFrame:
-    """All trials under ``folder/tuning/trials`` (default: the committed ones), in a fixed order."""
+#: The scan of the balance: four classification losses, and the weight a of the classification loss at three values.
+SCAN = {"pairwise": "ynet", "circle": "ynet-circle", "ce": "ynet", "centres": "ynet"}
+SCAN_BALANCES = (0.1, 0.5, 0.9)
+
+
+def scan(preset: str, dataset: str) -> list[Config]:
+    """The trials of the scan: as those of a method, at its tuned rate and scale, with another loss or balance."""
+    found = []
+    for loss, method in SCAN.items():
+        base = Config.from_preset(preset, dataset, method)
+        short = {"validation": SHARE, "validate_every": base.epochs, "epochs": max(1, round(base.epochs / SHORTER[preset]))}
+        found += [base.but(**short, seed=SEED, cls_loss=loss, balance=a, method="ynet") for a in SCAN_BALANCES]
+    return found
+
+
+def gradient_norms(checkpoint: Checkpoint, cases: Cases) -> dict[str, float]:
+    """How hard each weighted term pulls at C5: ||d (weight x term) / d C5||_2 on one batch, the first cases of the set.
+
+    The network is in evaluation mode (its running statistics), without augmentation. A term that does not reach C5 gives 0.
+    """
+    cfg, model = checkpoint.cfg, checkpoint.model
+    rows = np.arange(len(cases)) < cfg.batch
+    part = cases.take(rows)
+    kept = []
+    handle = model.encoder.stages[-1].register_forward_hook(lambda module, inputs, output: kept.append(output))
+    try:
+        output = model(torch.from_numpy(part.images).float())
+    finally:
+        handle.remove()
+    loss = UnifiedLoss(cfg, len(cases.class_names))
+    _, terms = loss(
+        output,
+        torch.from_numpy(part.masks).long(),
+        torch.from_numpy(part.has_mask),
+        torch.from_numpy(part.labels),
+        model.classifier,
+    )
+    a = abs(cfg.balance)
+    weights = {
+        "classification": a * cfg.cls_scale,
+        "seg_ce": abs(1 - a),
+        "seg_dice": abs(1 - a),
+        "quantisation": cfg.quant_weight,
+    }
+    found = {}
+    for name, weight in weights.items():
+        if name not in terms:
+            continue
+        (gradient,) = torch.autograd.grad(weight * terms[name], kept[0], retain_graph=True, allow_unused=True)
+        found[f"pull_{name}"] = 0.0 if gradient is None else gradient.norm().item()
+    return found
+
+
+def table(folder: str | Path | None = None, name: str = "trials") -> pd.DataFrame:
+    """All rows under ``folder/tuning/<name>`` (default: the committed trials; "balance": the scan), in a fixed order."""
     folder = Path(folder) if folder else paths.results()
-    files = sorted((folder / "tuning" / "trials").glob("*.csv"))
+    files = sorted((folder / "tuning" / name).glob("*.csv"))
     found = (
         pd.concat([pd.read_csv(f, dtype={"commit": str, "config_hash": str}) for f in files], ignore_index=True)
         if files
         else None
     )
-    return pd.DataFrame() if found is None else found.sort_values(["preset", "method", "lr", "scale"], ignore_index=True)
+    return (
+        pd.DataFrame()
+        if found is None
+        else found.sort_values(["preset", "method", "cls_loss", "balance", "lr", "scale"], ignore_index=True)
+    )
 
 
 def chosen(trials: pd.DataFrame) -> dict[tuple[str, str], dict[str, float]]:
@@ -132,14 +194,14 @@ def chosen(trials: pd.DataFrame) -> dict[tuple[str, str], dict[str, float]]:
     return found
 
 
-def _run(cfg: Config, folder: Path) -> str:
+def _run(cfg: Config, folder: Path, name: str) -> str:
     row = trial(cfg)
-    results.write_csv(pd.DataFrame([row]), _path(cfg, folder))
+    results.write_csv(pd.DataFrame([row]), _path(cfg, folder, name))
     return f"{cfg.preset} {cfg.method} lr={cfg.lr:g} {row['scale_field']}={row['scale']:g}: {row['val_map10']:.3f}"
 
 
-def _path(cfg: Config, folder: Path) -> Path:
-    return folder / "tuning" / "trials" / f"{cfg.preset}-{cfg.dataset}-{cfg.method}-{cfg.hash()}.csv"
+def _path(cfg: Config, folder: Path, name: str) -> Path:
+    return folder / "tuning" / name / f"{cfg.preset}-{cfg.dataset}-{cfg.method}-{cfg.hash()}.csv"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -147,6 +209,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ynet_lite.tuning", description=main.__doc__)
     parser.add_argument("--methods", nargs="*", choices=TUNABLE, default=list(TUNABLE))
     parser.add_argument("--preset", choices=("quick", "full"), default="full", help="quick: on the phantom; full: on BUS-BRA")
+    parser.add_argument("--scan", action="store_true", help="the scan of loss and balance instead of the six trials a method")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--folder", type=Path, default=paths.out() / "results")
     parser.add_argument("--choose", action="store_true", help="print the winners of the stored trials, run nothing")
@@ -156,10 +219,14 @@ def main(argv: list[str] | None = None) -> int:
             print(f"    {key}: {value},".replace("'", '"'))
         return 0
     dataset = {"quick": "phantom", "full": "busbra"}[given.preset]
-    wanted = [cfg for name in given.methods for cfg in trials(name, given.preset, dataset)]
-    missing = [cfg for cfg in wanted if not _path(cfg, given.folder).is_file()]
+    name = "balance" if given.scan else "trials"
+    wanted = [cfg for method in given.methods for cfg in trials(method, given.preset, dataset)]
+    wanted = scan(given.preset, dataset) if given.scan else wanted
+    missing = [cfg for cfg in wanted if not _path(cfg, given.folder, name).is_file()]
     parallel = joblib.Parallel(n_jobs=given.jobs, return_as="generator_unordered")
-    for line in tqdm(parallel(joblib.delayed(_run)(cfg, given.folder) for cfg in missing), total=len(missing), desc="trials"):
+    for line in tqdm(
+        parallel(joblib.delayed(_run)(cfg, given.folder, name) for cfg in missing), total=len(missing), desc="trials"
+    ):
         tqdm.write(line)
     return 0
 
