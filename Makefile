@@ -51,8 +51,8 @@ endif
 figures: $(STAMP)  ## rebuild figures and tables from the committed result rows (trains nothing)
 	$(PY) -m ynet_lite.figures
 
-full: $(STAMP)  ## recompute the committed results (hours; needs the real images)
-	$(PY) -m ynet_lite.experiments
+full: $(STAMP)  ## compute what is missing of the committed results (FRESH=1: all of them anew, into out/results; needs the real images)
+	$(PY) -m ynet_lite.experiments --folder $(if $(FRESH),out,data)/results
 
 lint: $(STAMP)  ## check style and formatting of code and notebooks
 	$(PY) -m ruff check .

@@ -114,6 +114,30 @@ def test_the_command_runs_what_is_missing_and_then_nothing(out, monkeypatch, cap
     assert experiments.main(["phantom", "--jobs", "1", "--folder", str(out / "results")]) == 0
 
 
+def test_deleting_one_run_recomputes_exactly_that_run_with_the_same_numbers(out, monkeypatch):
+    monkeypatch.setattr(experiments, "grid", lambda name: [small(seed=s) for s in range(2)])
+    folder = out / "results"
+    line = ["phantom", "--jobs", "1", "--folder", str(folder)]
+    assert experiments.main(line) == 0
+    first, second = (folder / "runs" / f"{results.run_id(small(seed=s))}.csv" for s in range(2))
+    before, untouched = results.read_run(first), second.stat().st_mtime_ns
+    first.unlink()
+    for weights in (out / "checkpoints").iterdir():
+        weights.unlink()  # nothing is left of the training
+    assert experiments.main(line) == 0
+    assert second.stat().st_mtime_ns == untouched
+    told = ["seconds", "date"]
+    pd.testing.assert_frame_equal(results.read_run(first).drop(columns=told), before.drop(columns=told))
+
+
+def test_only_named_methods_folds_and_seeds_are_run(out, monkeypatch, capsys):
+    monkeypatch.setattr(experiments, "grid", lambda name: [small(m, seed=s) for m in ("ynet", "dsh") for s in range(3)])
+    assert experiments.main(["phantom", "--list", "--methods", "dsh", "--seeds", "1", "2"]) == 0
+    assert "0 done, 2 missing" in capsys.readouterr().out
+    assert experiments.main(["phantom", "--list", "--folds", "2"]) == 0
+    assert "0 done, 0 missing" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", experiments.GRIDS)
 def test_grids_name_each_run_once_and_keep_one_hash_per_method(name):
     configs = experiments.grid(name)
