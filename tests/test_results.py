@@ -311,3 +311,12 @@ def test_lift_by_hand():
     assert table["per cent"].tolist() == pytest.approx([20, 25])
     with pytest.raises(ValueError, match=r"no rows of \['ynet-rmac'\] for map@10"):
         tables.lift(runs, "ynet", "ynet-rmac")
+
+
+def test_two_csv_sets_never_share_a_run():
+    cfg = Config(dataset="csv")
+    one, two = results.run_id(cfg, "a" * 64), results.run_id(cfg, "b" * 64)
+    assert one != two and one.startswith("csv_aaaaaaaa-ynet-")
+    assert results.run_id(Config(), "a" * 64) == results.run_id(Config())  # a named set is known by its name
+    values = pd.DataFrame({"metric": ["map"], "k": [10], "value": [0.5]})
+    assert set(results.rows(cfg, "a" * 64, values, 1.0, ("abc", False))["run_id"]) == {one}

@@ -69,14 +69,16 @@ def run(
     values, per_query, codes = evaluate_checkpoint(checkpoint, cfg, database, queries, maps)
     folder = Path(folder) if folder else paths.out() / "results"
     for side, part in codes.items() if keeps_codes(cfg) else ():
-        part.save(folder / "codes" / f"{results.run_id(cfg)}.{side}.npz")
+        part.save(folder / "codes" / f"{results.run_id(cfg, cases.fingerprint)}.{side}.npz")
     return results.write_run(cfg, cases.fingerprint, values, per_query, checkpoint.seconds, folder, checkpoint.made_by)
 
 
-def done(cfg: Config, folder: str | Path | None = None) -> bool:
-    """Whether the rows of this run exist (the row file is written last)."""
+def done(cfg: Config, folder: str | Path | None = None, fingerprint: str = "") -> bool:
+    """Whether the rows of this run exist (the row file is written last). A "csv" set needs its ``fingerprint`` to be told apart."""
+    if cfg.dataset == "csv" and not fingerprint:
+        raise ValueError("done: a csv set is known by its fingerprint (Cases.fingerprint), and none was given")
     folder = Path(folder) if folder else paths.out() / "results"
-    return (folder / "runs" / f"{results.run_id(cfg)}.csv").is_file()
+    return (folder / "runs" / f"{results.run_id(cfg, fingerprint)}.csv").is_file()
 
 
 FOLDS = (1, 2, 3, 4, 5)

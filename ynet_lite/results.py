@@ -25,9 +25,13 @@ COLUMNS = (
 PER_QUERY_METRICS = ("map", "map_hits", "precision", "ndcg", "mask_agreement", "dice")
 
 
-def run_id(cfg: Config) -> str:
-    """``dataset-method-hash-fold-seed``: the name of a run in files and tables."""
-    return f"{cfg.dataset}-{cfg.method}-{cfg.hash()}-{cfg.fold}-{cfg.seed}"
+def run_id(cfg: Config, fingerprint: str = "") -> str:
+    """``dataset-method-hash-fold-seed``: the name of a run in files and tables.
+
+    "csv" names no particular data, so eight digits of the set's ``fingerprint`` follow it: two manifests are two sets of runs.
+    """
+    dataset = f"csv_{fingerprint[:8]}" if cfg.dataset == "csv" and fingerprint else cfg.dataset
+    return f"{dataset}-{cfg.method}-{cfg.hash()}-{cfg.fold}-{cfg.seed}"
 
 
 def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
@@ -82,7 +86,7 @@ def rows(cfg: Config, fingerprint: str, values: pd.DataFrame, seconds: float, ma
     name, dirty = made_by or commit()
     table = values[["metric", "k", "value"]].copy()
     about = {
-        "run_id": run_id(cfg),
+        "run_id": run_id(cfg, fingerprint),
         "config_hash": cfg.hash(),
         "dataset": cfg.dataset,
         "fingerprint": fingerprint[:16],
@@ -110,14 +114,14 @@ def write_run(
     """Write the rows of a run to ``folder/runs`` and its per-query values (k = 10) to ``folder/per_query``."""
     folder = Path(folder) if folder else paths.out() / "results"
     kept = per_query[per_query["metric"].isin(PER_QUERY_METRICS) & per_query["k"].isin([0, 10])]
-    write_csv(kept, folder / "per_query" / f"{run_id(cfg)}.csv")
+    write_csv(kept, folder / "per_query" / f"{run_id(cfg, fingerprint)}.csv")
     config = folder / "configs" / f"{cfg.hash()}.json"
     if not config.is_file():
         # what the hash leaves out is left at its default: runs of several names may share the file
         neutral = cfg.but(**{f.name: f.default for f in fields(Config) if f.name in UNHASHED})
         with paths.replacing(config) as temporary:
             temporary.write_text(neutral.to_json() + "\n")
-    return write_csv(rows(cfg, fingerprint, values, seconds, made_by), folder / "runs" / f"{run_id(cfg)}.csv")
+    return write_csv(rows(cfg, fingerprint, values, seconds, made_by), folder / "runs" / f"{run_id(cfg, fingerprint)}.csv")
 
 
 def read_run(path: str | Path) -> pd.DataFrame:
