@@ -6,6 +6,8 @@ DOI 10.1109/JBHI.2021.3082531. Research software, not a medical device.
 
 from .cases import Cases, load_cases
 from .config import Config
+from .explore import explore
+from .gallery import export_gallery
 from .hashing import Codes, HammingIndex
 from .metrics import evaluate
 from .search import search
@@ -21,6 +23,8 @@ __all__ = [
     "HammingIndex",
     "encode",
     "evaluate",
+    "explore",
+    "export_gallery",
     "load_cases",
     "load_or_train",
     "search",

@@ -17,7 +17,7 @@ from PIL import Image
 from .cases.core import Cases
 from .cases.loading import letterbox, read_image
 from .hashing import Codes, HammingIndex, pack
-from .training import Checkpoint, encode
+from .training import Checkpoint, encode, represent
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 
@@ -98,9 +98,7 @@ def encode_image(checkpoint: Checkpoint, image: str | Path | np.ndarray) -> np.n
     with torch.inference_mode():
         device = next(checkpoint.model.parameters()).device
         pixels = torch.from_numpy(np.ascontiguousarray(square))[None].to(device).float()
-        code = checkpoint.model(pixels).code
-        if cfg.flip_codes:
-            code = (code + checkpoint.model(pixels.flip(3)).code) / 2
+        code = represent(checkpoint.model, cfg, pixels).code
     return pack(code.float().cpu().numpy())
 
 

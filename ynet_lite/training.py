@@ -28,7 +28,7 @@ from .config import Config
 from .hashing import Codes, hamming, pack
 from .losses import UnifiedLoss
 from .metrics import average_precision
-from .model import YNet
+from .model import Output, YNet
 
 #: Raise it when network, losses or training change: stored weights of older code are then left alone.
 TRAINER = "2"
@@ -392,6 +392,16 @@ def _precision(cfg: Config):
     return torch.autocast(torch.device(cfg.device).type, torch.bfloat16, enabled=cfg.precision == "bfloat16")
 
 
+def represent(model: YNet, cfg: Config, images: torch.Tensor) -> Output:
+    """The network's output for images (N, C, H, W) in 0..255; code and descriptor averaged with those of the mirror images where
+    ``Config.flip_codes`` says so."""
+    output = model(images)
+    if not cfg.flip_codes:
+        return output
+    mirrored = model(images.flip(3))
+    return Output((output.code + mirrored.code) / 2, (output.descriptor + mirrored.descriptor) / 2, output.logits)
+
+
 @torch.inference_mode()
 def encode_floats(model: YNet, cfg: Config, cases: Cases, *, masks: bool = False, batch: int = 64) -> dict[str, np.ndarray]:
     """Real codes and descriptors of ``cases``: ``{"code": (N, K), "descriptor": (N, D)}``, float32, always in full precision.
@@ -405,13 +415,9 @@ def encode_floats(model: YNet, cfg: Config, cases: Cases, *, masks: bool = False
     found: dict[str, list] = {"code": [], "descriptor": []} | ({"masks": []} if masks else {})
     for start in range(0, len(cases), batch):
         images = torch.from_numpy(cases.images[start : start + batch]).to(device).float()
-        output = model(images)
-        code, descriptor = output.code, output.descriptor
-        if cfg.flip_codes:
-            mirrored = model(images.flip(3))
-            code, descriptor = (code + mirrored.code) / 2, (descriptor + mirrored.descriptor) / 2
-        found["code"].append(code.float().cpu().numpy())
-        found["descriptor"].append(descriptor.float().cpu().numpy())
+        output = represent(model, cfg, images)
+        found["code"].append(output.code.float().cpu().numpy())
+        found["descriptor"].append(output.descriptor.float().cpu().numpy())
         if masks:
             if output.logits is None:
                 raise ValueError(f"{cfg.method}: this network has no segmentation branch and predicts no masks")
