@@ -90,7 +90,7 @@ def test_each_deep_hashing_rival_trains_without_outlines(out, method):
 
 def test_real_grids_have_the_stated_size():
     count = {name: len(experiments.grid(name)) for name in experiments.GRIDS}
-    assert count["headline"] == 2 * 5 * 3
+    assert count["headline"] == 3 * 5 * 3
     assert count["rivals"] == 5 * (8 + 2 * 6)
     assert count["balance"] == 4 * 9 * 2
     trainings = {(c.training_hash(), c.fold, c.seed) for c in experiments.grid("rivals")}

@@ -15,9 +15,14 @@ from .search import load_shipped
 from .training import distances, encode_floats
 
 
+#: Variants that are tables of their own; those of the ablations are points of one curve (`ynet_lite.ablations`).
+VARIANTS = ("", "confounding=0", "wider network")
+
+
 def sets(runs: pd.DataFrame) -> list[tuple[str, str, str]]:
     """(dataset, group, variant) of every table, phantom first. ``group`` is "quick" or "full": the paper preset's rows stand
     with the full preset's, since they answer the same question on the same data."""
+    runs = runs[runs["variant"].isin(VARIANTS)]
     found = runs.assign(group=runs["preset"].replace({"paper": "full"}))[["dataset", "group", "variant"]].drop_duplicates()
     order = {"phantom": 0, "busbra": 1}
     return sorted(found.itertuples(index=False, name=None), key=lambda s: (order.get(s[0], 9), s[0], s[1] == "quick", s[2]))
@@ -185,7 +190,7 @@ def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
         chosen = select(runs, dataset, group, variant)
         chance = chance_rows(dataset, group)
         levels = None if chance is None else chance.set_index(["metric", "k"])["value"].to_dict()
-        name = "-".join(part for part in (dataset, group, variant.replace("=", "")) if part)
+        name = "-".join(part for part in (dataset, group, variant.replace("=", "").replace(" ", "-")) if part)
         shown = [("map", 10), ("precision", 10), ("ndcg", 10)]
         shown_runs = headline(chosen)
         made.append(plots.save(plots.method_dots(shown_runs, shown, levels), folder / f"methods-{name}.png"))
