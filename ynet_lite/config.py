@@ -327,8 +327,8 @@ for _name in AGGREGATIONS:
     METHODS[_name] = ENCODER | {"aggregation": _name, "ranking": "descriptor"}
     METHODS[f"{_name}-itq"] = ENCODER | {"aggregation": _name, "code_source": "itq"}
 
-#: What six validation trials a method chose (`python -m ynet_lite.tuning --choose`, rows in data/results/tuning/trials), so that no
-#: method runs with another's settings to its harm.
+#: What six validation trials a method chose (`python -m ynet_lite.tuning --choose`, rows in data/results/tuning/trials), so that
+#: no method runs with another's settings to its harm.
 TUNED: dict[tuple[str, str], dict] = {
     ("full", "ynet"): {"lr": 0.002, "cls_scale": 1.0},
     ("full", "ynet-no-seg"): {"lr": 0.0005, "pair_sharpness": 0.125},

@@ -74,7 +74,7 @@ def run(
 
 
 def done(cfg: Config, folder: str | Path | None = None, fingerprint: str = "") -> bool:
-    """Whether the rows of this run exist (the row file is written last). A "csv" set needs its ``fingerprint`` to be told apart."""
+    """Whether the rows of this run exist (the row file is written last). A "csv" set is known by its ``fingerprint``."""
     if cfg.dataset == "csv" and not fingerprint:
         raise ValueError("done: a csv set is known by its fingerprint (Cases.fingerprint), and none was given")
     folder = Path(folder) if folder else paths.out() / "results"

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import paths, plots, results, statistics, tables
+from . import ablations, paths, plots, results, statistics, tables
 from .cases import load_cases
 from .search import load_shipped
 from .training import distances, encode_floats
-
 
 #: Variants that are tables of their own; those of the ablations are points of one curve (`ynet_lite.ablations`).
 VARIANTS = ("", "confounding=0", "wider network")
@@ -109,7 +108,7 @@ def results_text(runs: pd.DataFrame) -> str:
                     "of patients, Holm's correction over this table:\n",
                     tables.markdown(tables.comparison_table(compared)) + "\n",
                 ]
-    return "\n".join(text)
+    return "\n".join([*text, ablations.text(runs)])
 
 
 def readme_blocks(runs: pd.DataFrame) -> dict[str, str]:
@@ -194,6 +193,7 @@ def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
         shown = [("map", 10), ("precision", 10), ("ndcg", 10)]
         shown_runs = headline(chosen)
         made.append(plots.save(plots.method_dots(shown_runs, shown, levels), folder / f"methods-{name}.png"))
+    made += ablations.make(folder, runs)
     made.append(plots.save(query_page(), folder / "queries-phantom.png"))
     return made
 

@@ -173,16 +173,13 @@ def table(folder: str | Path | None = None, name: str = "trials") -> pd.DataFram
     """All rows under ``folder/tuning/<name>`` (default: the committed trials; "balance": the scan), in a fixed order."""
     folder = Path(folder) if folder else paths.results()
     files = sorted((folder / "tuning" / name).glob("*.csv"))
-    found = (
-        pd.concat([pd.read_csv(f, dtype={"commit": str, "config_hash": str}) for f in files], ignore_index=True)
-        if files
-        else None
-    )
-    return (
-        pd.DataFrame()
-        if found is None
-        else found.sort_values(["preset", "method", "cls_loss", "balance", "lr", "scale"], ignore_index=True)
-    )
+    if not files:
+        return pd.DataFrame()
+    found = pd.concat([pd.read_csv(f, dtype={"commit": str, "config_hash": str}) for f in files], ignore_index=True)
+    order = [
+        c for c in ("preset", "method", "cls_loss", "balance", "lr", "scale") if c in found
+    ]  # older rows name fewer settings
+    return found.sort_values(order, ignore_index=True)
 
 
 def chosen(trials: pd.DataFrame) -> dict[tuple[str, str], dict[str, float]]:
