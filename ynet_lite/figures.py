@@ -118,6 +118,9 @@ def readme_blocks(runs: pd.DataFrame) -> dict[str, str]:
     for name, dataset, group in (("busbra", "busbra", "full"), ("phantom", "phantom", "quick")):
         chosen = select(runs, dataset, group)
         if len(chosen):
+            if dataset == "busbra":
+                first = complete(chosen, (1,))
+                blocks["busbra-fold1"] = tables.markdown(tables.retrieval_table(first, short, chance_rows(dataset, group)))
             chosen = headline(chosen)
             blocks[name] = tables.markdown(tables.retrieval_table(chosen, short, chance_rows(dataset, group)))
             compared = comparison(chosen)
@@ -145,7 +148,7 @@ def gains(runs: pd.DataFrame) -> dict[str, str]:
             continue
         table = tables.lift(chosen, "ynet", "ynet-no-seg", by=("fold", "seed"))
         points, percent = table["points"], table["per cent"]
-        times = f"{len(table)} runs, each with its own fold and seed," if table["fold"].nunique() > 1 else f"{len(table)} seeds"
+        times = f"{len(table)} pairs of runs, each of one fold and seed" if table["fold"].nunique() > 1 else f"{len(table)} seeds"
         found[name] = (
             f"mAP@10 of Y-Net minus its twin: {points.mean():+.1f} points on average over {times} "
             f"({points.min():+.1f} to {points.max():+.1f}), which is {percent.mean():+.0f} % "
