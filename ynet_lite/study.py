@@ -746,9 +746,10 @@ rows of fold 1 of BUS-BRA had shown that alignment matters there.
 **Errors** are shares of the ten nearest cases. **Flips** are shares of the distance of two random cases; "control" is an image
 put into itself. The **energy ratio** of a map that looks nowhere in particular is 1. Grad-CAM averages each channel's weight over
 the whole map, so it cannot show where a pooling looks; cell by cell it can, but with pooling inside the predicted lesion such a
-map follows the predicted outline *by construction*. Where a cell of a coarse stage lies on the image is a matter of alignment: the
-criterion takes for each network its own (half a pixel with a segmentation branch, receptive field without), "both aligned" one
-for both. The lines without a network say what each number is worth: lesions lie near the middle, so a Gaussian there scores well.
+map follows the predicted outline *by construction*. Where a cell of a coarse stage lies on the image is a matter of alignment:
+the criterion takes for each network its own (half a pixel with a segmentation branch, receptive field without), "both aligned"
+one for both. The lines without a network say what each number is worth: lesions lie near the middle, so a Gaussian there scores
+well.
 """
 
 
