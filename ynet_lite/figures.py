@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import ablations, paths, plots, results, statistics, tables
+from . import ablations, paths, plots, results, statistics, study, tables
 from .cases import load_cases
 from .search import load_shipped
 from .training import distances, encode_floats
@@ -197,6 +197,7 @@ def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
         shown_runs = headline(chosen)
         made.append(plots.save(plots.method_dots(shown_runs, shown, levels), folder / f"methods-{name}.png"))
     made += ablations.make(folder, runs)
+    made += study.make(folder)
     made.append(plots.save(query_page(), folder / "queries-phantom.png"))
     return made
 
