@@ -42,7 +42,8 @@ notebooks: $(STAMP)  ## execute every notebook in place, as committed (phantom, 
 ifneq ($(NOTEBOOKS),)
 	rm -rf out/notebooks
 	$(PHANTOM) $(PY) -m nbconvert --to notebook --execute --inplace \
-	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.kernel_name=python3 \
+	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
+	    --ExecutePreprocessor.kernel_name=python3 \
 	    --ExecutePreprocessor.timeout=1800 $(NOTEBOOKS)
 else
 	@echo 'no notebooks/NN_*.ipynb here'
