@@ -7,7 +7,7 @@ import re
 import pandas as pd
 import pytest
 
-from ynet_lite import figures, paths, plots, results
+from ynet_lite import figures, paths, plots, results, tables
 from ynet_lite.config import Config
 from ynet_lite.figures import fill_readme, make_all, readme_blocks
 
@@ -75,3 +75,35 @@ def test_nothing_to_draw_is_said(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(figures.paths, "results", lambda: tmp_path)
     assert figures.main() == 1
     assert "nothing to draw" in capsys.readouterr().out
+
+
+def compared_row(method, mean, points, p):
+    names = ("points", "points_low", "points_high", "percent", "percent_low", "percent_high")
+    return {"method": method, "mean_rival": mean, "p_holm": p} | dict(
+        zip(names, (points, points - 1, points + 1, 9, 8, 10), strict=True)
+    )
+
+
+def test_the_margin_is_over_the_best_of_the_papers_comparators_and_over_the_best_rival():
+    compared = pd.DataFrame(
+        [
+            compared_row("ynet-no-seg", 0.76, 3.0, 0.001),  # a part of ours: no rival
+            compared_row("dpsh", 0.70, 9.0, 0.0004),
+            compared_row("csq", 0.74, 5.0, 0.034),  # not among the paper's comparators
+            compared_row("crow", 0.65, 14.0, 0.0004),
+        ]
+    )
+    text = figures.margin_text(compared)
+    first, second = text.split(" The best of all rivals")
+    assert "(2 were run) is DPSH" in first and "+9.0 [8.0, 10.0] points" in first and "p < .001" in first
+    assert "(3 were run) is CSQ" in second and "+5.0 [4.0, 6.0] points" in second and "p = .034" in second
+    assert figures.margin_text(compared[:1]) == ""
+
+
+def test_a_table_of_several_metrics_keeps_its_rivals_apart():
+    first = pd.DataFrame([compared_row("csq", 0.74, 5.0, 0.034), compared_row("dpsh", 0.70, 9.0, 0.0004)])
+    second = pd.DataFrame([compared_row("dpsh", 0.60, -2.0, 0.5), compared_row("csq", 0.55, 1.5, 0.04)])
+    table = tables.beside_table({"map": first, "ndcg": second})
+    assert table["Y-Net minus"].tolist() == ["CSQ", "DPSH"]
+    assert table["NDCG@10, points"].tolist() == ["+1.5 [0.5, 2.5]", "-2.0 [-3.0, -1.0]"]
+    assert table["p, NDCG@10"].tolist() == [".040", ".500"]

@@ -87,6 +87,26 @@ def comparison_table(compared: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+#: Metrics that must not be lost where mAP is won, and their headings: {metric: heading}.
+BESIDE = {"map": "mAP@10", "ndcg": "NDCG@10", "mask_agreement": "mask agreement@10"}
+
+
+def beside_table(compared: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Y-Net minus each rival in points of several metrics, each with its 95 % interval and Holm-corrected p.
+
+    ``compared``: {metric: `statistics.compare_methods`} with the same rivals, keys among `BESIDE`. Order of the first table.
+    """
+    first = next(iter(compared.values()))
+    table = pd.DataFrame({"Y-Net minus": [METHOD_NAMES[method] for method in first["method"]]})
+    for metric, part in compared.items():
+        part = part.set_index("method").loc[first["method"]]
+        table[f"{BESIDE[metric]}, points"] = [
+            interval_text(*row) for row in part[["points", "points_low", "points_high"]].itertuples(index=False)
+        ]
+        table[f"p, {BESIDE[metric]}"] = [p_text(p) for p in part["p_holm"]]
+    return table
+
+
 def _one_each(runs: pd.DataFrame, columns: Sequence[str], where: str) -> None:
     """Raise where numbers of different kinds would be averaged together."""
     parts = [(where, runs, columns)]
