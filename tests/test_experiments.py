@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
+import joblib
 import pandas as pd
 import pytest
 
@@ -136,6 +138,16 @@ def test_only_named_methods_folds_and_seeds_are_run(out, monkeypatch, capsys):
     assert "0 done, 2 missing" in capsys.readouterr().out
     assert experiments.main(["phantom", "--list", "--folds", "2"]) == 0
     assert "0 done, 0 missing" in capsys.readouterr().out
+
+
+def test_where_the_runs_are_done_is_joblibs_to_say(out, monkeypatch):
+    """As on a cluster: a backend that is set outside is used, here threads of this very process."""
+    monkeypatch.setattr(experiments, "grid", lambda name: [small(seed=s) for s in range(2)])
+    seen = []
+    monkeypatch.setattr(experiments, "_together", lambda configs, folder: seen.append(os.getpid()) or "")
+    with joblib.parallel_config(backend="threading"):
+        assert experiments.main(["phantom", "--jobs", "2", "--folder", str(out / "results")]) == 0
+    assert seen == [os.getpid()] * 2
 
 
 @pytest.mark.parametrize("name", experiments.GRIDS)
