@@ -251,14 +251,14 @@ def test_wrong_labels_and_centres(function):
 
 
 def slow_contrastive(z, labels, margin, alpha):
-    """Equation 4 of DSH, each pair with the regulariser of both of its images."""
-    apart, regular, count = 0.0, 0.0, 0
+    """Equation 4 of DSH, each pair with the regulariser of both of its images; alike and other pairs averaged on their own."""
+    apart, regular = {True: [], False: []}, []
     for a, b, alike in pairs_of(z, labels):
         d = squared(a, b)
-        apart += 0.5 * d if alike else 0.5 * max(margin - d, 0)
-        regular += alpha * (sum(abs(abs(v) - 1) for v in a) + sum(abs(abs(v) - 1) for v in b))
-        count += 1
-    return apart / count, regular / count
+        apart[bool(alike)].append(0.5 * d if alike else 0.5 * max(margin - d, 0))
+        regular.append(alpha * (sum(abs(abs(v) - 1) for v in a) + sum(abs(abs(v) - 1) for v in b)))
+    means = [sum(kind) / len(kind) for kind in apart.values() if kind]
+    return sum(means) / len(means), sum(regular) / len(regular)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -278,7 +278,7 @@ def test_dsh_by_hand():
     # K = 2, m = 4; alike: d = 1, half of it; unlike to the third: d = 4 (at the margin) and d = 1 (3 short, half of it)
     z = torch.tensor([[1.0, 1.0], [0.0, 1.0], [-1.0, 1.0]])
     terms = dsh_loss(z, same_class(torch.tensor([0, 0, 1])))
-    assert terms["pairs"].item() == pytest.approx((1 / 2 + 0 + 3 / 2) / 3)
+    assert terms["pairs"].item() == pytest.approx((1 / 2 + (0 + 3 / 2) / 2) / 2)
     assert terms["quantisation"].item() == pytest.approx(2 * 0.01 * (0 + 1 + 0) / 3)
 
 
@@ -286,6 +286,17 @@ def test_dsh_is_content_with_opposite_codes_of_ones():
     z = torch.ones(4, 8)
     z[2:] *= -1
     assert total(dsh_loss(z, same_class(torch.tensor([0, 0, 1, 1])))) == 0
+
+
+def test_dsh_does_not_pull_codes_together_where_most_pairs_are_alike():
+    """Codes that say nothing about the class: growing or shrinking all of them must not pay, whatever the classes' shares."""
+    z, labels = 0.1 * randn(400, BITS), (torch.arange(400) % 10 < 2).long()
+    assert same_class(labels).float().mean() > 0.6
+    size = torch.ones((), requires_grad=True, dtype=z.dtype)
+    pairs = dsh_loss(size * z, same_class(labels))["pairs"]
+    (slope,) = torch.autograd.grad(pairs, size)
+    spread = (z[:, None] - z[None]).square().sum(2).mean()
+    assert abs(slope.item()) < 0.02 * spread.item()
 
 
 def test_ash_is_dsh_with_a_quarter_of_the_margin():
@@ -300,12 +311,12 @@ def test_ash_is_dsh_with_a_quarter_of_the_margin():
 def test_ash_of_the_authors_is_a_scale():
     """Distances divided by K and a margin of K / 2, times K, is `scale=K` here."""
     z, same = 3 * randn(5, 8), same_class(torch.tensor([0, 1, 0, 1, 1]))
-    apart, count = 0.0, 0
+    apart = {True: [], False: []}
     for a, b, alike in pairs_of(z, [0, 1, 0, 1, 1]):
         d = squared(a, b) / 8
-        apart += 0.5 * d if alike else 0.5 * max(4.0 - d, 0)
-        count += 1
-    assert ash_loss(z, same, scale=8.0)["pairs"].item() / 8 == pytest.approx(apart / count, rel=1e-10)
+        apart[bool(alike)].append(0.5 * d if alike else 0.5 * max(4.0 - d, 0))
+    expected = sum(sum(kind) / len(kind) for kind in apart.values()) / 2
+    assert ash_loss(z, same, scale=8.0)["pairs"].item() / 8 == pytest.approx(expected, rel=1e-10)
 
 
 def test_ash_by_hand():

@@ -111,9 +111,12 @@ def _contrastive(z: Tensor, same: Tensor, margin: float, alpha: float) -> dict[s
     _check_same(z, same)
     i, j = _pairs(z)
     distance, alike = _squared_distance(z[i], z[j]), same[i, j]
-    pairs = torch.where(alike, distance, (margin - distance).clamp_min(0)) / 2
+    kinds = [distance[alike] / 2, (margin - distance[~alike]).clamp_min(0) / 2]
+    # one mean per kind: where most pairs are alike (two classes, one frequent), a mean over all pairs pulls every code together
+    means = [_mean(kind) for kind in kinds if kind.numel()] or [_mean(distance)]
+    pairs = torch.stack(means).mean()
     # the regulariser stands in the pair's loss for both of its images, so each image counts twice per pair
-    return {"pairs": _mean(pairs), "quantisation": 2 * alpha * (z.abs() - 1).abs().sum(1).mean()}
+    return {"pairs": pairs, "quantisation": 2 * alpha * (z.abs() - 1).abs().sum(1).mean()}
 
 
 # ---------------------------------------------------------------- deep hashing losses
@@ -125,10 +128,13 @@ def dsh_loss(
     """Deep Supervised Hashing (Liu et al., CVPR 2016, equation 4): contrastive loss and a pull towards -1 and +1.
 
     L = mean over pairs of  s d / 2 + (1 - s) max(m - d, 0) / 2 + alpha (|| |z_i| - 1 ||_1 + || |z_j| - 1 ||_1),
-    d = ||z_i - z_j||^2, s = 1 for the same class.
+    d = ||z_i - z_j||^2, s = 1 for the same class. Deviation in the rival's favour: pairs of the same class and others are each
+    averaged on their own, and the two means are averaged, so that each kind has half the weight however rare it is (as in
+    HashNet). By the equation as printed, every trial on BUS-BRA, where 57 % of the pairs are alike, ended with one code for all
+    cases. Of a batch with one kind of pairs that kind is averaged.
 
     ``margin``: m, default 2 K as in the paper (two random codes are that far apart; opposite ones 4 K). ``alpha``: the
-    paper's 0.01. ``scale`` multiplies the margin. Deviation: means instead of sums.
+    paper's 0.01. ``scale`` multiplies the margin. Another deviation: means instead of sums.
     Returns ``pairs`` and ``quantisation``. One image: ``pairs`` is 0, ``quantisation`` 2 alpha || |z| - 1 ||_1.
     Raises ``ValueError`` for wrong shapes or types and a ``scale`` that is not positive, as all losses here.
     """
