@@ -39,8 +39,8 @@ SCALES = {
     "ynet-circle": "circle_gamma",
 } | {name: "rival_scale" for name in RIVALS}
 
-#: By what that field is multiplied, where not 1/4, 1 and 4. The papers' own margins of ASH and ATH are out of reach of random codes of
-#: unit variance, and DRH's choice of a neighbour is nearly a certainty on them: their three factors lie higher and lower.
+#: By what that field is multiplied, where not 1/4, 1 and 4. Random codes of unit variance lie beyond the margins of ASH
+#: and ATH, and DRH's choice of a neighbour is nearly a certainty on them: their three factors lie higher and lower.
 FACTORS = {"ash": (1.0, 4.0, 16.0), "ath": (1.0, 4.0, 16.0), "drh": (1 / 16, 1 / 4, 1.0)}
 
 #: The encoder of the aggregations has one loss and no scale in it: its six trials are six learning rates.
