@@ -123,16 +123,19 @@ def test_environment_takes_cpu_builds_of_pytorch_only():
         assert not spec.matches(record("pytorch", version, build))
 
 
-def test_environment_takes_the_pythons_we_test():
+def test_environment_takes_a_python_that_we_test_in_a_form_that_binder_reads():
     spec = conda()["python"]
     workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text()
     tested = re.search(r"python: \[(.*)\]", workflow).group(1).replace('"', "").split(", ")
     floor = Requirement("python" + pyproject()["project"]["requires-python"]).specifier
-    for minor in tested:
-        assert spec.matches(record("python", f"{minor}.5"))
-        assert floor.contains(f"{minor}.5")
+    assert all(floor.contains(f"{minor}.5") for minor in tested)
+    assert sum(spec.matches(record("python", f"{minor}.5")) for minor in tested) == 1
     assert not spec.matches(record("python", "3.10.9"))
     assert not floor.contains("3.10.9")
+    # repo2docker looks for "python", equals signs and a version; anything else is "unspecified" and gives its own default
+    lines = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (python,) = [line for line in lines if line.split()[0] == "python"]
+    assert re.match(r"python\s*=+\s*\d+\.\d+$", python)
 
 
 def test_binder_installs_the_package_without_dependencies():
