@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import FrozenInstanceError, fields
 
+import numpy as np
 import pytest
 
 from ynet_lite.config import CHOICES, DATASETS, METHODS, NEUTRAL, PAPER_METHODS, PRESETS, TUNED, UNHASHED, Config
@@ -201,6 +202,14 @@ def test_impossible_numbers_are_refused_before_any_training(changes):
 
 def test_equal_settings_have_equal_hashes():
     assert Config(balance=1).hash() == Config(balance=1.0).hash()
+
+
+def test_what_pandas_and_pathlib_give_can_be_stored(tmp_path):
+    plain = Config(fold=2, manifest=str(tmp_path / "mine.csv"), data_dir=str(tmp_path))
+    given = Config(fold=np.int64(2), manifest=tmp_path / "mine.csv", data_dir=tmp_path)
+    assert given == plain and given.to_json() == plain.to_json()
+    with pytest.raises(ValueError, match="Config.epochs: 1.5; a whole number"):
+        Config(epochs=1.5)
 
 
 def test_younger_fields_stay_out_of_the_hash_at_their_neutral_value_alone():

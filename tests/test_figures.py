@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 
 from ynet_lite import figures, paths, plots, results, tables
 from ynet_lite.config import Config
@@ -69,6 +71,22 @@ def test_saved_figures_are_byte_stable(tmp_path):
     history = pd.DataFrame({"epoch": [1, 2], "classification": [1.0, 0.5], "seg_ce": [0.5, 0.2], "validation": [None, 0.3]})
     first, second = (plots.save(plots.loss_curves(history), tmp_path / f"{n}.png").read_bytes() for n in "ab")
     assert first == second
+
+
+def test_pictures_are_shown_as_they_are():
+    flat = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    colour = np.arange(18, dtype=np.uint8).reshape(3, 2, 3)
+    figure = plots.pictures([[flat, flat[None], flat[:1]], [colour, flat, flat]], ("above", "below"), ("a", "b", "c"))
+    axes = np.reshape(figure.axes, (2, 3))
+    shown = [[axis.get_images()[0].get_array() for axis in line] for line in axes]
+    assert (shown[0][0] == flat).all() and (shown[0][1] == flat).all() and (shown[0][2] == flat[:1]).all()
+    assert (shown[1][0] == colour.transpose(1, 2, 0)).all()
+    assert all(axis.get_images()[0].get_clim() == (0, 255) for axis in axes.ravel())  # no stretching of single pictures
+    assert [axis.get_title() for axis in axes.ravel()] == ["a", "b", "c", "", "", ""] and axes[1, 0].get_ylabel() == "below"
+    plt.close(figure)
+    with pytest.raises(ValueError):
+        plots.pictures([[flat]], ("one",), ("a", "b"))
+    plt.close("all")
 
 
 def test_nothing_to_draw_is_said(monkeypatch, capsys, tmp_path):

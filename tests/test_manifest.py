@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from ynet_lite.cases.manifest import ManifestError, check_manifest, files, read_manifest, validation_rows
+from ynet_lite.cases.manifest import ManifestError, check_manifest, deal, files, read_manifest, validation_rows
 
 
 def good() -> pd.DataFrame:
@@ -53,6 +55,12 @@ def test_missing_column_is_named(column):
     assert "missing column(s)" in message and column in message
 
 
+def test_another_separator_is_hinted_at(tmp_path):
+    good().to_csv(tmp_path / "mine.csv", index=False, sep="\t")
+    assert "separated by commas" in error_of(read_manifest(tmp_path / "mine.csv"))
+    assert "separated by commas" not in error_of(good().drop(columns="label"))
+
+
 def test_fold_or_split_is_needed():
     assert "fold (integers) or split (train / test)" in error_of(good().drop(columns="fold"))
 
@@ -76,6 +84,12 @@ def test_blank_or_nan_label_is_named_by_row(bad):
 
 def test_one_class_only():
     assert "one class only: ['benign']" in error_of(good().assign(label="benign"))
+
+
+def test_one_class_written_in_two_ways():
+    message = error_of(good().assign(label=["benign", "Malignant", "benign", "malignant"]))
+    assert "write each class in one way: 'Malignant' and 'malignant'" in message and "benign" not in message
+    assert "'grade  2' and 'grade 2'" in error_of(good().assign(label=["grade 2", "grade 1", "grade  2", "grade 1"]))
 
 
 def test_patient_in_two_folds_is_named_with_rows():
@@ -224,3 +238,37 @@ def test_validation_edges():
         validation_rows(["a"], ["x"], 1.0, 0)
     with pytest.raises(ValueError, match="one group and one label"):
         validation_rows(["a"], ["x", "y"], 0.1, 0)
+
+
+def test_deal_by_hand():
+    # two classes; in each the groups stand in the order of their SHA-256, and b goes on where a stopped
+    names = {"a": ["p1", "p2", "p3"], "b": ["p4", "p5"]}
+    order = [g for label in "ab" for g in sorted(names[label], key=lambda g: hashlib.sha256(g.encode()).hexdigest())]
+    expected = {group: 1 + i % 2 for i, group in enumerate(order)}  # folds 1 2 1 | 2 1
+    groups = ["p1", "p2", "p3", "p4", "p5", "p1"]
+    assert deal(groups, ["a", "a", "a", "b", "b", "a"], 2).tolist() == [expected[g] for g in groups]
+
+
+def test_deal_divides_no_group_and_spreads_each_class():
+    rng = np.random.default_rng(0)
+    groups = rng.permutation(np.repeat([f"p{i}" for i in range(83)], 3))
+    kinds = {f"p{i}": "rare" if i < 17 else "common" for i in range(83)}
+    labels = np.array([kinds[g] for g in groups])
+    labels[np.flatnonzero(groups == "p0")[0]] = "common"  # the other two outvote it
+    fold = deal(groups, labels, 5)
+    table = pd.DataFrame({"group": groups, "fold": fold})
+    assert (table.groupby("group")["fold"].nunique() == 1).all() and fold.dtype == np.int64
+    each = table.drop_duplicates("group")
+    counts = pd.crosstab(each["fold"], each["group"].map(kinds))
+    assert list(counts.index) == [1, 2, 3, 4, 5]
+    assert (counts.max() - counts.min() <= 1).all() and np.ptp(counts.sum(axis=1)) <= 1
+    order = rng.permutation(len(groups))
+    assert (deal(groups[order], labels[order], 5) == fold[order]).all()
+
+
+def test_deal_edges():
+    for groups, folds in ((["a"], 2), ([], 2), (["a", "b"], 1), (["a", "a", "b"], 3)):
+        with pytest.raises(ValueError, match="deal"):
+            deal(groups, ["x"] * len(groups), folds)
+    with pytest.raises(ValueError, match="one group and one label"):
+        deal(["a", "b"], ["x"], 2)

@@ -146,6 +146,14 @@ def test_a_set_without_any_mask_trains_without_segmentation(tmp_path):
     assert rows[(rows["metric"] == "map") & (rows["k"] == 5)]["value"].between(0, 1).all() and "dice" not in set(rows["metric"])
 
 
+def test_a_fold_that_is_not_there_is_told_which_ones_are(tmp_path):
+    table = make_set(tmp_path / "set")
+    table.assign(fold=(table["split"] == "test").astype(int)).to_csv(tmp_path / "set" / "mine.csv", index=False)
+    cases = load_cases(config(tmp_path / "set"))
+    with pytest.raises(ValueError, match=r"fold 9 has 0 queries of 48 cases; both sides need cases; folds are \[0, 1\]"):
+        cases.split(9)
+
+
 def test_two_csv_sets_differ_in_fingerprint_and_checkpoint(tmp_path):
     # a path to a manifest is no part of the settings' hash: only the fingerprint tells two such runs apart
     sets = []

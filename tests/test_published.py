@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +11,7 @@ from scipy.io import savemat
 from ynet_lite.cases import load_cases, published
 from ynet_lite.cases.loading import load_table, read_image, read_mask
 from ynet_lite.cases.manifest import ManifestError, check_manifest, read_manifest
-from ynet_lite.cases.published import PUBLISHED, deal, ham10000, jsrt, origa, read_img, read_mat, tnscui
+from ynet_lite.cases.published import PUBLISHED, ham10000, jsrt, origa, read_img, read_mat, tnscui
 from ynet_lite.config import Config
 
 RNG = np.random.default_rng(0)
@@ -36,42 +34,6 @@ def disc_and_cup(size=(24, 16)):
     labels[4:12, 6:18] = 1
     labels[6:10, 9:15] = 2
     return labels
-
-
-# ---- folds
-
-
-def test_deal_by_hand():
-    # two classes; in each the groups stand in the order of their SHA-256, and b goes on where a stopped
-    names = {"a": ["p1", "p2", "p3"], "b": ["p4", "p5"]}
-    order = [g for label in "ab" for g in sorted(names[label], key=lambda g: hashlib.sha256(g.encode()).hexdigest())]
-    expected = {group: 1 + i % 2 for i, group in enumerate(order)}  # folds 1 2 1 | 2 1
-    groups = ["p1", "p2", "p3", "p4", "p5", "p1"]
-    assert deal(groups, ["a", "a", "a", "b", "b", "a"], 2).tolist() == [expected[g] for g in groups]
-
-
-def test_deal_divides_no_group_and_spreads_each_class():
-    groups = RNG.permutation(np.repeat([f"p{i}" for i in range(83)], 3))
-    kinds = {f"p{i}": "rare" if i < 17 else "common" for i in range(83)}
-    labels = np.array([kinds[g] for g in groups])
-    labels[np.flatnonzero(groups == "p0")[0]] = "common"  # the other two outvote it
-    fold = deal(groups, labels, 5)
-    table = pd.DataFrame({"group": groups, "fold": fold})
-    assert (table.groupby("group")["fold"].nunique() == 1).all() and fold.dtype == np.int64
-    each = table.drop_duplicates("group")
-    counts = pd.crosstab(each["fold"], each["group"].map(kinds))
-    assert list(counts.index) == [1, 2, 3, 4, 5]
-    assert (counts.max() - counts.min() <= 1).all() and np.ptp(counts.sum(axis=1)) <= 1
-    order = RNG.permutation(len(groups))
-    assert (deal(groups[order], labels[order], 5) == fold[order]).all()
-
-
-def test_deal_edges():
-    for groups, folds in ((["a"], 2), ([], 2), (["a", "b"], 1), (["a", "a", "b"], 3)):
-        with pytest.raises(ValueError, match="deal"):
-            deal(groups, ["x"] * len(groups), folds)
-    with pytest.raises(ValueError, match="one group and one label"):
-        deal(["a", "b"], ["x"], 2)
 
 
 # ---- ORIGA

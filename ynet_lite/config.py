@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import os
 from dataclasses import asdict, dataclass, fields, replace
 
@@ -100,8 +101,16 @@ class Config:
     def __post_init__(self):
         # equal settings must have equal hashes, and 1 and 1.0 are written differently
         for f in fields(self):
+            value = getattr(self, f.name)
             if f.type == "float":
-                object.__setattr__(self, f.name, float(getattr(self, f.name)))
+                object.__setattr__(self, f.name, float(value))
+            elif f.type == "int":  # JSON knows no number of NumPy's, such as a fold taken from a table
+                try:
+                    object.__setattr__(self, f.name, operator.index(value))
+                except TypeError:
+                    raise ValueError(f"Config.{f.name}: {value!r}; a whole number is needed") from None
+        for name in ("data_dir", "manifest"):  # nor a Path
+            object.__setattr__(self, name, os.fspath(getattr(self, name)))
         for name, known in CHOICES.items():
             value = getattr(self, name)
             for part in value.split("+") if name == "pooling" else [value]:

@@ -109,6 +109,21 @@ def case_rows(cases: Cases, rows: Sequence[Sequence[int]], row_names: Sequence[s
     return figure
 
 
+def pictures(rows: Sequence[Sequence[np.ndarray]], row_names: Sequence[str], titles: Sequence[str]) -> Figure:
+    """A grid of images as they are: uint8 (H, W), (1, H, W) or (3, H, W), one line per entry of ``rows``, titles on the first."""
+    size = (1.3 * len(titles), 1.35 * len(rows) + 0.4)
+    figure, axes = plt.subplots(len(rows), len(titles), figsize=size, squeeze=False)
+    for line, (images, name) in enumerate(zip(rows, row_names, strict=True)):
+        for axis, image, title in zip(axes[line], images, titles, strict=True):
+            grey = image[0] if image.ndim == 3 and len(image) == 1 else image
+            axis.imshow(grey if grey.ndim == 2 else grey.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
+            axis.set_title("" if line else title, fontsize=8)
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+        axes[line, 0].set_ylabel(name, fontsize=8)
+    return figure
+
+
 def retrieval_page(queries: Cases, database: Cases, rows: Sequence[int], distance: np.ndarray, k: int = 10) -> Figure:
     """Each query (left) with its ``k`` nearest cases; blue frame = same class, red dashed frame = another class.
 

@@ -44,7 +44,7 @@ def search(
 
     Parameters
     ----------
-    image : path of an image file (PNG, JPEG, TIFF, BMP; any size, grey or colour), or a uint8 array (H, W) or (C, H, W).
+    image : path of an image file (PNG, JPEG, TIFF, BMP, DICOM; any size, grey or colour), or a uint8 array (H, W) or (C, H, W).
     k : length of the list; at most the size of the database.
     model : a shipped model ("phantom-quick", "busbra-full") or the path of a checkpoint (.safetensors).
     codes : `Codes` or the path of saved codes; needed with a checkpoint of your own.

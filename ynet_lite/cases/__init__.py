@@ -14,12 +14,13 @@ from . import datasets
 from .core import Cases, test_rows
 from .dicom import read_dicom
 from .loading import BOX, letterbox, load_table, read_image, read_mask
-from .manifest import ManifestError, check_manifest, files, read_manifest, validation_rows
+from .manifest import ManifestError, check_manifest, deal, files, read_manifest, validation_rows
 
 __all__ = [
     "Cases",
     "ManifestError",
     "check_manifest",
+    "deal",
     "letterbox",
     "load_cases",
     "load_table",

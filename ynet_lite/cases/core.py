@@ -89,8 +89,9 @@ class Cases:
                 f"{', '.join(shared[:5])}; give all cases of a patient the same fold"
             )
         if test.all() or not test.any():
+            there = f"; folds are {sorted(set(self.table['fold'].tolist()))}" if "fold" in self.table else ""
             raise ValueError(
-                f"{self.name}: fold {fold} has {int(test.sum())} queries of {len(self)} cases; both sides need cases"
+                f"{self.name}: fold {fold} has {int(test.sum())} queries of {len(self)} cases; both sides need cases{there}"
             )
         return self.take(~test), self.take(test)
 

@@ -26,6 +26,7 @@ READER = 1  # raise it when reading or resizing changes, so that older caches ar
 BOX = ("height", "width", "box_top", "box_left", "box_height", "box_width")
 BITS_PER_SAMPLE = 258  # number of the TIFF tag
 MASK_SCALES = (2, 4)  # a mask may be drawn at this part or multiple of its image's size
+BAR = 3  # seconds without a progress bar: for a small set it would only flash up
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
@@ -324,7 +325,7 @@ def _read_all(table, name, base, size, channels, classes, centre_crop) -> dict[s
     offenders = []
     cells = list(zip(row_names(table), table["image"], table["mask"], strict=True))
     dicom.warn_about([base / cell for cell in table["image"] if dicom.is_dicom(base / cell)])
-    for i, (row, image_cell, mask_cell) in enumerate(tqdm(cells, desc=f"reading {name}", unit="case", leave=False)):
+    for i, (row, image_cell, mask_cell) in enumerate(tqdm(cells, desc=f"reading {name}", unit="case", leave=False, delay=BAR)):
         try:
             image = read_image(base / image_cell, channels)
             mask = _read_masks(mask_cell, base, image.shape[1:], classes, centre_crop)
@@ -391,7 +392,7 @@ def _fingerprint(table, name: str, base: Path, described: str, expected: Mapping
             return stored
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none yet, or damaged: read the files
-    sums = {part: sha256(base / part) for part in tqdm(dict.fromkeys(parts), desc=f"checking {name}", leave=False)}
+    sums = {part: sha256(base / part) for part in tqdm(dict.fromkeys(parts), desc=f"checking {name}", leave=False, delay=BAR)}
     if expected:
         changed = [part for part, value in sums.items() if expected.get(_key(part, base), value) != value]
         if changed:

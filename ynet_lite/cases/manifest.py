@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,15 +70,16 @@ def check_manifest(table: pd.DataFrame, name: str, *, need_files: bool = True, f
     folder : what relative paths are relative to; the current folder when None.
 
     The error has one line per kind of problem (missing column, empty table, blank cell or NaN label, duplicate case,
-    one class only, fold or split that is none, one side empty, patient on two sides, missing file) with its first five
-    offenders.
+    one class only, one class written in two ways, fold or split that is none, one side empty, patient on two sides, missing
+    file) with its first five offenders.
     """
     problems: list[str] = []
     missing = [column for column in REQUIRED if column not in table]
     if "fold" not in table and "split" not in table:
         missing.append("fold (integers) or split (train / test)")
     if missing:
-        raise ManifestError(f"{name}: missing column(s) {', '.join(missing)}; found {', '.join(map(str, table.columns))}")
+        hint = " (one column only: the CSV must be separated by commas)" if len(table.columns) == 1 else ""
+        raise ManifestError(f"{name}: missing column(s) {', '.join(missing)}; found {', '.join(map(str, table.columns))}{hint}")
     if len(table) == 0:
         raise ManifestError(f"{name}: the manifest has no rows; it needs at least one case of each of two classes")
 
@@ -103,6 +105,12 @@ def check_manifest(table: pd.DataFrame, name: str, *, need_files: bool = True, f
     classes = sorted(set(table["label"]) - {""})
     if len(classes) < 2:
         problems.append(f"one class only: {classes}; retrieval by class needs at least two")
+    alike: dict[str, list[str]] = {}
+    for label in classes:
+        alike.setdefault(" ".join(label.lower().split()), []).append(label)
+    slips = [" and ".join(map(repr, several)) for several in alike.values() if len(several) > 1]
+    if slips:
+        problems.append(f"labels that differ only in capitals or blanks; write each class in one way: {first_few(slips)}")
     for column in ("fold", "split"):
         if column in table:
             _check_sides(table, column, rows, blank["group"], problems)
@@ -153,6 +161,29 @@ def validation_rows(groups: Sequence, labels: Sequence, share: float, seed: int)
         )
     chosen[np.isin(patient, drawn)] = True
     return chosen
+
+
+def deal(groups: Sequence, labels: Sequence, folds: int) -> np.ndarray:
+    """Folds 1 .. ``folds`` for cases of shape (N,), int64: no group is divided, and each class is spread evenly.
+
+    A group's class is its most frequent label (the first by name on a tie). The groups of each class are put in the order of
+    the SHA-256 of their name and dealt out one by one, each class going on where the last one stopped: groups per fold differ by
+    at most one, in all and in each class. The result depends on names alone, not on rows, seeds or versions of a library.
+
+    Raises ``ValueError`` for fewer than two folds, fewer groups than folds, or unequal lengths.
+    """
+    groups, labels = [str(group) for group in groups], [str(label) for label in labels]
+    if len(groups) != len(labels):
+        raise ValueError(f"deal: one group and one label per case, got {len(groups)} and {len(labels)}")
+    own: dict[str, list[str]] = {}
+    for group, label in zip(groups, labels, strict=True):
+        own.setdefault(group, []).append(label)
+    if folds < 2 or len(own) < folds:
+        raise ValueError(f"deal: {len(own)} group(s) into {folds} folds; at least two folds and one group for each are needed")
+    kind = {group: max(sorted(set(seen)), key=seen.count) for group, seen in own.items()}
+    order = sorted(own, key=lambda group: (kind[group], hashlib.sha256(group.encode()).hexdigest()))
+    fold = {group: 1 + i % folds for i, group in enumerate(order)}
+    return np.array([fold[group] for group in groups], np.int64)
 
 
 def _place(part: str, base: Path) -> str:

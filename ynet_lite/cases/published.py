@@ -14,7 +14,6 @@ well as the part whose list is kept here.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
 import sys
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from scipy.io import loadmat
 from sklearn.model_selection import train_test_split
 
 from ..results import write_csv
-from .manifest import SEPARATOR, ManifestError, check_manifest, first_few
+from .manifest import SEPARATOR, ManifestError, check_manifest, deal, first_few
 
 ORIGA_MASKS = ("Semi-automatic-annotations", "manual marking", "Masks")
 TNSCUI_MALIGNANT, TNSCUI_IMAGES = 2003, 3644
@@ -170,29 +169,6 @@ def ham10000(folder) -> pd.DataFrame:
         if column in listed:
             table[column] = listed[column].to_numpy()
     return table
-
-
-def deal(groups: Sequence, labels: Sequence, folds: int) -> np.ndarray:
-    """Folds 1 .. ``folds`` for cases of shape (N,), int64: no group is divided, and each class is spread evenly.
-
-    A group's class is its most frequent label (the first by name on a tie). The groups of each class are put in the order of
-    the SHA-256 of their name and dealt out one by one, each class going on where the last one stopped: groups per fold differ by
-    at most one, in all and in each class. The result depends on names alone, not on rows, seeds or versions of a library.
-
-    Raises ``ValueError`` for fewer than two folds, fewer groups than folds, or unequal lengths.
-    """
-    groups, labels = [str(group) for group in groups], [str(label) for label in labels]
-    if len(groups) != len(labels):
-        raise ValueError(f"deal: one group and one label per case, got {len(groups)} and {len(labels)}")
-    own: dict[str, list[str]] = {}
-    for group, label in zip(groups, labels, strict=True):
-        own.setdefault(group, []).append(label)
-    if folds < 2 or len(own) < folds:
-        raise ValueError(f"deal: {len(own)} group(s) into {folds} folds; at least two folds and one group for each are needed")
-    kind = {group: max(sorted(set(seen)), key=seen.count) for group, seen in own.items()}
-    order = sorted(own, key=lambda group: (kind[group], hashlib.sha256(group.encode()).hexdigest()))
-    fold = {group: 1 + i % folds for i, group in enumerate(order)}
-    return np.array([fold[group] for group in groups], np.int64)
 
 
 def read_mat(path) -> np.ndarray:
