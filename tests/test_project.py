@@ -250,6 +250,15 @@ def test_readme_badges_are_the_made_ones():
         assert links and any(all(link in made for link in links) for made in allowed), f"not from badges(): {line}"
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_readme_lists_each_notebook_with_the_time_that_its_head_names(path):
+    head = nbformat.read(path, as_version=4).cells[0].source
+    takes = re.sub(r"`[^`]*`", "", re.search(r"\*\*Takes\*\* (.*)", head).group(1))
+    row = rf"^\| \[`{path.stem}`\]\(notebooks/{path.name}\) \| [^|]+ \| (\d+) s \| [^|]+ \|$"
+    (seconds,) = re.findall(row, (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert int(seconds) == max(map(int, re.findall(r"\d+", takes))) <= 120
+
+
 def test_no_other_address_of_the_repository():
     files = [ROOT / "README.md", ROOT / "CITATION.cff", *NOTEBOOKS, *(ROOT / "data").glob("*.md")]
     for path in filter(Path.is_file, files):
