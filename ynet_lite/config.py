@@ -339,8 +339,23 @@ for _name in AGGREGATIONS:
 #: What six validation trials a method chose (`python -m ynet_lite.tuning --choose`, rows in data/results/tuning/trials), so that
 #: no method runs with another's settings to its harm.
 TUNED: dict[tuple[str, str], dict] = {
+    ("full", "ash"): {"lr": 0.0005, "rival_scale": 4.0},
+    ("full", "ath"): {"lr": 0.0005, "rival_scale": 1.0},
+    ("full", "csq"): {"lr": 0.002, "rival_scale": 4.0},
+    ("full", "dpsh"): {"lr": 0.0005, "rival_scale": 0.25},
+    ("full", "drh"): {"lr": 0.0005, "rival_scale": 1.0},
+    ("full", "dsh"): {"lr": 0.0005, "rival_scale": 0.25},
+    ("full", "gap"): {"lr": 0.004},
+    ("full", "hashnet"): {"lr": 0.0005, "rival_scale": 0.25},
+    ("full", "orthohash"): {"lr": 0.002, "rival_scale": 0.25},
     ("full", "ynet"): {"lr": 0.002, "cls_scale": 1.0},
     ("full", "ynet-no-seg"): {"lr": 0.0005, "pair_sharpness": 0.125},
+    ("quick", "ath"): {"lr": 0.004, "rival_scale": 1.0},
+    ("quick", "csq"): {"lr": 0.004, "rival_scale": 4.0},
+    ("quick", "dpsh"): {"lr": 0.004, "rival_scale": 4.0},
+    ("quick", "gap"): {"lr": 0.008},
+    ("quick", "hashnet"): {"lr": 0.004, "rival_scale": 1.0},
+    ("quick", "orthohash"): {"lr": 0.004, "rival_scale": 0.25},
     ("quick", "ynet"): {"lr": 0.004, "cls_scale": 4.0},
     ("quick", "ynet-circle"): {"lr": 0.004, "circle_gamma": 8.0},
     ("quick", "ynet-no-seg"): {"lr": 0.004, "pair_sharpness": 0.5},
