@@ -250,15 +250,15 @@ def test_wrong_labels_and_centres(function):
 # ---------------------------------------------------------------- DSH and ASH
 
 
-def slow_contrastive(z, labels, margin, alpha):
-    """Equation 4 of DSH, each pair with the regulariser of both of its images; alike and other pairs averaged on their own."""
-    apart, regular = {True: [], False: []}, []
+def slow_contrastive(z, labels, margin, alpha, scale=1.0):
+    """Equation 4 of DSH, each pair with the regulariser of both of its images; the pull of alike pairs times ``scale``."""
+    apart, regular, count = 0.0, 0.0, 0
     for a, b, alike in pairs_of(z, labels):
         d = squared(a, b)
-        apart[bool(alike)].append(0.5 * d if alike else 0.5 * max(margin - d, 0))
-        regular.append(alpha * (sum(abs(abs(v) - 1) for v in a) + sum(abs(abs(v) - 1) for v in b)))
-    means = [sum(kind) / len(kind) for kind in apart.values() if kind]
-    return sum(means) / len(means), sum(regular) / len(regular)
+        apart += 0.5 * scale * d if alike else 0.5 * max(margin - d, 0)
+        regular += alpha * (sum(abs(abs(v) - 1) for v in a) + sum(abs(abs(v) - 1) for v in b))
+        count += 1
+    return apart / count, regular / count
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -268,8 +268,8 @@ def test_dsh_against_a_slow_loop(seed):
     pairs, quantisation = slow_contrastive(z, LABELS, 2 * BITS, 0.01)
     assert terms["pairs"].item() == pytest.approx(pairs, rel=1e-10)
     assert terms["quantisation"].item() == pytest.approx(quantisation, rel=1e-10)
-    terms = dsh_loss(z, same_class(torch.tensor(LABELS)), margin=20.0, alpha=0.5, scale=1.3)
-    pairs, quantisation = slow_contrastive(z, LABELS, 26.0, 0.5)
+    terms = dsh_loss(z, same_class(torch.tensor(LABELS)), margin=20.0, alpha=0.5, scale=0.3)
+    pairs, quantisation = slow_contrastive(z, LABELS, 20.0, 0.5, 0.3)
     assert terms["pairs"].item() == pytest.approx(pairs, rel=1e-10)
     assert terms["quantisation"].item() == pytest.approx(quantisation, rel=1e-10)
 
@@ -277,9 +277,21 @@ def test_dsh_against_a_slow_loop(seed):
 def test_dsh_by_hand():
     # K = 2, m = 4; alike: d = 1, half of it; unlike to the third: d = 4 (at the margin) and d = 1 (3 short, half of it)
     z = torch.tensor([[1.0, 1.0], [0.0, 1.0], [-1.0, 1.0]])
-    terms = dsh_loss(z, same_class(torch.tensor([0, 0, 1])))
-    assert terms["pairs"].item() == pytest.approx((1 / 2 + (0 + 3 / 2) / 2) / 2)
+    same = same_class(torch.tensor([0, 0, 1]))
+    terms = dsh_loss(z, same)
+    assert terms["pairs"].item() == pytest.approx((1 / 2 + 0 + 3 / 2) / 3)
     assert terms["quantisation"].item() == pytest.approx(2 * 0.01 * (0 + 1 + 0) / 3)
+    assert dsh_loss(z, same, scale=0.25)["pairs"].item() == pytest.approx((1 / 8 + 0 + 3 / 2) / 3)
+
+
+@pytest.mark.parametrize("scale, outward", [(1.0, False), (0.1, True)])
+def test_dsh_pulls_codes_together_where_most_pairs_are_alike_unless_it_is_scaled_down(scale, outward):
+    """Codes that say nothing about the class: whether it pays to make all of them larger."""
+    z, labels = 0.1 * randn(200, BITS), (torch.arange(200) % 10 < 2).long()
+    assert same_class(labels).float().mean() > 0.6
+    size = torch.ones((), requires_grad=True, dtype=z.dtype)
+    (slope,) = torch.autograd.grad(dsh_loss(size * z, same_class(labels), scale=scale)["pairs"], size)
+    assert (slope.item() < 0) == outward
 
 
 def test_dsh_is_content_with_opposite_codes_of_ones():
@@ -288,35 +300,13 @@ def test_dsh_is_content_with_opposite_codes_of_ones():
     assert total(dsh_loss(z, same_class(torch.tensor([0, 0, 1, 1])))) == 0
 
 
-def test_dsh_does_not_pull_codes_together_where_most_pairs_are_alike():
-    """Codes that say nothing about the class: growing or shrinking all of them must not pay, whatever the classes' shares."""
-    z, labels = 0.1 * randn(400, BITS), (torch.arange(400) % 10 < 2).long()
-    assert same_class(labels).float().mean() > 0.6
-    size = torch.ones((), requires_grad=True, dtype=z.dtype)
-    pairs = dsh_loss(size * z, same_class(labels))["pairs"]
-    (slope,) = torch.autograd.grad(pairs, size)
-    spread = (z[:, None] - z[None]).square().sum(2).mean()
-    assert abs(slope.item()) < 0.02 * spread.item()
-
-
 def test_ash_is_dsh_with_a_quarter_of_the_margin():
     z, same = 0.5 * randn(7, BITS), same_class(torch.tensor(LABELS))
     pairs, quantisation = slow_contrastive(z, LABELS, BITS / 2, 0.01)
     terms = ash_loss(z, same)
     assert terms["pairs"].item() == pytest.approx(pairs, rel=1e-10)
     assert terms["quantisation"].item() == pytest.approx(quantisation, rel=1e-10)
-    assert ash_loss(z, same, scale=4.0) == dsh_loss(z, same)
-
-
-def test_ash_of_the_authors_is_a_scale():
-    """Distances divided by K and a margin of K / 2, times K, is `scale=K` here."""
-    z, same = 3 * randn(5, 8), same_class(torch.tensor([0, 1, 0, 1, 1]))
-    apart = {True: [], False: []}
-    for a, b, alike in pairs_of(z, [0, 1, 0, 1, 1]):
-        d = squared(a, b) / 8
-        apart[bool(alike)].append(0.5 * d if alike else 0.5 * max(4.0 - d, 0))
-    expected = sum(sum(kind) / len(kind) for kind in apart.values()) / 2
-    assert ash_loss(z, same, scale=8.0)["pairs"].item() / 8 == pytest.approx(expected, rel=1e-10)
+    assert ash_loss(z, same, scale=0.5) == dsh_loss(z, same, margin=BITS / 2, scale=0.5)
 
 
 def test_ash_by_hand():

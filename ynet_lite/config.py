@@ -88,7 +88,7 @@ class Config:
 
     # --- rivals and ablations; at these values the fields stay out of the hash (see NEUTRAL)
     rival: str = ""  # a deep hashing loss of `ynet_lite.rivals` in place of the classification loss
-    rival_scale: float = 1.0  # multiplies that loss's own sharpness or margin
+    rival_scale: float = 1.0  # multiplies that loss's own sharpness, margin or pull
     attention: str = "none"  # on C5 before it is aggregated: "spatial" as in ASH, "spatial-max" as in ATH
     mask_quality: str = "exact"  # outlines seen in training: "exact", "dilated", "eroded", "box", "shifted"
     aggregation: str = ""  # how C5 of a trained encoder is aggregated after training: one of AGGREGATIONS

@@ -39,9 +39,14 @@ SCALES = {
     "ynet-circle": "circle_gamma",
 } | {name: "rival_scale" for name in RIVALS}
 
-#: By what that field is multiplied, where not 1/4, 1 and 4. Random codes of unit variance lie beyond the margins of ASH
-#: and ATH, and DRH's choice of a neighbour is nearly a certainty on them: their three factors lie higher and lower.
-FACTORS = {"ash": (1.0, 4.0, 16.0), "ath": (1.0, 4.0, 16.0), "drh": (1 / 16, 1 / 4, 1.0)}
+#: By what that field is multiplied, where not 1/4, 1 and 4. DSH and ASH as printed let all codes fall together where most pairs
+#: are alike; random codes of unit variance lie beyond ATH's margin, and DRH's choice of a neighbour among them is nearly certain.
+FACTORS = {
+    "dsh": (1 / 16, 1 / 4, 1.0),
+    "ash": (1 / 16, 1 / 4, 1.0),
+    "drh": (1 / 16, 1 / 4, 1.0),
+    "ath": (1.0, 4.0, 16.0),
+}
 
 #: The encoder of the aggregations has one loss and no scale in it: its six trials are six learning rates.
 ENCODER_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
