@@ -339,6 +339,7 @@ for _name in AGGREGATIONS:
 #: What six validation trials a method chose (`python -m ynet_lite.tuning --choose`, rows in data/results/tuning/trials), so that
 #: no method runs with another's settings to its harm.
 TUNED: dict[tuple[str, str], dict] = {
+    ("full", "ash"): {"lr": 0.002, "rival_scale": 0.25},
     ("full", "ath"): {"lr": 0.0005, "rival_scale": 1.0},
     ("full", "csq"): {"lr": 0.002, "rival_scale": 4.0},
     ("full", "dpsh"): {"lr": 0.0005, "rival_scale": 0.25},
