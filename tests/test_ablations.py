@@ -270,7 +270,7 @@ def test_losses_say_why_nothing_can_be_compared(tmp_path):
 
 def test_what_is_missing_is_named(tmp_path):
     nothing = results.read_runs(tmp_path)
-    sizes = {"balance": 36, "bits": 10, "masks": 9, "losses": 6}
+    sizes = {"balance": 36, "bits": 10, "masks": 9, "losses": 7}
     for what, table in ablations.TABLES.items():
         empty = table(nothing, "phantom", "quick", source=tmp_path)
         assert empty.empty and ablations.not_run(what, empty) == f"not run yet: nothing of {sizes[what]} settings"

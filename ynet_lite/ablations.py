@@ -36,6 +36,7 @@ BITS_METHODS = ("ynet", "ynet-no-seg")
 PARTS = {
     "ynet-no-seg": "outlines: segmentation loss and pooling inside the predicted lesion",
     "ynet-rmac": "pooling inside the predicted lesion; R-MAC instead",
+    "ynet-lesion": "the pooling; C4 and C5 pooled inside the predicted lesion instead",
     "ynet-selfpool": "outlines; the same pooling, its weights learned without them",
     "ynet-no-cls": "classification loss (a = 0)",
     "ynet-no-quant": "quantisation loss",

@@ -304,6 +304,7 @@ METHODS: dict[str, dict] = {
     "ynet": {},
     "ynet-no-seg": {"balance": 1.0, "pooling": "rmac", "pool_levels": (5,)},
     "ynet-rmac": {"pooling": "rmac", "pool_levels": (5,)},
+    "ynet-lesion": {"pooling": "lesion", "pool_levels": (4, 5)},
     "ynet-selfpool": {"balance": 1.0, "pooling": "selfpool"},
     "ynet-no-cls": {"cls_loss": "none", "balance": 0.0},
     "ynet-no-quant": {"quant_weight": 0.0},
@@ -368,7 +369,7 @@ TUNED: dict[tuple[str, str], dict] = {
 }
 
 #: Ablations that use the settings of the method they were cut from, and aggregations, which share one encoder.
-PARENT = {"ynet-rmac": "ynet", "ynet-no-cls": "ynet", "ynet-no-quant": "ynet"}
+PARENT = {"ynet-rmac": "ynet", "ynet-lesion": "ynet", "ynet-no-cls": "ynet", "ynet-no-quant": "ynet"}
 PARENT |= {f"{name}{tail}": "gap" for name in AGGREGATIONS for tail in ("", "-itq")}
 
 #: Methods that always use the paper preset.

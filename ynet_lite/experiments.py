@@ -89,7 +89,7 @@ LOSSES = ("pairwise", "circle", "ce", "centres")
 BITS = (8, 16, 32, 128)
 MASK_SHARES = (0.0, 0.1, 0.25, 0.5)
 MASK_QUALITIES = ("dilated", "eroded", "box", "shifted")
-ABLATIONS = ("ynet-rmac", "ynet-selfpool", "ynet-no-cls", "ynet-no-quant", "ynet-circle")
+ABLATIONS = ("ynet-rmac", "ynet-lesion", "ynet-selfpool", "ynet-no-cls", "ynet-no-quant", "ynet-circle")
 AGGREGATED = tuple(f"{name}{tail}" for name in AGGREGATIONS for tail in ("", "-itq"))
 #: The rivals that are also run on the smaller sets: the three that ranked best on folds 2-5 of BUS-BRA.
 BEST_RIVALS = ("dpsh", "hashnet", "orthohash")

@@ -162,10 +162,15 @@ def readme_blocks(runs: pd.DataFrame) -> dict[str, str]:
                 first = complete(chosen, (1,))
                 blocks["busbra-fold1"] = tables.markdown(tables.retrieval_table(first, short, chance_rows(dataset, group)))
             chosen = headline(chosen)
-            blocks[name] = tables.markdown(tables.retrieval_table(chosen, short, chance_rows(dataset, group)))
+            shown = chosen if dataset == "phantom" else chosen[chosen["method"].isin(["ynet", "ynet-no-seg"])]
+            blocks[name] = tables.markdown(tables.retrieval_table(shown, short, chance_rows(dataset, group)))
             compared = comparison(chosen)
             if compared is not None and dataset == "busbra":
-                blocks["comparison"] = tables.markdown(tables.comparison_table(compared))
+                rivals = compared[compared["method"].isin(["ynet-no-seg", *RIVALS, *AGGREGATED])]
+                beside = tables.retrieval_table(chosen, {key: short[key] for key in [("ndcg", 10), ("distinct_codes", 0)]})
+                table = tables.comparison_table(rivals).drop(columns=["Y-Net's", "patients"])
+                table = table.merge(beside.rename(columns={"method": "Y-Net against"}).drop(columns="runs"), how="left")
+                blocks["comparison"] = tables.markdown(table)
                 blocks["margin"] = margin_text(compared) or "No rival has been run on these folds yet."
     costs = paths.results() / "costs.csv"
     if costs.is_file():

@@ -22,6 +22,7 @@ BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6
 METHOD_NAMES = {
     "ynet": "Y-Net (ours)",
     "ynet-rmac": "segmentation loss, R-MAC",
+    "ynet-lesion": "pooling in the predicted lesion (C4, C5)",
     "ynet-selfpool": "pooling learned without masks",
     "ynet-circle": "Circle loss, segmentation loss",
     "ynet-no-quant": "without quantisation loss",
