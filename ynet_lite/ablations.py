@@ -517,7 +517,7 @@ def by_list(runs: pd.DataFrame, dataset: str, group: str, most: int = MOST_LINES
     """mAP@k of methods: columns method, k, map, sd, runs, on the folds of `common_folds`, seeds of a fold averaged first.
 
     Where more than ``most`` methods have rows, Y-Net, its twin, the paper's network and the released one stay, and the best of
-    the others by mAP@10 fill up.
+    the others by mAP@10 fill up: rivals where there are any, else parts of Y-Net.
     """
     rows = _one_fold_set(runs, dataset, group)
     rows = rows[rows["metric"] == "map"]
@@ -534,6 +534,8 @@ def by_list(runs: pd.DataFrame, dataset: str, group: str, most: int = MOST_LINES
 def _shown_methods(scores: pd.Series, most: int) -> list[str]:
     always = [name for name in ("ynet", "ynet-no-seg", "ynet-paper", "released") if name in scores.index]
     others = scores.drop(always).sort_values(ascending=False, kind="stable").index.tolist()
+    # parts of Y-Net have a figure of their own and leave these lines to its rivals
+    others = [name for name in others if name not in PARTS] or others
     kept = {*always, *others[: max(0, most - len(always))]}
     return scores[[name in kept for name in scores.index]].sort_values(ascending=False, kind="stable").index.tolist()
 
