@@ -268,7 +268,7 @@ def lab(tmp_path_factory):
         (settings / f"{plugin}.jupyterlab-settings").write_text(json.dumps(values))
     ours = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     ours = {variable: str(base / variable.lower()) for variable in ours}
-    left_out = {"YNET_DATA_DIR", "YNET_DATASET", "YNET_PRESET", "YNET_MANIFEST", "MPLBACKEND"}
+    left_out = {"YNET_DATA_DIR", "YNET_DATASET", "YNET_PRESET", "YNET_MANIFEST", "YNET_CHANNELS", "MPLBACKEND"}
     left_out |= {"JUPYTER_PATH", "JUPYTER_CONFIG_PATH"}
     token = secrets.token_hex(16)
     environment = {key: value for key, value in os.environ.items() if key not in left_out} | ours
