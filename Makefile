@@ -6,7 +6,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock)
 # Committed notebooks show the phantom in quick mode, whatever is set outside; their figures need the inline backend.
 # They train anew in a folder of their own, so that weights of older code cannot keep them green.
-PHANTOM := env -u YNET_DATA_DIR -u YNET_DATASET -u YNET_PRESET -u YNET_MANIFEST -u MPLBACKEND YNET_OUT="$(CURDIR)/out/notebooks"
+PHANTOM := env -u YNET_DATA_DIR -u YNET_DATASET -u YNET_PRESET -u YNET_MANIFEST -u YNET_CHANNELS -u MPLBACKEND YNET_OUT="$(CURDIR)/out/notebooks"
 # Output is meant for the terminal, progress bars included.
 export PYTHONUNBUFFERED := 1
 # One thread per process: faster for networks of this size, and the same numbers on every run.
@@ -17,12 +17,13 @@ export NUMBA_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv reproduce test notebooks figures full lint clean
+.PHONY: help venv reproduce test notebooks local figures full lint clean
 
 help:  ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo 'YNET_DATASET=busbra YNET_DATA_DIR=<dir> make reproduce   the same on real breast ultrasound'
+	@echo 'YNET_DATASET=csv YNET_MANIFEST=<file> make local         every notebook on your own images (YNET_CHANNELS=3: in colour)'
 	@echo 'make TORCH_INDEX=<url> <command>                         install PyTorch from this index (its CPU build on Linux)'
 	@echo 'make PYTHON=python3.12 <command>                         create .venv with this Python (3.11 or newer)'
 
@@ -48,6 +49,9 @@ ifneq ($(NOTEBOOKS),)
 else
 	@echo 'no notebooks/NN_*.ipynb here'
 endif
+
+local: $(STAMP)  ## execute copies of every notebook on YOUR set (YNET_DATASET), into figures/local/; compares nothing
+	$(PY) -m ynet_lite.run_notebooks
 
 figures: $(STAMP)  ## rebuild figures and tables from the committed result rows (trains nothing)
 	$(PY) -m ynet_lite.figures

@@ -317,6 +317,66 @@ def test_score_does_not_depend_on_units_or_order(seed, unit):
     np.testing.assert_allclose(amb.ambiguity_score(x[order] * (1, unit), labels[order], groups[order], 5), score[order])
 
 
+def test_look_distances_by_hand():
+    # quartiles 1, 2, 3 and 10, 20, 30; the third descriptor is constant, the last case undefined
+    x = np.array([[0.0, 0, 7], [1, 10, 7], [2, 20, 7], [3, 30, 7], [4, 40, 7], [np.nan, 0, 7]])
+    found = amb.look_distances(x)
+    expected = [[math.hypot((i - j) / 2, (i - j) / 2) for j in range(5)] for i in range(5)]
+    np.testing.assert_allclose(found[:5, :5], expected)
+    assert np.isinf(found[5]).all() and np.isinf(found[:, 5]).all()
+    assert amb.look_distances(np.zeros((0, 3))).shape == (0, 0) and not amb.look_distances(np.ones((2, 3))).any()
+    with pytest.raises(ValueError, match="look_distances"):
+        amb.look_distances(np.zeros(3))
+
+
+def test_an_ambiguous_example_is_the_middle_of_its_third():
+    # class 0: scores .1 to .9; its ambiguous third is .7, .8, .9 (rows 2, 5, 0), the middle .8
+    score = np.array([0.9, 0.1, 0.7, 0.2, 0.3, 0.8, 0.4, 0.5, 0.6, 0.5, 0.5, 0.5, 0.0, 1.0, np.nan])
+    labels = np.array([0] * 9 + [1] * 3 + [2, 2, 2])
+    # class 1: equal scores keep their order; class 2: two known scores make no third
+    assert amb.ambiguous_examples(score, labels).tolist() == [5, 11]
+    assert amb.ambiguous_examples([], []).tolist() == []
+
+
+def slow_unlike(distances, groups, n, share):
+    """From the definition: the most typical, then the case whose nearest chosen one is farthest."""
+    cases = [i for i in range(len(groups)) if np.isfinite(distances[i][i])]
+    left = sorted(cases, key=lambda i: sum(distances[i][j] for j in cases))[: math.ceil(share * len(cases))]
+    found = []
+    while left and len(found) < n:
+        best = left[0] if not found else max(left, key=lambda i: min(distances[i][j] for j in found))
+        found.append(best)
+        left = [i for i in left if groups[i] != groups[best]]
+    return found
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_unlike_examples_equal_a_slow_search(seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(30, 3))
+    x[rng.integers(0, 30, 2)] = np.nan
+    groups, share = rng.integers(0, 14, 30), rng.choice([0.5, 0.9, 1.0])
+    distances = amb.look_distances(x)
+    found = amb.unlike_examples(distances, groups, 6, share)
+    assert found.tolist() == slow_unlike(distances, groups, 6, share)
+    assert len(set(groups[found])) == len(found)  # seven cases are seven patients
+
+
+def test_unlike_examples_by_hand_and_at_the_edges():
+    line = np.array([0.0, 1, 2, 3, 4, 5, 6, 7, 8, 100])[:, None]
+    distances = abs(line - line.T)
+    # 100 is left out; 4 is as typical as 5 and stands first; of equally far ones the more typical comes first: 8, 0, then 6, 2
+    assert amb.unlike_examples(distances, np.arange(10), 5).tolist() == [4, 8, 0, 6, 2]
+    assert amb.unlike_examples(distances, np.arange(10), 2, share=1).tolist() == [4, 9]
+    assert amb.unlike_examples(distances, np.zeros(10)).tolist() == [4]
+    assert amb.unlike_examples(np.full((3, 3), np.inf), np.arange(3)).tolist() == []
+    assert amb.unlike_examples(np.zeros((0, 0)), []).tolist() == []
+    with pytest.raises(ValueError, match="share"):
+        amb.unlike_examples(distances, np.arange(10), share=0)
+    with pytest.raises(ValueError, match=r"\(M, M\)"):
+        amb.unlike_examples(distances, np.arange(9))
+
+
 def test_thirds_within_each_class():
     score = np.array([0.9, 0.1, 0.5, 0.5, 0.5, np.nan, 0.7, 0.2])
     labels = np.array([0, 0, 0, 1, 1, 1, 1, 2])

@@ -8,6 +8,7 @@ from ynet_lite import attribution as att
 from ynet_lite.config import Config
 from ynet_lite.hashing import Codes, pack
 from ynet_lite.model import YNet
+from ynet_lite.training import Checkpoint
 
 CFG = Config(size=32, planes=(4, 8, 8, 8), blocks=1, fpn=8, bits=16, pooling="rmac", pool_levels=(5,))
 
@@ -297,6 +298,23 @@ def test_wrong_arguments_are_refused(model, images):
         att.grad_cam(model, CFG, images / 255, target)
     with pytest.raises(ValueError, match="training mode"):
         att.grad_cam(model.train(), CFG, images, target)
+
+
+def test_maps_of_the_own_code_ask_for_its_own_signs(model, images):
+    maps = att.own_code_maps(Checkpoint(model, CFG, "", ("a", "b"), ("background", "lesion")))
+    for image in images:
+        with torch.no_grad():
+            code = model(torch.from_numpy(image)[None].float()).code[0].numpy()
+        found = maps(image)
+        np.testing.assert_allclose(found, att.grad_cam(model, CFG, image[None], att.similarity_to(code))[0], atol=1e-5)
+        assert found.shape == image.shape[1:] and found.max() == 1
+
+
+def test_maps_of_the_own_code_take_the_deepest_stage_of_the_pooling(images):
+    cfg = CFG.but(pooling="lesion", pool_levels=(3, 4))
+    checkpoint = Checkpoint(network(cfg), cfg, "", ("a", "b"), ("background", "lesion"))
+    assert att.own_code_maps(checkpoint)(images[0]).any()
+    assert not att.own_code_maps(checkpoint, level=5)(images[0]).any()
 
 
 # --- the sanity check ------------------------------------------------------------------------------------------------

@@ -268,7 +268,7 @@ def lab(tmp_path_factory):
         (settings / f"{plugin}.jupyterlab-settings").write_text(json.dumps(values))
     ours = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     ours = {variable: str(base / variable.lower()) for variable in ours}
-    left_out = {"YNET_DATA_DIR", "YNET_DATASET", "YNET_PRESET", "YNET_MANIFEST", "MPLBACKEND"}
+    left_out = {"YNET_DATA_DIR", "YNET_DATASET", "YNET_PRESET", "YNET_MANIFEST", "YNET_CHANNELS", "MPLBACKEND"}
     left_out |= {"JUPYTER_PATH", "JUPYTER_CONFIG_PATH"}
     token = secrets.token_hex(16)
     environment = {key: value for key, value in os.environ.items() if key not in left_out} | ours
@@ -349,7 +349,7 @@ def test_the_first_notebook_runs_in_jupyterlab(lab, open_page):
         if cell.cell_type == "code":  # what is seen afterwards was made now
             cell.outputs, cell.execution_count = [], None
     nbformat.write(book, lab.root / "00_start_here.ipynb")
-    page, _ = run_notebook(lab, open_page, "00_start_here.ipynb")
+    page, seen = run_notebook(lab, open_page, "00_start_here.ipynb")
     no_error_output(page)
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     assert page.locator(".jp-CodeCell").count() == len(code)
@@ -357,7 +357,26 @@ def test_the_first_notebook_runs_in_jupyterlab(lab, open_page):
     assert pictures.count() == sum("figure = " in cell.source for cell in code) >= 2
     widths = pictures.evaluate_all("(found) => found.map((image) => image.complete ? image.naturalWidth : 0)")
     assert min(widths) > 200
-    assert "mAP@10 above chance: True" in page.locator(".jp-OutputArea-output").all_inner_texts()[-1]
+    assert any("mAP@10 above chance: True" in text for text in page.locator(".jp-OutputArea-output").all_inner_texts())
+
+    # the page in the last cell: its pictures, its controls, and a list that follows them
+    shown = page.locator(".jp-OutputArea-output .ynl", has=page.locator(".card.query"))
+    shown.wait_for()
+    answers = shown.locator("ol > li")
+    assert answers.count() == 10 and page.evaluate(PICTURES, ".ynl") == 11
+    listed = answers.all_inner_texts()
+    page.locator(".widget-slider", has_text="Answers (k)").locator(".noUi-handle").focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("document.querySelectorAll('.ynl ol > li').length === 9")
+    assert answers.all_inner_texts() == listed[:9] and "Vote of the 9 nearest" in shown.inner_text()
+    page.locator(".widget-slider", has_text="First bits of the code").locator(".noUi-handle").focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("[...document.querySelectorAll('.ynl ol > li')].every((li) => li.innerText.includes('of 56 bits'))")
+    asked = shown.locator(".card.query").inner_text()
+    page.get_by_label("Query case").select_option(index=1)
+    page.wait_for_function("(before) => document.querySelector('.card.query').innerText !== before", arg=asked)
+    assert answers.count() == 9 and page.evaluate(PICTURES, ".ynl") == 10
+    assert not [error for error in seen.errors if "ynl" in error]
 
 
 CELLS = (

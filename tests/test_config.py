@@ -124,10 +124,10 @@ def test_from_preset_names_what_is_wrong_and_what_is_known(wrong):
 
 
 def test_from_env(monkeypatch):
-    for name in ("YNET_PRESET", "YNET_DATASET", "YNET_DATA_DIR", "YNET_MANIFEST"):
+    for name in ("YNET_PRESET", "YNET_DATASET", "YNET_DATA_DIR", "YNET_MANIFEST", "YNET_CHANNELS"):
         monkeypatch.delenv(name, raising=False)
     assert Config.from_env() == Config.from_preset("quick", "phantom", "ynet")
-    for name in ("YNET_PRESET", "YNET_DATASET", "YNET_DATA_DIR", "YNET_MANIFEST"):
+    for name in ("YNET_PRESET", "YNET_DATASET", "YNET_DATA_DIR", "YNET_MANIFEST", "YNET_CHANNELS"):
         monkeypatch.setenv(name, "")  # set but empty is as good as not set
     assert Config.from_env() == Config.from_preset("quick", "phantom", "ynet")
     monkeypatch.setenv("YNET_PRESET", "full")
@@ -138,6 +138,13 @@ def test_from_env(monkeypatch):
     expected = Config.from_preset("full", "busi", "ynet-no-seg", seed=4)
     assert cfg == expected  # the paths are read where images are looked for
     assert Config.from_env(data_dir="elsewhere").data_dir == "elsewhere"
+    monkeypatch.setenv("YNET_CHANNELS", "3")
+    assert Config.from_env("ynet-no-seg", seed=4) == expected.but(channels=3)
+    assert Config.from_env(channels=1).channels == 1
+    monkeypatch.setenv("YNET_CHANNELS", "4")
+    with pytest.raises(ValueError, match="YNET_CHANNELS: '4'; give 1"):
+        Config.from_env()
+    monkeypatch.delenv("YNET_CHANNELS")
     monkeypatch.setenv("YNET_PRESET", "huge")
     with pytest.raises(ValueError, match="huge"):
         Config.from_env()

@@ -19,7 +19,7 @@ SMALL = {"phantom_cases": 60, "size": 48, "epochs": 1, "planes": (4, 4, 8, 8), "
 @pytest.fixture
 def out(tmp_path, monkeypatch):
     monkeypatch.setenv("YNET_OUT", str(tmp_path))
-    for name in ("YNET_DATASET", "YNET_PRESET", "YNET_DATA_DIR", "YNET_MANIFEST"):
+    for name in ("YNET_DATASET", "YNET_PRESET", "YNET_DATA_DIR", "YNET_MANIFEST", "YNET_CHANNELS"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 

@@ -372,6 +372,12 @@ def test_without_ipywidgets_a_picture_is_returned(sides, checkpoint, monkeypatch
     assert not pyplot.get_fignums(), "an open figure would be shown twice"
 
 
+def test_where_widgets_are_not_drawn_one_line_says_what_is_missing(sides, checkpoint):
+    shown = explore(*sides, checkpoint)._repr_mimebundle_()["text/plain"]
+    assert shown == "A page to click through (8 queries, 40 cases): run this cell in JupyterLab, Binder or Colab."
+    assert len(shown.replace("8", "10000").replace("40", "1000000")) <= 110, "ipywidgets cuts the rest off"
+
+
 def test_a_wrong_k_is_refused_before_anything_is_shown(sides, checkpoint):
     for k in (0, 41, 2.5):
         with pytest.raises(ValueError, match="40 cases"):

@@ -89,6 +89,19 @@ def test_pictures_are_shown_as_they_are():
     plt.close("all")
 
 
+def test_pictures_of_real_cases_are_kept_outside_the_tracked_folders(tmp_path, monkeypatch, tiny_cases):
+    from matplotlib import pyplot
+
+    monkeypatch.delenv("YNET_LOCAL_FIGURES", raising=False)
+    assert paths.local_figures() == paths.root() / "figures" / "local"
+    monkeypatch.setenv("YNET_LOCAL_FIGURES", str(tmp_path))
+    figure = plots.case_rows(tiny_cases, [[0, 1]], ["disc"])
+    assert plots.keep_local(figure, "phantom", "some") is figure and not list(tmp_path.iterdir())
+    assert plots.keep_local(figure, "busbra", "some") is figure and pyplot.fignum_exists(figure.number)
+    assert (tmp_path / "busbra-some.png").read_bytes().startswith(b"\x89PNG")
+    pyplot.close(figure)
+
+
 def test_nothing_to_draw_is_said(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(figures.paths, "results", lambda: tmp_path)
     assert figures.main() == 1

@@ -46,7 +46,7 @@ def save_image(path, grey: np.ndarray, kind: str) -> None:
 KINDS = (("grey", "png"), ("colour", "png"), ("deep", "png"), ("deep colour", "tif"))
 
 
-def make_set(folder, seed: int = 0, patients: int = 24) -> pd.DataFrame:
+def make_set(folder, seed: int = 0, patients: int = 24, kinds=KINDS) -> pd.DataFrame:
     """Three diseases, two views per patient; masks 0, 1 (organ), 2 (lesion) in up to three files, some empty or unknown."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def make_set(folder, seed: int = 0, patients: int = 24) -> pd.DataFrame:
         grey = 0.3 + 0.2 * organ + 0.05 * rng.standard_normal((SIDE, SIDE))
         for lesion in lesions:
             grey = grey + (0.2, -0.2, 0.35)[disease] * lesion
-        kind, suffix = KINDS[i % 4]
+        kind, suffix = kinds[i % len(kinds)]
         save_image(folder / f"{i}.{suffix}", grey.clip(0, 1), kind)
         parts = []
         if i % 5:

@@ -303,7 +303,7 @@ def test_pictures_keep_the_nearest_cases_and_a_small_map(phantom):
 @pytest.fixture
 def out(tmp_path, monkeypatch):
     monkeypatch.setenv("YNET_OUT", str(tmp_path))
-    for name in ("YNET_DATASET", "YNET_PRESET", "YNET_DATA_DIR", "YNET_MANIFEST"):
+    for name in ("YNET_DATASET", "YNET_PRESET", "YNET_DATA_DIR", "YNET_MANIFEST", "YNET_CHANNELS"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 

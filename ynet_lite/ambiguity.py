@@ -6,7 +6,8 @@ Four questions, each answered by arrays in and a small table out:
   manifestation in another disease (SPDD), as an answer from another stage of the disease (DPSD), or as an error that shares the
   tissue around the lesion (`phantom_errors`, `spdd_pairs`).
 - *Which cases?* Real sets have no manifestation labels. A case is ambiguous when lesions that look like it, by plain
-  descriptors, have another class (`appearance`, `ambiguity_score`, `thirds`, `by_third`).
+  descriptors, have another class (`appearance`, `ambiguity_score`, `thirds`, `by_third`); examples are chosen by rule
+  (`ambiguous_examples`, `unlike_examples`).
 - *What is the code made of?* Bits that flip when only the background, or only the lesion, is exchanged (`sensitivity`).
 - *Where does an attention map lie?* `energy_ratio` and `pointing`, beside maps that need no model.
 
@@ -264,34 +265,94 @@ def appearance(images, masks, content=None) -> pd.DataFrame:
 def ambiguity_score(features, labels, groups, k: int = 10) -> np.ndarray:
     """How far lesions that look alike have another class: share of other classes among the k nearest in descriptor space.
 
-    Each descriptor is standardised robustly, (x - median) / interquartile range (one whose range is 0 says nothing and is left
-    out); distance is Euclidean. Neighbours of the case's own patient do not count. Equal distances count by expected share.
+    Likeness is `look_distances`. Neighbours of the case's own patient do not count. Equal distances count by expected share.
 
     ``features`` (N, F): `appearance`, or any numbers; ``labels`` (N,); ``groups`` (N,): patient. Returns float64 (N,) in [0, 1],
     0 = clear; NaN for a case with an undefined descriptor (it is nobody's neighbour either) and where no other patient is left.
     With fewer than k cases of other patients all of them are the neighbours.
     """
     k = metrics._check_k(k)
-    features = np.asarray(features, float)
     labels, groups = np.asarray(labels), np.asarray(groups)
-    if features.ndim != 2 or labels.shape != (len(features),) or groups.shape != (len(features),):
-        raise ValueError(f"ambiguity_score: features {features.shape}, labels {labels.shape}, groups {groups.shape}; N each")
+    if np.ndim(features) != 2 or labels.shape != (len(features),) or groups.shape != (len(features),):
+        raise ValueError(f"ambiguity_score: features {np.shape(features)}, labels {labels.shape}, groups {groups.shape}; N each")
+    distances = look_distances(features)
+    known = np.flatnonzero(np.isfinite(distances.diagonal()))
     score = np.full(len(features), np.nan)
-    known = np.flatnonzero(np.isfinite(features).all(axis=1))
-    if len(known) == 0:
-        return score
-    x, labels, groups = features[known], labels[known], groups[known]
-    low, middle, high = np.percentile(x, (25, 50, 75), axis=0)
-    spread = high - low
-    x = ((x - middle) / np.where(spread > 0, spread, 1))[:, spread > 0]
+    distances, labels, groups = distances[np.ix_(known, known)], labels[known], groups[known]
     own = groups[:, None] == groups
-    distances = np.where(own, np.inf, cdist(x, x) if x.shape[1] else 0)
+    distances = np.where(own, np.inf, distances)
     wrong = labels[:, None] != labels
     places = np.minimum(k, (~own).sum(axis=1))
     for n in np.unique(places[places > 0]):
         rows = np.flatnonzero(places == n)
         score[known[rows]] = metrics.precision(distances[rows], wrong[rows], int(n))
     return score
+
+
+def look_distances(features) -> np.ndarray:
+    """How unlike two lesions are: distances between the rows of ``features`` (N, F), such as `appearance`. float64 (N, N).
+
+    Each descriptor is standardised robustly, (x - median) / interquartile range (one whose range is 0 says nothing and is left
+    out); distance is Euclidean, in these units. Infinite, also to itself, for a case with an undefined descriptor.
+    """
+    features = np.asarray(features, float)
+    if features.ndim != 2:
+        raise ValueError(f"look_distances: features of shape {features.shape}; (N, F) is needed")
+    distances = np.full((len(features),) * 2, np.inf)
+    known = np.flatnonzero(np.isfinite(features).all(axis=1))
+    if len(known) == 0:
+        return distances
+    x = features[known]
+    low, middle, high = np.percentile(x, (25, 50, 75), axis=0)
+    spread = high - low
+    x = ((x - middle) / np.where(spread > 0, spread, 1))[:, spread > 0]
+    distances[np.ix_(known, known)] = cdist(x, x) if x.shape[1] else 0
+    return distances
+
+
+def ambiguous_examples(score, labels) -> np.ndarray:
+    """One row per class that shows what ambiguous means there, chosen by rule: the middle of its most ambiguous third.
+
+    ``score`` (N,): `ambiguity_score`; ``labels`` (N,). The rows of the third "ambiguous" of `thirds` are ordered by score
+    (stable), and of n the one of rank n // 2 is taken: neither the worst case nor one chosen by eye. int64, in the order of the
+    classes; a class with fewer than three known scores has no such third and is left out.
+    """
+    score, labels = np.asarray(score, float), np.asarray(labels)
+    parts, found = thirds(score, labels), []
+    for label in np.unique(labels):
+        rows = np.flatnonzero((labels == label) & (parts == THIRDS[-1]))
+        if len(rows):
+            found.append(rows[np.argsort(score[rows], kind="stable")][len(rows) // 2])
+    return np.array(found, np.int64)
+
+
+def unlike_examples(distances, groups, n: int = 7, share: float = 0.9) -> np.ndarray:
+    """Up to ``n`` rows of *one* class that show how unlike its cases are, chosen by rule.
+
+    First the most typical case: the one with the smallest mean distance to all others. Then, again and again, the case whose
+    nearest already chosen case is farthest away. The least typical cases, by that mean, are left out (``share`` stay, rounded
+    up), because an outlier may be a slip of an outline; so are further cases of a chosen patient.
+
+    ``distances`` (M, M): `look_distances` of the class; ``groups`` (M,): patients. Cases with undefined descriptors are never
+    chosen. Equally far: the more typical one. Returns int64 in the order of choice; fewer than ``n`` where patients run out.
+    """
+    distances, groups = np.asarray(distances, float), np.asarray(groups)
+    if distances.shape != (len(groups),) * 2:
+        raise ValueError(f"unlike_examples: distances {distances.shape}, groups {groups.shape}; (M, M) and (M,) are needed")
+    if not 0 < share <= 1:
+        raise ValueError(f"unlike_examples: share must be above 0 and at most 1, got {share!r}")
+    known = np.flatnonzero(np.isfinite(distances.diagonal()))
+    if len(known) == 0:
+        return known
+    typical = distances[np.ix_(known, known)].mean(axis=1)
+    order = known[np.argsort(typical, kind="stable")]
+    left = order[: int(np.ceil(share * len(order)))]
+    found = []
+    while len(left) and len(found) < n:
+        nearest = distances[np.ix_(left, found)].min(axis=1) if found else np.zeros(len(left))
+        found.append(left[int(nearest.argmax())])
+        left = left[groups[left] != groups[found[-1]]]
+    return np.array(found, np.int64)
 
 
 def thirds(score, labels) -> np.ndarray:

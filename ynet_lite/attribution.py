@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .config import Config
 from .hashing import Codes, sign_bits, unpack
 from .model import LEVELS, Output, YNet
+from .training import Checkpoint
 
 #: One number per image of a batch, (N,), from the output of the network.
 Target = Callable[[Output], Tensor]
@@ -201,6 +202,25 @@ def _upsample(coarse: Tensor, size: tuple[int, int], stride: int, shift: float) 
 
     rows, columns = (weights(cells, pixels) for cells, pixels in zip(coarse.shape[1:], size, strict=True))
     return rows @ coarse @ columns.T
+
+
+def own_code_maps(checkpoint: Checkpoint, **how) -> Callable[[np.ndarray], np.ndarray]:
+    """``maps=`` of `ynet_lite.explore` and `ynet_lite.export_gallery`: which places of an image its own code comes from.
+
+    Returns a callable, uint8 image (C, H, W) -> float32 (H, W) in [0, 1]: `grad_cam` for how decided the bits are, the mean over
+    the code of ``|tanh(z)|``, which is the similarity of the code to its own signs. It needs neither a class nor another case, so
+    that it is there for an uploaded image as well. ``how`` goes to `grad_cam`; the level is `deepest_level` unless given.
+    """
+    how = {"level": deepest_level(checkpoint.cfg)} | how
+
+    def maps(image: np.ndarray) -> np.ndarray:
+        return grad_cam(checkpoint.model, checkpoint.cfg, image[None], _decided, **how)[0]
+
+    return maps
+
+
+def _decided(output: Output) -> Tensor:
+    return torch.tanh(output.code).abs().mean(1)
 
 
 def randomised(model: YNet, seed: int) -> YNet:

@@ -185,10 +185,16 @@ class Config:
     def from_env(cls, method: str = "ynet", **changes) -> Config:
         """`from_preset` with ``YNET_PRESET`` (default quick) and ``YNET_DATASET`` (default phantom).
 
+        ``YNET_CHANNELS``: 1 (images are read as grey) or 3 (as colour); the preset decides where it is not set.
         ``YNET_DATA_DIR`` and ``YNET_MANIFEST`` are read where images are looked for (`ynet_lite.cases.load_cases`).
         """
         preset = os.environ.get("YNET_PRESET") or "quick"
         dataset = os.environ.get("YNET_DATASET") or "phantom"
+        channels = os.environ.get("YNET_CHANNELS")
+        if channels:
+            if channels not in ("1", "3"):
+                raise ValueError(f"YNET_CHANNELS: {channels!r}; give 1 (grey) or 3 (colour)")
+            changes = {"channels": int(channels)} | changes
         return cls.from_preset(preset, dataset, method, **changes)
 
 

@@ -292,7 +292,7 @@ class _Page:
             self.controls.file = controls["file"] = file
         self.alert, self.page = widgets.HTML(), widgets.HTML(layout=widgets.Layout(width="100%"))
         row = widgets.Box(list(controls.values()), layout=widgets.Layout(display="flex", flex_flow="row wrap"))
-        self.box = widgets.VBox([row, self.alert, self.page])
+        self.box = _box(widgets, [row, self.alert, self.page], f"{len(queries)} queries, {len(explorer.database)} cases")
         self._show()
 
     def view(self) -> View:
@@ -344,3 +344,16 @@ class _Page:
             self._show()
         if isinstance(self.controls.file.value, tuple):
             self.controls.file.value = ()  # the content is not needed any longer
+
+
+def _box(widgets, children, about: str):
+    """A ``VBox`` whose text, which is all that a page without widgets shows (GitHub, for one), says what would be here.
+
+    The text of a plain ``VBox`` lists the controls inside it; ipywidgets cuts it off at 110 characters.
+    """
+
+    class Page(widgets.VBox):
+        def __repr__(self) -> str:
+            return f"A page to click through ({about}): run this cell in JupyterLab, Binder or Colab."
+
+    return Page(children)

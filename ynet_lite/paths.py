@@ -41,8 +41,8 @@ def raw() -> Path:
 
 
 def local_figures() -> Path:
-    """Folder for pictures that show pixels of real cases (ignored by git)."""
-    return root() / "figures" / "local"
+    """Folder for pictures that show pixels of real cases: ``YNET_LOCAL_FIGURES``, else ``figures/local/`` (ignored by git)."""
+    return Path(os.environ.get("YNET_LOCAL_FIGURES") or root() / "figures" / "local")
 
 
 @contextlib.contextmanager

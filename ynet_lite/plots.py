@@ -63,12 +63,27 @@ def use_style() -> None:
 
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure so that the same figure gives the same bytes (no date, no version), and close it."""
+    path = _write(figure, path)
+    plt.close(figure)
+    return path
+
+
+def _write(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
     metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None} if path.suffix == ".png" else None
     with paths.replacing(path) as temporary:
         figure.savefig(temporary, metadata=metadata)
-    plt.close(figure)
     return path
+
+
+def keep_local(figure: Figure, dataset: str, name: str) -> Figure:
+    """For figures of cases in notebooks: those of real sets are also written to ``figures/local/``, which git ignores.
+
+    The file is ``<dataset>-<name>.png``; nothing is written for the phantom. Returns the figure, open, so that it is shown.
+    """
+    if dataset != "phantom":
+        _write(figure, paths.local_figures() / f"{dataset}-{name}.png")
+    return figure
 
 
 def draw_case(axis: Axes, cases: Cases, row: int, *, title: str = "", colour: str = ORANGE, outline: bool = True) -> None:
