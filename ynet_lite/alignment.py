@@ -319,7 +319,8 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
         line["half a pixel"] = f"{(stride - 1) / 2:.1f}"
         for name, heading in HEADINGS.items():
             own = part[part["measure"] == name][["shift_rows", "shift_columns"]].mean()
-            line[heading] = "-" if own.isna().any() else ", ".join(f"{value:+.1f}" for value in own)
+            # + 0.0: what rounds to zero has no minus
+            line[heading] = "-" if own.isna().any() else ", ".join(f"{round(value, 1) + 0.0:+.1f}" for value in own)
         lines.append(line)
     return pd.DataFrame(lines)
 

@@ -802,8 +802,8 @@ the middle, so a Gaussian there scores well.
 
 **Alignment**: where a cell of a coarse stage lies on the image. First each network had its own (half a pixel with a segmentation
 branch, the receptive field without), by reasoning alone. The rows of fold 1 of BUS-BRA then showed that the choice moves the
-energy ratio there more than the method does. So it was measured, without reading an outline (last section); since then the
-criteria read both methods by the receptive field. The order matters: the rule was made by people who knew those rows, and it
+energy ratio there more than the method does. So it was measured on networks of both methods, without reading an outline (last
+section); since then all maps are read by the receptive field. The order matters: those who made the rule knew these rows, and it
 favours Y-Net. No aim was moved; half a pixel for both and the first reading stay as "other reading".
 """
 
