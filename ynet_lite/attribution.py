@@ -159,7 +159,8 @@ def grad_cam(
         and by occlusion (`ynet_lite.alignment`, numbers in figures/ambiguity.md) the cells of Y-Net and of its twin lie nearer to
         s i. They do not lie exactly there, and in a frame of few cells the image's border pulls what the outer ones read
         inwards, which no common shift can show. The choice moves C5's maps by half a cell: a difference between methods should
-        hold under both.
+        hold under both. Lesion-weighted pooling averages its mask over blocks: an ``elementwise`` map that is to show the *mask*
+        of such a network needs "half-pixel"; this rule shows where the chosen cells read.
 
     Returns
     -------

@@ -797,8 +797,9 @@ the line before it to another kind of map; it does not replace that line.
 **Errors** are shares of the ten nearest cases. **Flips** are shares of the distance of two random cases; "control" is an image
 put into itself. The **energy ratio** of a map that looks nowhere in particular is 1. Grad-CAM averages each channel's weight over
 the whole map, so it cannot show where a pooling looks; cell by cell it can, but with pooling inside the predicted lesion such a
-map follows the predicted outline *by construction*. The lines without a network say what each number is worth: lesions lie near
-the middle, so a Gaussian there scores well.
+map follows the predicted outline *by construction*, up to half a cell: the mask is averaged over blocks, and the cells read up
+and left of their block's middle. The lines without a network say what each number is worth: lesions lie near the middle, so a
+Gaussian there scores well.
 
 **Alignment**: where a cell of a coarse stage lies on the image. First each network had its own (half a pixel with a segmentation
 branch, the receptive field without), by reasoning alone. The rows of fold 1 of BUS-BRA then showed that the choice moves the
