@@ -164,15 +164,49 @@ def test_a_cell_lies_at_the_centre_of_what_it_reads(model):
         assert att._upsample(coarse, (32, 32), stride, 0.0)[0].argmax() == 16 * 32 + 16
 
 
-def test_the_alignment_follows_the_segmentation_branch(model, images):
+def test_one_alignment_for_networks_with_and_without_a_segmentation_branch(model, images):
     def by(align, cfg, network):
         return att.grad_cam(network, cfg, images[:2], target, 4, align=align)
 
     alone = CFG.but(balance=1.0)
     assert network(alone).segmentation is None and model.segmentation is not None
-    np.testing.assert_array_equal(by("auto", CFG, model), by("half-pixel", CFG, model))
-    np.testing.assert_array_equal(by("auto", alone, network(alone)), by("receptive-field", alone, network(alone)))
-    assert np.abs(by("receptive-field", CFG, model) - by("half-pixel", CFG, model)).max() > 0.1
+    for cfg, one in ((CFG, model), (alone, network(alone))):
+        np.testing.assert_array_equal(by("auto", cfg, one), by(att.AUTO, cfg, one))
+        np.testing.assert_array_equal(att.grad_cam(one, cfg, images[:2], target, 4), by(att.AUTO, cfg, one))
+        assert np.abs(by("receptive-field", cfg, one) - by("half-pixel", cfg, one)).max() > 0.1
+
+
+@pytest.mark.parametrize("level", [2, 5])
+def test_channel_weights_are_those_of_the_map(model, images, level):
+    weights = att.channel_weights(model, CFG, images, target, level)
+    assert weights.shape == (5, CFG.planes[level - 2])
+    with torch.no_grad():
+        maps = model.encoder((torch.from_numpy(images).float() - model.mean) / model.std)[level - 2]
+        coarse = (weights[:, :, None, None] * maps).sum(1).relu()
+    fine = att._upsample(coarse, (32, 32), att.cell_stride(CFG, level), 0.0)
+    fine = fine / fine.amax((1, 2), keepdim=True).clamp(min=1e-30)
+    np.testing.assert_allclose(att.grad_cam(model, CFG, images, target, level, align="receptive-field"), fine, atol=1e-4)
+    assert hooks(model) == 0
+
+
+def test_channel_weights_of_the_mirrored_code_and_of_a_stage_without_gradient(images):
+    cfg = CFG.but(flip_codes=True)
+    assert att.channel_weights(network(cfg), cfg, images, target, 5).shape == (5, 8)
+    # half of the averaged code is the image's own
+    both = att.channel_weights(network(cfg), cfg, images, lambda output: output.code.sum(1), 5)
+    single = att.channel_weights(network(), CFG, images, lambda output: output.code.sum(1) / 2, 5)
+    torch.testing.assert_close(both, single, rtol=1e-4, atol=1e-6)
+    assert both.abs().max() > 0
+    shallow = CFG.but(pooling="lesion", pool_levels=(3, 4))
+    assert not att.channel_weights(network(shallow), shallow, images, target, 5).any()
+
+
+@pytest.mark.parametrize("stem, strides", [("conv3", [2, 4, 8, 16]), ("conv7-pool", [4, 8, 16, 32])])
+def test_the_stride_is_that_of_the_network(stem, strides):
+    cfg = CFG.but(stem=stem, size=64)
+    with torch.no_grad():
+        cells = [64 // maps.shape[2] for maps in network(cfg).encoder(torch.zeros(1, 1, 64, 64))]
+    assert cells == strides == [att.cell_stride(cfg, level) for level in (2, 3, 4, 5)]
 
 
 def test_batches_and_order_do_not_matter(model, images):

@@ -161,9 +161,12 @@ def test_measure_on_the_phantom_equals_its_parts(phantom, phantom_prepared):
         heat = attribution.grad_cam(checkpoint.model, cfg, one.images, target, **how)
         each = per_query[per_query["metric"] == f"energy_ratio{suffix}"].set_index("case_id")["value"]
         assert each[queries.ids[2]] == pytest.approx(ambiguity.energy_ratio(heat, one.masks)[0], rel=1e-4)
-    # lesion-weighted pooling of C3 and C4: C4 is the deepest stage, and a network with this branch is aligned by half pixels
-    assert found["energy_ratio_c4"] == found["energy_ratio"] == found["energy_ratio_half_pixel"]
-    assert found["energy_ratio_receptive_field"] != found["energy_ratio"]
+    # lesion-weighted pooling of C3 and C4: C4 is the deepest stage; the rule of alignment is the same with and without masks
+    assert found["energy_ratio_c4"] == found["energy_ratio"] == found["energy_ratio_receptive_field"]
+    assert found["energy_ratio_half_pixel"] != found["energy_ratio"]
+    heat = study.class_maps(checkpoint, queries, codes[1], database.labels, align="half-pixel")
+    assert found["energy_ratio_half_pixel"] == pytest.approx(ambiguity.energy_ratio(heat, queries.masks).mean(), rel=1e-4)
+    assert found["pointing_half_pixel"] == pytest.approx(ambiguity.pointing(heat, queries.masks).mean(), rel=1e-4)
     assert 0 <= found["pointing"] <= 1
 
 
@@ -348,8 +351,8 @@ def test_the_command_measures_what_is_stored_once(out, phantom, monkeypatch, cap
         own = rows[rows["run_id"] == name].set_index("metric")["value"]
         for metric in means.index:
             assert own[metric] == pytest.approx(means[metric], abs=1e-4), metric
-        # means only, so that the files stay small
-        assert {m for m in own.index if m not in means.index} == {"pointing_half_pixel", "pointing_receptive_field"}
+        assert set(own.index) == set(means.index)
+    assert study.first_rule(rows) == []
 
     monkeypatch.setattr(study, "measure", lambda *args: pytest.fail("a measured run was repeated"))
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -398,8 +401,9 @@ def write(folder, method, seed, table, fold=1, config_hash=None, dataset="phanto
 
 def test_criteria_by_hand(tmp_path):
     cases = [f"p{i:04d}-1" for i in range(4)]
-    ours = {"spdd_error": dict(zip(cases, (0.1, 0.2, 0.3, 0.0), strict=True)), "pointing": dict.fromkeys(cases, 0.8)}
-    twin = {"spdd_error": dict(zip(cases, (0.2, 0.4, 0.6, np.nan), strict=True)), "pointing": dict.fromkeys(cases, 0.5)}
+    looks = "pointing_receptive_field"
+    ours = {"spdd_error": dict(zip(cases, (0.1, 0.2, 0.3, 0.0), strict=True)), looks: dict.fromkeys(cases, 0.8)}
+    twin = {"spdd_error": dict(zip(cases, (0.2, 0.4, 0.6, np.nan), strict=True)), looks: dict.fromkeys(cases, 0.5)}
     write(tmp_path, "ynet", 0, ours | {"flips_background": dict.fromkeys(cases, 0.2)})
     write(tmp_path, "ynet-no-seg", 0, twin | {"flips_background": dict.fromkeys(cases, 0.0)})
     found = study.criteria(study.read_rows(tmp_path), tmp_path).set_index("metric")
@@ -407,7 +411,7 @@ def test_criteria_by_hand(tmp_path):
     # (.1 + .2 + .3) / (.2 + .4 + .6): the query that one method leaves undefined does not count; each query halves
     assert spdd["value"] == pytest.approx(0.5) and spdd["low"] == pytest.approx(0.5) and spdd["high"] == pytest.approx(0.5)
     assert spdd["reached"] and spdd["sure"] and spdd["queries"] == 3 and spdd["patients"] == 3 and spdd["runs"] == "1 x 1"
-    pointing = found.loc["pointing"]
+    pointing = found.loc[looks]
     assert pointing["value"] == pytest.approx(0.8) and not pointing["reached"] and pointing["sure"]
     # nothing to divide by
     flips = found.loc["flips_background"]
@@ -417,6 +421,62 @@ def test_criteria_by_hand(tmp_path):
     assert text["aim"].tolist() == ["at most 70 %", "at most 50 %", "at least .90"]
     assert text["found [95 %]"].tolist() == ["50 [50, 50] %", "-", ".800 [.800, .800]"]
     assert text["verdict"].tolist() == ["reached", "missed, interval crosses the aim", "missed"]
+
+
+def made_by_the_first_rule(folder):
+    """Y-Net by half a pixel, its twin by the receptive field, and values per query of pointing under the plain name only."""
+    cases = [f"p{i:04d}-1" for i in range(4)]
+    for method, plain, half, field in (("ynet", 0.2, 0.2, 0.6), ("ynet-no-seg", 0.55, 0.4, 0.55)):
+        table = {"": plain, "_half_pixel": half, "_receptive_field": field}
+        energy = {f"energy_ratio{name}": dict.fromkeys(cases, 4 * value) for name, value in table.items()}
+        pointing = {f"pointing{name}": dict.fromkeys(cases, value) for name, value in table.items()}
+        write(folder, method, 0, energy | pointing)
+        path = folder / "ambiguity" / "per_query" / f"phantom-{method}-{method}-1-0.csv"
+        each = pd.read_csv(path)
+        each[~each["metric"].isin(("pointing_half_pixel", "pointing_receptive_field"))].to_csv(path, index=False)
+
+
+def test_rows_of_the_first_rule_stay_readable(tmp_path):
+    made_by_the_first_rule(tmp_path)
+    rows = study.read_rows(tmp_path)
+    assert study.first_rule(rows) == ["ynet"]
+    found = study.criteria(rows, tmp_path).set_index("criterion")
+    # by the rule, by half a pixel, and each by the alignment that it had first
+    assert found.loc["attention energy in the lesion, Y-Net / twin", "value"] == pytest.approx(0.6 / 0.55)
+    assert found.loc["other reading: both aligned by half a pixel", "value"] == pytest.approx(0.2 / 0.4)
+    first = found.loc["other reading: Y-Net by half a pixel, its twin by the receptive field"]
+    assert first["value"] == pytest.approx(0.2 / 0.55) and first["queries"] == 4
+    # what the plain name meant has values per query, the other a mean
+    bare = found.loc["maximum of the attention in the lesion, Y-Net"]
+    assert bare["value"] == pytest.approx(0.6) and np.isnan(bare["low"]) and not bare["sure"] and bare["queries"] == 0
+    half = found.loc["other reading: aligned by half a pixel"]
+    assert half["value"] == half["low"] == pytest.approx(0.2) and half["queries"] == 4
+    text = study.criteria_table(found.reset_index()).set_index("criterion")
+    assert text.loc[bare.name, ["found [95 %]", "verdict", "queries", "patients", "sets x trainings"]].tolist() == [
+        ".600", "missed, no interval", "-", "-", "-",
+    ]  # fmt: skip
+    assert 'and "on C4" of `ynet`\n' in study.page(rows, tmp_path)
+    with pytest.raises(study.NotKept, match="has no pointing_receptive_field"):
+        study.per_query_values(rows, "ynet", "pointing_receptive_field", tmp_path)
+    assert study.per_query_values(rows, "ynet-no-seg", "pointing_receptive_field", tmp_path)["value"].tolist() == [0.55] * 4
+
+
+def test_a_mean_without_values_per_query_counts_each_fold_once(tmp_path):
+    for seed, fold, value in ((0, 1, 0.2), (1, 1, 0.4), (0, 2, 0.9)):
+        write(tmp_path, "ynet", seed, {"pointing": {"bus_0001-l": value}}, fold=fold, dataset="busbra")
+    rows = study.read_rows(tmp_path).assign(metric="pointing_receptive_field", fingerprint="same")
+    estimate, *size = study._mean(rows, "ynet", "pointing_receptive_field", "busbra", tmp_path)
+    assert estimate.value == pytest.approx((0.3 + 0.9) / 2) and np.isnan(estimate.low) and size == [0, 0, ""]
+
+
+def test_maps_without_a_network_stand_under_the_rule(tmp_path):
+    made_by_the_first_rule(tmp_path)
+    levels = pd.DataFrame(
+        [("phantom", "print0", 1, "edge map", "energy_ratio", 0, 1.25)], columns=list(study.read_levels(tmp_path))
+    )
+    table = study.means_table(study.read_rows(tmp_path), levels, study.LOOKS).set_index("method")
+    assert table.loc["edge map", "energy ratio"] == "1.250" and table.loc["edge map", "half-pixel"] == "-"
+    assert table["energy ratio"].tolist()[:2] == ["2.400", "2.200"] and table["half-pixel"].tolist()[:2] == [".800", "1.600"]
 
 
 def test_an_interval_over_the_aim_is_said(tmp_path):

@@ -2,7 +2,8 @@
 
 Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) comes from captum; here are what is asked of the network (`class_score`,
 `similarity_to`), the way back to the image's grid, and the sanity check of Adebayo et al. (NeurIPS 2018, arXiv 1810.03292): a
-network with random weights (`randomised`) must give another map. The quality of maps is measured in `ynet_lite.ambiguity`.
+network with random weights (`randomised`) must give another map. The quality of maps is measured in `ynet_lite.ambiguity`, the
+place of a stage's cells on the image in `ynet_lite.alignment`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from .training import Checkpoint
 
 #: One number per image of a batch, (N,), from the output of the network.
 Target = Callable[[Output], Tensor]
+
+#: Where a cell may lie on the image, and which of the two "auto" stands for: see `grad_cam`.
+ALIGNMENTS = ("receptive-field", "half-pixel")
+AUTO = "receptive-field"
 
 
 def _signs(codes) -> np.ndarray:
@@ -93,6 +98,11 @@ def deepest_level(cfg: Config) -> int:
     return max(LEVELS) if through_all else max(cfg.pool_levels)
 
 
+def cell_stride(cfg: Config, level: int) -> int:
+    """Pixels from one cell of stage C``level`` to the next."""
+    return 2 ** (level - (1 if cfg.stem == "conv3" else 0))
+
+
 class _Scalar(nn.Module):
     """Images in, one number per image out: what captum asks for. Averages over the mirror image where the code does."""
 
@@ -143,11 +153,15 @@ def grad_cam(
     elementwise : leave out the mean over cells, ``M = relu(sum_c (d target / d A_c) A_c)`` cell by cell: HiResCAM (Draelos and
         Carin, 2020, arXiv 2011.08891). Grad-CAM spreads each channel's weight evenly over the map and therefore cannot show
         *where* a pooling looks; with lesion-weighted pooling or R-MAC this one can.
-    align : where a cell (i, j) of a stage of stride s lies on the image. "receptive-field": at pixel (s i, s j), the centre of
-        what it reads. "half-pixel": in the middle of its s x s block, (s - 1) / 2 pixels further down and right, as resizing
-        functions assume. "auto": half-pixel for a network with a segmentation branch (its loss and its pooling lay the mask over
-        the cells that way, and deep stages follow), receptive field without one. The wrong choice moves C5's maps by half a cell;
-        a difference of a few per cent between methods should hold under both.
+    align : where a cell (i, j) of a stage of stride s lies on the image. "receptive-field": at pixel (s i, s j), the middle of
+        what it can read. "half-pixel": in the middle of its s x s block, (s - 1) / 2 pixels further down and right, as resizing
+        functions assume. "auto": the receptive field, for every network. That is a measurement, not a convention: a segmentation
+        branch lays its logits over the cells by half pixels, and deep stages might follow, but by the effective receptive field
+        and by occlusion (`ynet_lite.alignment`, numbers in figures/ambiguity.md) the cells of Y-Net and of its twin lie nearer to
+        s i. They do not lie exactly there, and in a frame of few cells the image's border pulls what the outer ones read
+        inwards, which no common shift can show. The choice moves C5's maps by half a cell: a difference between methods should
+        hold under both. Lesion-weighted pooling averages its mask over blocks: an ``elementwise`` map that is to show the *mask*
+        of such a network needs "half-pixel"; this rule shows where the chosen cells read.
 
     Returns
     -------
@@ -157,7 +171,7 @@ def grad_cam(
     """
     if level not in LEVELS:
         raise ValueError(f"grad_cam: level {level!r}; the stages are {', '.join(map(str, LEVELS))}")
-    if align not in ("auto", "receptive-field", "half-pixel"):
+    if align not in ("auto", *ALIGNMENTS):
         raise ValueError(f"grad_cam: align {align!r}; known are 'auto', 'receptive-field' and 'half-pixel'")
     if batch < 1:
         raise ValueError(f"grad_cam: batch must be at least 1, got {batch!r}")
@@ -171,9 +185,8 @@ def grad_cam(
     device = next(model.parameters()).device
     size = images.shape[2:]
     maps = np.zeros((len(images), *size), np.float32)
-    stride = 2 ** (level - (1 if cfg.stem == "conv3" else 0))
-    centred = align == "receptive-field" or (align == "auto" and model.segmentation is None)
-    shift = 0.0 if centred else (stride - 1) / 2
+    stride = cell_stride(cfg, level)
+    shift = (stride - 1) / 2 if (AUTO if align == "auto" else align) == "half-pixel" else 0.0
     function, layer = _Scalar(model, target, cfg.flip_codes), model.encoder.stages[level - 2]
     # a stage that the target does not depend on gets a gradient of zeros
     unused = {"allow_unused": True, "materialize_grads": True}
@@ -221,6 +234,24 @@ def own_code_maps(checkpoint: Checkpoint, **how) -> Callable[[np.ndarray], np.nd
 
 def _decided(output: Output) -> Tensor:
     return torch.tanh(output.code).abs().mean(1)
+
+
+def channel_weights(model: YNet, cfg: Config, images: np.ndarray, target: Target, level: int = 5) -> Tensor:
+    """How Grad-CAM weights the channels of stage C``level``: ``a_c`` of `grad_cam`, (N, channels of the stage).
+
+    Arguments as in `grad_cam`. With ``flip_codes`` the weights are those of the pass on the image, not on its mirror image. Zeros
+    where the target does not depend on the stage.
+    """
+    kept = []
+    function, layer = _Scalar(model, target, cfg.flip_codes), model.encoder.stages[level - 2]
+    handle = layer.register_forward_hook(lambda module, given, made: kept.append(made))
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            value = function(torch.from_numpy(images).to(next(model.parameters()).device).float().requires_grad_())
+    finally:
+        handle.remove()
+    (gradient,) = torch.autograd.grad(value.sum(), kept, allow_unused=True, materialize_grads=True)
+    return gradient.mean((2, 3))[: len(images)]
 
 
 def randomised(model: YNet, seed: int) -> YNet:

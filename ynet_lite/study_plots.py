@@ -29,7 +29,7 @@ PANELS = (
     ("dpsd_recall", "other stage among\nright answers", False),
     ("flips_background", "bits that flip with\nthe background", True),
     ("flips_lesion", "bits that flip with\nthe lesion", None),
-    ("energy_ratio", "attention energy\nin the lesion", False),
+    (study.RULED, "attention energy\nin the lesion", False),
 )
 
 
@@ -128,7 +128,7 @@ def _slopes(figure, rows: pd.DataFrame, levels: pd.DataFrame) -> None:
     )
     chance = levels[(levels["name"] == "chance") & levels["fingerprint"].isin(set(rows["fingerprint"]))]
     chance = chance.groupby("metric")["value"].mean().to_dict()
-    chance |= {"flips_background": 1.0, "flips_lesion": 1.0, "energy_ratio": 1.0}
+    chance |= {"flips_background": 1.0, "flips_lesion": 1.0, study.RULED: 1.0}
     for axis, (metric, heading, falls) in zip(axes, PANELS, strict=True):
         wide = rows[rows["metric"] == metric].pivot_table(index=["fold", "seed"], columns="method", values="value")
         pairs = wide[["ynet-no-seg", "ynet"]].dropna().to_numpy()
