@@ -313,7 +313,7 @@ def out(tmp_path, monkeypatch):
 
 def test_grids_are_those_of_the_runs_without_aggregations():
     phantom = study.configs_of(["phantom"])
-    assert {cfg.method for cfg in phantom} == set(study.METHODS) and len(phantom) == 4 * 5 + 2 * 5
+    assert {cfg.method for cfg in phantom} == set(study.METHODS) and len(phantom) == 5 * 5 + 2 * 5
     busbra = study.configs_of(["busbra"], ("ynet", "ynet-no-seg"))
     assert {(cfg.fold, cfg.seed) for cfg in busbra} == {(f, s) for f in range(1, 6) for s in range(3)}
     assert {cfg.method for cfg in study.configs_of(["busbra"], folds=[2], seeds=[1])} >= {"ynet", "ynet-no-seg"}
