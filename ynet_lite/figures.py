@@ -11,7 +11,7 @@ import pandas as pd
 
 from . import ablations, paths, plots, results, statistics, study, tables
 from .cases import load_cases
-from .config import RIVALS
+from .config import PAPER_METHODS, RIVALS
 from .experiments import AGGREGATED
 from .search import load_shipped
 from .training import distances, encode_floats
@@ -160,9 +160,12 @@ def readme_blocks(runs: pd.DataFrame) -> dict[str, str]:
         if len(chosen):
             if dataset == "busbra":
                 first = complete(chosen, (1,))
+                first = first[first["method"].isin(["ynet", "ynet-no-seg", *PAPER_METHODS])]
                 blocks["busbra-fold1"] = tables.markdown(tables.retrieval_table(first, short, chance_rows(dataset, group)))
             chosen = headline(chosen)
-            shown = chosen if dataset == "phantom" else chosen[chosen["method"].isin(["ynet", "ynet-no-seg"])]
+            # rivals stand in the comparison below, and all of them in figures/tables.md
+            few = ["ynet", "ynet-no-seg"] if dataset == "busbra" else [*plots.METHOD_NAMES][: [*plots.METHOD_NAMES].index("dsh")]
+            shown = chosen[chosen["method"].isin(few)]
             blocks[name] = tables.markdown(tables.retrieval_table(shown, short, chance_rows(dataset, group)))
             compared = comparison(chosen)
             if compared is not None and dataset == "busbra":
