@@ -59,7 +59,7 @@ def test_the_command_runs_what_is_missing_and_then_nothing(tmp_path, monkeypatch
     assert tuning.main(line) == 0 and len(done) == 6
     assert tuning.main(line) == 0 and len(done) == 6
     assert tuning.main([*line, "--choose"]) == 0
-    assert '("quick", "dsh"): {"lr": 0.001, "rival_scale": 0.25},' in capsys.readouterr().out
+    assert '("quick", "dsh"): {"lr": 0.001, "rival_scale": 0.0625},' in capsys.readouterr().out
 
 
 def test_the_settings_in_use_are_those_that_won():
