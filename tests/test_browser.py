@@ -118,6 +118,15 @@ def only_the_file(seen, path: Path) -> None:
     assert seen.errors == []
 
 
+def text_of(locator) -> str:
+    """What is read there, once it is laid out: what has just been shown may have no text in the very first frame."""
+    for _ in range(100):
+        if text := locator.inner_text():
+            return text
+        locator.page.wait_for_timeout(50)
+    return ""
+
+
 def drawn(page) -> dict[str, int]:
     """What is seen in the first picture, from its pixels: "grey" (the image), "orange" (an outline), "map" (other colours)."""
     shown = page.locator(".card:visible .picture").first.screenshot()
@@ -147,7 +156,7 @@ def test_gallery_is_moved_with_the_keyboard(gallery, open_page):
     page.goto(gallery.as_uri())
     visible, where = page.locator("section.case:visible"), page.locator("#where")
     assert visible.count() == 1 and where.inner_text() == "query case 1 of 5"
-    said = visible.locator(".vote").inner_text()
+    said = text_of(visible.locator(".vote"))
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     assert page.locator(".skip").bounding_box()["x"] >= 0, "the focused link should be seen"
@@ -155,10 +164,10 @@ def test_gallery_is_moved_with_the_keyboard(gallery, open_page):
     assert page.evaluate("document.activeElement.id") == "cases"
     page.keyboard.press("ArrowRight")
     assert where.inner_text() == "query case 2 of 5"
-    assert HOSTILE in visible.locator("h2").inner_text()
+    assert HOSTILE in text_of(visible.locator("h2"))
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")  # there is nothing before the first
-    assert where.inner_text() == "query case 1 of 5" and visible.locator(".vote").inner_text() == said
+    assert where.inner_text() == "query case 1 of 5" and text_of(visible.locator(".vote")) == said
     # every control is reached with the tabulator and shows that it has the focus
     page.locator(".skip").focus()
     reached = {}
@@ -175,7 +184,7 @@ def test_gallery_is_moved_with_the_keyboard(gallery, open_page):
         page.keyboard.press("ArrowLeft")
     assert where.inner_text() == "query case 1 of 5", "arrows inside a control are its own"
     assert page.locator("section.case:visible ol > li:visible").count() == 5
-    assert visible.locator(".vote").inner_text().startswith("Vote of the 5 nearest")
+    assert text_of(visible.locator(".vote")).startswith("Vote of the 5 nearest")
     page.locator("#outlines").focus()
     page.keyboard.press("Space")
     assert set(drawn(page)) == {"grey"}
@@ -192,7 +201,7 @@ def test_gallery_filters_and_lists(gallery, open_page):
     assert where.inner_text() == "query case 3 of 5"
     whole = items.count()
     page.select_option("#only", label="square")
-    kept = [items.nth(i).locator(".class").inner_text() for i in range(items.count())]
+    kept = [text_of(items.nth(i).locator(".class")) for i in range(items.count())]
     assert 0 < len(kept) < whole and all(words.startswith("square") for words in kept)
     page.select_option("#only", label="all classes")
     page.click("#next")
