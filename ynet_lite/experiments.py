@@ -92,7 +92,7 @@ MASK_QUALITIES = ("dilated", "eroded", "box", "shifted")
 ABLATIONS = ("ynet-rmac", "ynet-lesion", "ynet-selfpool", "ynet-no-cls", "ynet-no-quant", "ynet-circle")
 AGGREGATED = tuple(f"{name}{tail}" for name in AGGREGATIONS for tail in ("", "-itq"))
 #: The rivals that are also run on the smaller sets: the three that ranked best on folds 2-5 of BUS-BRA.
-BEST_RIVALS = ("dpsh", "hashnet", "orthohash")
+BEST_RIVALS = ("hashnet", "dpsh", "ath")
 
 
 def _balances(preset: str, dataset: str, seeds) -> list[Config]:
