@@ -1,6 +1,10 @@
 """The phantom keeps its promises: ambiguity by construction, a background dial, exact masks, the same everywhere."""
 
 import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -87,6 +91,36 @@ def test_case_does_not_depend_on_n(cases):
     few = make_phantom(61, seed=3)
     assert np.array_equal(few.images, cases.images[:61]) and np.array_equal(few.masks, cases.masks[:61])
     pd.testing.assert_frame_equal(few.table, cases.table.iloc[:61])
+
+
+def digest(cases) -> str:
+    return hashlib.sha256(cases.images.tobytes() + cases.masks.tobytes()).hexdigest()
+
+
+def test_the_pixels_of_this_version_are_these(cases):
+    """Other pixels are another phantom: they need a new ``GENERATOR_VERSION``, and every row anew."""
+    assert phantom.GENERATOR_VERSION == "2"
+    assert digest(cases) == "89ae74df88878cb24af89e3a3a38865be1e7277e0733adaf4b171ef8f2b72f33"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"OPENBLAS_CORETYPE": "Prescott"},
+        {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "2"},
+        {"NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_SKX AVX512_ICL AVX512_SPR"},
+    ],
+    ids=["other BLAS kernels", "other kernels and threads", "other exp"],
+)
+def test_the_same_pixels_with_other_kernels(cases, setting):
+    """A grey level of one pixel moves a training by hundredths of mAP. (Where a setting means nothing, nothing changes.)"""
+    code = (
+        "import hashlib; from ynet_lite.cases.phantom import make_phantom; c = make_phantom(200, seed=3); "
+        "print(hashlib.sha256(c.images.tobytes() + c.masks.tobytes()).hexdigest())"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS")} | setting
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == digest(cases)
 
 
 def test_global_random_state_is_neither_read_nor_moved():
