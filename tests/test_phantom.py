@@ -119,7 +119,9 @@ def test_the_same_pixels_with_other_kernels(cases, setting):
         "print(hashlib.sha256(c.images.tobytes() + c.masks.tobytes()).hexdigest())"
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS")} | setting
-    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     assert run.stdout.strip() == digest(cases)
 
 

@@ -361,6 +361,12 @@ def test_the_command_measures_what_is_stored_once(out, phantom, monkeypatch, cap
 
     # the same cases, fewer of them
     monkeypatch.setattr(study_plots, "load_cases", lambda cfg: load_cases(configs[0].but(size=cfg.size, seed=cfg.seed)))
+    assert [path.name for path in study.make(out / "figures", folder)] == ["ambiguity.md"]  # queries are chosen by their ranking
+    for shift, name in enumerate(names):
+        cases = pd.read_csv(folder / "ambiguity" / "per_query" / f"{name}.csv")["case_id"].unique()
+        values = pd.DataFrame({"case_id": cases, "value": np.roll(np.linspace(0, 1, len(cases)), shift)})
+        values = values.assign(metric="map", k=10)
+        results.write_csv(values, folder / "per_query" / f"{name}.csv")
     made = study.make(out / "figures", folder)
     assert [path.name for path in made] == ["ambiguity.md", "ambiguity-phantom.png"]
     text = made[0].read_text()
@@ -548,9 +554,9 @@ def test_per_query_values_want_one_configuration(tmp_path):
 
 def test_shown_queries_follow_their_rule():
     cases = [f"c{i:02d}" for i in range(11)]
-    twin = pd.DataFrame({"case_id": cases, "value": np.linspace(1, 0, 11)})
-    ours = pd.DataFrame({"case_id": cases[::-1], "value": 0.0})
-    assert study_plots.shown_queries(ours, twin) == ["c01", "c09"]  # falls of .9 and .1
+    twin = pd.DataFrame({"case_id": cases, "value": np.linspace(0, 1, 11)})
+    ours = pd.DataFrame({"case_id": cases[::-1], "value": 1.0})
+    assert study_plots.shown_queries(ours, twin) == ["c01", "c09"]  # gains of .9 and .1
     assert study_plots.shown_queries(ours, twin.assign(value=[np.nan] * 10 + [0.3]), (1.0,)) == ["c10"]
     with pytest.raises(ValueError, match="no query has a value"):
         study_plots.shown_queries(ours, twin.assign(value=np.nan))

@@ -71,6 +71,32 @@ def headline(chosen: pd.DataFrame) -> pd.DataFrame:
     return part if part["method"].nunique() > 1 else complete(chosen, (1,))
 
 
+#: Sets to which the settings found on BUS-BRA's pathology were carried over as they were: heading and the folds that count.
+#: The images of BUS-BRA's fold 1 were looked at during development, whatever the label; those of BUSI never.
+OTHER_SETS = {"busbra-birads": ("BUS-BRA by BI-RADS", HEADLINE_FOLDS), "busi": ("BUSI (a part)", (1, *HEADLINE_FOLDS))}
+
+
+def others(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Rows of each other set that a claim may rest on, by dataset: methods run on every fold that counts."""
+    found = {name: complete(select(runs, name, "full"), folds) for name, (_, folds) in OTHER_SETS.items()}
+    return {name: part for name, part in found.items() if part["method"].nunique() > 1}
+
+
+def others_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Every method of `others` with Y-Net's lead over it: points, 95 % interval by patient (BUSI: cluster), Holm within a set."""
+    columns = {key: tables.MAIN[key] for key in [("map", 10), ("map_macro", 10), ("ndcg", 10), ("distinct_codes", 0)]}
+    found = []
+    for name, part in others(runs).items():
+        table = tables.retrieval_table(part, columns, chance_rows(name, "full"))
+        table.insert(0, "set", OTHER_SETS[name][0])
+        compared = comparison(part)
+        if compared is not None:
+            lead = tables.comparison_table(compared).rename(columns={"Y-Net against": "method", "points": "Y-Net minus it"})
+            table = table.merge(lead[["method", "Y-Net minus it", "p (Holm)"]], how="left").fillna("-")
+        found.append(table)
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
 def comparison(part: pd.DataFrame, metric: str = "map") -> pd.DataFrame | None:
     """Y-Net against every other method of a table, paired by patient (`statistics.compare_methods`); None without rivals.
 
@@ -175,6 +201,8 @@ def readme_blocks(runs: pd.DataFrame) -> dict[str, str]:
                 table = table.merge(beside.rename(columns={"method": "Y-Net against"}).drop(columns="runs"), how="left")
                 blocks["comparison"] = tables.markdown(table)
                 blocks["margin"] = margin_text(compared) or "No rival has been run on these folds yet."
+    other = others_table(runs)
+    blocks["other-sets"] = tables.markdown(other) if len(other) else "No other set has been run yet."
     costs = paths.results() / "costs.csv"
     if costs.is_file():
         blocks["costs"] = tables.markdown(pd.read_csv(costs, dtype=str).fillna("-"))

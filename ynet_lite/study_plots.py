@@ -47,35 +47,45 @@ def read_pictures(rows: pd.DataFrame, source: str | Path | None = None) -> dict[
 def shown_queries(ours: pd.DataFrame, twin: pd.DataFrame, shares: Sequence[float] = (0.9, 0.1)) -> list[str]:
     """Queries at given ranks of what Y-Net gains: by rule, so that nobody picked the prettiest.
 
-    ``ours``, ``twin``: case_id and value (an error) per query. Queries are sorted by twin's value minus ours (equal ones by
-    case_id); share .9 is the query below which nine tenths lie. NaN is left out; raises ``ValueError`` where nothing is left.
+    ``ours``, ``twin``: case_id and value (more is better) per query. Queries are sorted by our value minus the twin's (equal ones
+    by case_id); share .9 is the query below which nine tenths lie. NaN is left out; raises ``ValueError`` where nothing is left.
     """
     both = ours.merge(twin, on="case_id", suffixes=("", "_twin"))
-    both = both.assign(fall=both["value_twin"] - both["value"]).dropna(subset="fall").sort_values(["fall", "case_id"])
+    both = both.assign(gain=both["value"] - both["value_twin"]).dropna(subset="gain").sort_values(["gain", "case_id"])
     if both.empty:
         raise ValueError("shown_queries: no query has a value in both methods")
     return [both["case_id"].iloc[round(share * (len(both) - 1))] for share in shares]
+
+
+def _ranking(run_id, source: str | Path | None = None) -> Path:
+    return Path(source or paths.results()) / "per_query" / f"{run_id}.csv"
+
+
+def ranked(kept: Mapping, source: str | Path | None = None) -> bool:
+    """Whether the average precision of each query is there for the runs that `before_after` shows."""
+    return all(_ranking(kept[method]["run_id"], source).is_file() for method in SHORT)
 
 
 def before_after(rows: pd.DataFrame, levels: pd.DataFrame, kept: Mapping, source: str | Path | None = None) -> Figure:
     """Twin and Y-Net on two queries of the phantom, chosen by rule, and below them what all queries of all seeds say.
 
     ``rows``: of the phantom, quick preset, without variant. ``kept``: `read_pictures`. Queries: at the 90 % and the 10 % rank of
-    the fall in SPDD error (`shown_queries`), so one that gains and one that does not.
+    the gain in average precision (`shown_queries`), so one that gains and one that loses. (A single kind of error would not do
+    as a rule: it also falls where an answer stays wrong and becomes another kind of error.)
     """
     first = rows[rows["run_id"] == str(kept["ynet"]["run_id"])]
-    errors = {}
-    for method in ("ynet", "ynet-no-seg"):
-        own = rows[rows["run_id"] == str(kept[method]["run_id"])]
-        errors[method] = study.per_query_values(own, method, "spdd_error", source)
-    picked = shown_queries(errors["ynet"], errors["ynet-no-seg"])
+    values = {}
+    for method in SHORT:
+        table = pd.read_csv(_ranking(kept[method]["run_id"], source), dtype={"case_id": str})
+        values[method] = table.loc[(table["metric"] == "map") & (table["k"] == 10), ["case_id", "value"]]
+    picked = shown_queries(values["ynet"], values["ynet-no-seg"])
     cases = load_cases(Config.from_preset(seed=int(first["seed"].iloc[0]), size=96))
     database, queries = cases.split(int(first["fold"].iloc[0]))
 
     figure = plt.figure(figsize=(8.2, 8.6))
     top, bottom = figure.subfigures(2, 1, height_ratios=[6.1, 2.4])
     blocks = top.subfigures(2, 1)
-    names = ("query that gains (90 % rank of the fall in SPDD errors)", "query that does not (10 % rank)")
+    names = ("query that gains (90 % rank of the gain in mAP@10)", "query that loses (10 % rank)")
     for block, case, name in zip(blocks, picked, names, strict=True):
         _one_query(block, queries, database, case, kept, name)
     _slopes(bottom, rows, levels)
