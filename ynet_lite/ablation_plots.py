@@ -97,7 +97,7 @@ def balance_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] 
     axes[0].set_ylim(0, 1)
     axes[1].set_ylim(0, 1)
     axes[2].set_ylim(0, None)
-    _chance(axes[0], (chance or {}).get(("map", 10)), at=0.02, align="left")
+    _chance(axes[0], (chance or {}).get(("map", 10)), at=0.45, align="center")
     _legend_above(figure, axes[0], len(shown))
     return figure
 
