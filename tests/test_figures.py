@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ynet_lite import figures, paths, plots, results, tables
 from ynet_lite.config import Config
@@ -71,6 +72,31 @@ def test_saved_figures_are_byte_stable(tmp_path):
     history = pd.DataFrame({"epoch": [1, 2], "classification": [1.0, 0.5], "seg_ce": [0.5, 0.2], "validation": [None, 0.3]})
     first, second = (plots.save(plots.loss_curves(history), tmp_path / f"{n}.png").read_bytes() for n in "ab")
     assert first == second
+
+
+def test_the_last_bits_of_the_layout_reach_no_file(tmp_path, monkeypatch):
+    """The solver of the layout sums in an order of memory addresses; an image that is resampled would show its last bits."""
+    plots.use_style()
+    solve, rng = ConstrainedLayoutEngine.execute, np.random.default_rng(0)
+
+    def solve_inexactly(engine, figure):
+        solve(engine, figure)
+        for axis in figure.axes:
+            axis._set_position([x + 1e-9 * rng.standard_normal() for x in axis.get_position(original=True).bounds])
+        for part in figure.subfigs:
+            part.bbox_relative.p0 = part.bbox_relative.p0 + 1e-9 * rng.standard_normal(2)
+
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", solve_inexactly)
+    places = []
+    for _ in range(2):
+        figure = plt.figure(figsize=(5, 4))
+        for part, name in zip(figure.subfigures(2, 1), "ab", strict=True):
+            part.suptitle(f"query {name}", x=0.01, ha="left")
+            for axis in part.subplots(1, 3):
+                axis.imshow(np.arange(9).reshape(3, 3))
+        plots.save(figure, tmp_path / "picture.png")
+        places.append([axis.get_window_extent().bounds for axis in figure.axes])
+    assert len(places[0]) == 6 and places[0] == places[1]
 
 
 def test_pictures_are_shown_as_they_are():

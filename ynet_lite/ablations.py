@@ -404,11 +404,14 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
+#: The sets for which ablations are run (`experiments.GRIDS`), with their preset.
+ABLATED = (("phantom", "quick"), ("busbra", "full"))
+
+
 def groups(runs: pd.DataFrame) -> list[tuple[str, str]]:
-    """(dataset, group) of every set that Y-Net was run on: the phantom in the quick preset, real sets in the full one."""
-    found = runs[runs["method"] == "ynet"][["dataset", "preset"]].drop_duplicates().itertuples(index=False, name=None)
-    kept = [(name, preset) for name, preset in found if name != "csv" and preset == ("quick" if name == "phantom" else "full")]
-    return sorted(kept, key=lambda s: ({"phantom": 0, "busbra": 1}.get(s[0], 9), s))
+    """(dataset, group) of those `ABLATED` sets that Y-Net was run on."""
+    found = set(runs[runs["method"] == "ynet"][["dataset", "preset"]].itertuples(index=False, name=None))
+    return [one for one in ABLATED if one in found]
 
 
 def text(runs: pd.DataFrame, source: str | Path | None = None, n: int = 10_000) -> str:

@@ -63,9 +63,38 @@ def use_style() -> None:
 
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure so that the same figure gives the same bytes (no date, no version), and close it."""
+    _settle(figure)
     path = _write(figure, path)
     plt.close(figure)
     return path
+
+
+def _settle(figure: Figure) -> None:
+    """Do the layout now and round the places it found, instead of doing it while writing.
+
+    The solver behind the constrained layout sums in an order that depends on memory addresses, so that the last bits of its
+    places change from process to process. Lines do not show that; a resampled image does, in single grey levels.
+    """
+    if figure.get_layout_engine() is None:
+        return
+    figure.set_dpi(plt.rcParams["savefig.dpi"] if plt.rcParams["savefig.dpi"] != "figure" else figure.dpi)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+    def rounded(values):
+        return np.round(np.asarray(values, float), 5)
+
+    def visit(part):
+        for inner in part.subfigs:
+            inner.bbox_relative.p0, inner.bbox_relative.p1 = rounded(inner.bbox_relative.p0), rounded(inner.bbox_relative.p1)
+            visit(inner)
+        for text in part.texts:
+            text.set_position(rounded(text.get_position()))
+
+    visit(figure)
+    for axis in figure.axes:
+        x, y, width, height = rounded(axis.get_position(original=True).bounds)
+        axis.set_position([x, y, width, height])
 
 
 def _write(figure: Figure, path: str | Path) -> Path:
