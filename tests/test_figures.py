@@ -55,6 +55,22 @@ def test_readme_tables_are_the_committed_rows(runs):
     assert fill_readme(text, blocks) == text, "README tables are out of date; run make figures"
 
 
+def test_other_sets_hold_what_was_run_on_every_fold_that_counts(runs):
+    table = figures.others_table(runs)
+    assert set(table["set"]) == {title for title, _ in figures.OTHER_SETS.values()}
+    for _, part in table.groupby("set"):
+        part = part.set_index("method")
+        names = [plots.METHOD_NAMES[m] for m in ("ynet", "ynet-no-seg", "dpsh", "hashnet", "ath")]
+        assert part.index.tolist() == [*names, "chance (random codes)"]
+        assert part.loc[plots.METHOD_NAMES["ynet"], "Y-Net minus it"] == "-"
+        assert part.loc[names[1:], "Y-Net minus it"].str.fullmatch(r"[+-]\d+\.\d \[-?\d+\.\d, -?\d+\.\d\]").all()
+    # nothing of BUSI was looked at during development, so all of its folds count; of BUS-BRA's images not fold 1
+    without = runs[~((runs["method"] == "hashnet") & (runs["fold"] == 1))]
+    kept = {name: set(part["method"]) for name, part in figures.others(without).items()}
+    assert "hashnet" in kept["busbra-birads"] and "hashnet" not in kept["busi"]
+    assert figures.others_table(runs[runs["dataset"] == "phantom"]).empty
+
+
 def test_readme_has_no_scores_outside_its_blocks(runs):
     text = (paths.root() / "README.md").read_text()
     bare = re.sub(r"<!-- ([\w-]+) -->.*?<!-- /\1 -->", "", text, flags=re.DOTALL)
