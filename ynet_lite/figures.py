@@ -61,8 +61,8 @@ def parts(chosen: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """(title, rows) of the tables of one set: by folds where there are several, else one."""
     if set(chosen["fold"]) == {1}:
         return [("", chosen)]
-    titles = [title for title in FOLD_PARTS if headline_folds(chosen) == HEADLINE_FOLDS or "All" in title]
-    found = [(title, complete(chosen, FOLD_PARTS[title])) for title in titles]
+    counted = headline_folds(chosen)  # where all folds count, there is nothing to set apart
+    found = [(title, complete(chosen, folds)) for title, folds in FOLD_PARTS.items() if 1 not in counted or folds == counted]
     return [(title, part) for title, part in found if part["method"].nunique() > 1]
 
 
