@@ -56,8 +56,8 @@ local: $(STAMP)  ## execute copies of every notebook on YOUR set (YNET_DATASET),
 figures: $(STAMP)  ## rebuild figures and tables from the committed result rows (trains nothing)
 	$(PY) -m ynet_lite.figures
 
-full: $(STAMP)  ## compute what is missing of the committed results (FRESH=1: all of them anew, into out/results; needs the real images)
-	$(PY) -m ynet_lite.experiments --folder $(if $(FRESH),out,data)/results
+full: $(STAMP)  ## compute what is missing of the committed results (FRESH=1: all of them anew, into out/fresh/results; needs the real images)
+	$(if $(FRESH),YNET_OUT="$(CURDIR)/out/fresh") $(PY) -m ynet_lite.experiments --folder $(if $(FRESH),out/fresh,data)/results
 
 lint: $(STAMP)  ## check style and formatting of code and notebooks
 	$(PY) -m ruff check .

@@ -250,6 +250,9 @@ def test_losses_on_a_real_set_rest_on_the_headline_folds_where_both_ran_them(tmp
     assert table.loc["ynet-no-quant", "note"] == "not run on fold 2, 3, 4, 5" and np.isnan(table.loc["ynet-no-quant", "points"])
     # there R-MAC is our own aggregation
     assert table.loc["ynet-rmac", "note"] == "the same training as Y-Net"
+    # ... so that the twin lacks a loss and no pooling
+    assert table.loc["ynet-no-seg", "without"] == "outlines: segmentation loss"
+    assert "pooling inside" in ablations.without("ynet-no-seg", Config.from_preset())
 
 
 def test_losses_say_why_nothing_can_be_compared(tmp_path):
@@ -293,12 +296,12 @@ def test_what_is_missing_is_named(tmp_path):
 
 def test_missing_names_are_those_of_the_grid():
     """What is said to be missing can be looked up in ``python -m ynet_lite.experiments --list``."""
-    variants = {cfg.variant for cfg in experiments.grid("phantom-ablations")}
+    variants = {cfg.variant for cfg in experiments.grid("phantom-ablations")} - {""}  # a = .5 is Y-Net itself
     empty = {what: table(pd.DataFrame(columns=results.COLUMNS), "phantom", "quick") for what, table in ablations.TABLES.items()}
     named = {name.removeprefix("pairwise ") for name in ablations.missing("balance", empty["balance"])}
     named |= {name.split(" ", 1)[1] for name in ablations.missing("bits", empty["bits"])}
     named |= set(ablations.missing("masks", empty["masks"]))
-    assert named - variants == {"bits=64", "masks=100%"} and variants <= named
+    assert named - variants == {"a=0.5", "bits=64", "masks=100%"} and variants <= named
 
 
 def test_text_is_complete_and_marks_the_numbers_of_others(everything, tmp_path):
@@ -497,17 +500,23 @@ def test_a_figure_of_too_many_methods_is_an_error():
 
 def test_loss_intervals_that_hold_zero_are_hollow():
     table = pd.DataFrame(
-        {"method": ["ynet-no-seg", "ynet-no-quant"], "points": [5.0, 0.2], "low": [3.0, -1.0], "high": [7.0, 1.4]}
+        {"without": ["outlines", "quantisation loss"], "points": [5.0, 0.2], "low": [3.0, -1.0], "high": [7.0, 1.4]}
     )
-    figure = ablation_plots.losses_figure(table)
+    figure = ablation_plots.losses_figure(table, where="BUS-BRA, folds 2 to 5")
     dots = [line for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
     # drawn from below: the last row first
     assert [dot.get_markerfacecolor() == "white" for dot in dots] == [True, False]
-    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == [
-        "without quantisation loss",
-        "twin: no segmentation",
-    ]
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["quantisation loss", "outlines"]
+    assert figure.axes[0].get_title() == "BUS-BRA, folds 2 to 5"
     plt.close(figure)
+
+
+def test_titles_name_the_set_behind_a_figure():
+    runs = results.read_runs()
+    assert ablations.where("losses", runs, "busbra", "full") == "BUS-BRA, folds 2 to 5"
+    assert ablations.where("masks", runs, "busbra", "full") == "BUS-BRA, fold 1"
+    assert ablations.where("bits", runs, "phantom", "quick") == "phantom, seeds 0 and 1"
+    assert ablations.where("lists", runs, "phantom", "quick") == "phantom, seeds 0 to 4"
 
 
 def test_scan_and_drift_figures():

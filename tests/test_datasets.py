@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ynet_lite import paths
+from ynet_lite import paths, tuning
 from ynet_lite.cases import Cases, datasets, load_cases, resize_cases, validation_rows
 from ynet_lite.cases.loading import sha256
 from ynet_lite.cases.manifest import ManifestError, check_manifest
@@ -373,6 +373,16 @@ def test_busi_is_as_described(real):
     cases = load_cases(Config(dataset="busi", data_dir=str(folder), size=64))
     assert not cases.masks[cases.labels == 2].any()
     assert cases.masks[cases.labels < 2].any(axis=(1, 2)).all()
+
+
+@pytest.mark.data
+def test_the_validation_cases_of_busbra_are_those_of_the_rule(real):
+    table = datasets.busbra(real("busbra"))
+    training = table[table["fold"] != 1]
+    listed = pd.read_csv(paths.splits() / "busbra_validation.csv", dtype={"case_id": str}).set_index("case_id")
+    for column, seed in (("design", 0), ("trials", tuning.SEED)):
+        drawn = training["case_id"][validation_rows(training["group"], training["label"], tuning.SHARE, seed)]
+        assert set(listed.index[listed[column] == 1]) == set(drawn)
 
 
 def test_the_kept_lists_are_sound():

@@ -93,10 +93,10 @@ def test_each_deep_hashing_rival_trains_without_outlines(out, method):
 def test_real_grids_have_the_stated_size():
     count = {name: len(experiments.grid(name)) for name in experiments.GRIDS}
     assert count["headline"] == 3 * 5 * 3
-    assert count["rivals"] == 5 * (8 + 2 * 6)
+    assert count["rivals"] == 5 * (8 + 2 * 6) + 5 * 3
     assert count["balance"] == 4 * 9 * 2
     trainings = {(c.training_hash(), c.fold, c.seed) for c in experiments.grid("rivals")}
-    assert len(trainings) == 5 * (8 + 1)
+    assert len(trainings) == 5 * (8 + 1) + 5 * 3
     # the grids of the real set use no case of folds 2-5 before the settings stand: every ablation that chooses is on fold 1
     assert {c.fold for name in ("bits", "masks", "balance") for c in experiments.grid(name)} == {1}
 
@@ -159,6 +159,25 @@ def test_grids_name_each_run_once_and_keep_one_hash_per_method(name):
     for cfg in configs:
         by_method.setdefault((cfg.method, cfg.variant), set()).add(cfg.hash())
     assert all(len(hashes) == 1 for hashes in by_method.values())
+
+
+def test_a_run_that_several_grids_name_has_one_name():
+    """Otherwise the balance a = .5, which is Y-Net itself, would be stored as an ablation by whoever computes all grids anew."""
+    variants = {}
+    for cfg in (cfg for name in experiments.GRIDS for cfg in experiments.grid(name)):
+        variants.setdefault(results.run_id(cfg), set()).add(cfg.variant)
+    assert {run: names for run, names in variants.items() if len(names) > 1} == {}
+    assert variants[results.run_id(Config.from_preset("full", "busbra"))] == {""}
+
+
+def test_what_another_runner_finished_meanwhile_is_not_repeated(out, monkeypatch):
+    made = []
+    monkeypatch.setattr(experiments, "run", lambda cfg, **how: made.append(cfg.seed))
+    other = out / "results" / "runs" / f"{results.run_id(small(seed=0))}.csv"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    experiments._together([small(seed=s) for s in range(2)], out / "results")
+    assert made == [1]
 
 
 def test_unknown_grid():

@@ -71,6 +71,29 @@ def test_other_sets_hold_what_was_run_on_every_fold_that_counts(runs):
     assert figures.others_table(runs[runs["dataset"] == "phantom"]).empty
 
 
+def test_a_phantom_that_a_method_lacks_takes_the_method_out_and_no_figure_down(runs):
+    lacking = runs[~((runs["dataset"] == "phantom") & (runs["method"] == "dsh") & (runs["seed"] == 4))]
+    phantom = figures.select(lacking, "phantom", "quick")
+    ((_, part),) = figures.parts(phantom)
+    assert set(phantom["method"]) - set(part["method"]) == {"dsh"}
+    assert "dsh" not in set(figures.comparison(part)["method"])
+    # fewer draws of Y-Net itself: all methods, on those draws
+    fewer = figures.complete(phantom[(phantom["method"] != "ynet") | (phantom["seed"] < 2)], (1,))
+    assert set(fewer["method"]) == set(phantom["method"]) and set(fewer["seed"]) == {0, 1}
+
+
+def test_what_no_trial_had_seen_is_compared_apart(runs):
+    part = figures.headline(figures.select(runs, "busbra", "full"))
+    seen = figures.validated()
+    text = figures.unseen_text(part)
+    queries = part[part["method"] == "ynet"]["run_id"].unique()
+    listed = set().union(*(pd.read_csv(paths.results() / "per_query" / f"{run}.csv")["case_id"] for run in queries))
+    assert f"Of these {len(listed):,} queries, {len(seen & listed)} were" in text and f"other {len(listed - seen)}," in text
+    without = figures.comparison(part, without=sorted(seen)).set_index("method")
+    assert without["queries"].eq(len(listed - seen)).all()
+    assert f"in points: {without.loc['ynet-no-seg', 'points']:+.1f} [" in text and "] over its twin, +" in text
+
+
 def test_readme_has_no_scores_outside_its_blocks(runs):
     text = (paths.root() / "README.md").read_text()
     bare = re.sub(r"<!-- ([\w-]+) -->.*?<!-- /\1 -->", "", text, flags=re.DOTALL)
@@ -152,7 +175,7 @@ def test_nothing_to_draw_is_said(monkeypatch, capsys, tmp_path):
 
 def compared_row(method, mean, points, p):
     names = ("points", "points_low", "points_high", "percent", "percent_low", "percent_high")
-    return {"method": method, "mean_rival": mean, "p_holm": p} | dict(
+    return {"method": method, "mean_rival": mean, "p_holm": p, "p_least": p == 0.003} | dict(
         zip(names, (points, points - 1, points + 1, 9, 8, 10), strict=True)
     )
 
@@ -170,6 +193,7 @@ def test_the_margin_is_over_the_best_of_the_papers_comparators_and_over_the_best
     first, second = text.split(" The best of all rivals")
     assert "(2 were run) is DPSH" in first and "+9.0 [8.0, 10.0] points" in first and "p < .001" in first
     assert "(3 were run) is CSQ" in second and "+5.0 [4.0, 6.0] points" in second and "p = .034" in second
+    assert "%, p ≤ .003." in figures.margin_text(compared.assign(p_holm=0.003, p_least=True))
     assert figures.margin_text(compared[:1]) == ""
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ynet_lite import results, tables
+from ynet_lite import paths, results, tables
 from ynet_lite.config import METHODS, Config
 from ynet_lite.plots import METHOD_NAMES
 
@@ -37,6 +37,13 @@ def table_of(*rows: pd.DataFrame) -> pd.DataFrame:
 
 
 # ---------------------------------------------------------------- rows
+
+
+def test_a_file_that_is_being_written_is_not_read(tmp_path):
+    with paths.replacing(tmp_path / "runs" / "a.csv") as half:
+        half.write_text("run_id,metr")
+        assert half.exists() and paths.listed(half.parent) == [] and results.read_runs(tmp_path).empty
+    assert [path.name for path in paths.listed(tmp_path / "runs")] == ["a.csv"]
 
 
 def test_columns_are_the_contract():

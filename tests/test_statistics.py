@@ -572,7 +572,7 @@ def test_compare_methods(stored):
     found = statistics.compare_methods("ynet", ["ynet-no-seg", "released"], "busbra", "full", n=2_000, folder=stored)
     assert list(found.columns) == [
         "method", "mean_ours", "mean_rival", "points", "points_low", "points_high", "percent", "percent_low",
-        "percent_high", "p", "p_holm", "queries", "patients", "runs_ours", "runs_rival",
+        "percent_high", "p", "p_holm", "p_least", "queries", "patients", "runs_ours", "runs_rival",
     ]  # fmt: skip
     assert found["method"].tolist() == ["released", "ynet-no-seg"]  # by the rival's mean
     assert found["points"].tolist() == pytest.approx([0.5, 20], abs=1e-3)
@@ -582,6 +582,7 @@ def test_compare_methods(stored):
     assert found.loc[0, "p"] > 0.05 and found.loc[1, "p"] == 1 / 2001
     assert found["p_holm"].tolist() == statistics.holm(found["p"]).tolist()
     assert found.loc[1, "p_holm"] == 2 / 2001
+    assert found["p_least"].tolist() == [False, True]
     assert (found["queries"] == 48).all() and (found["patients"] == 24).all()
     assert (found["runs_ours"] == "2 x 2").all() and (found["runs_rival"] == "2 x 1").all()
 
@@ -659,6 +660,11 @@ def test_share_text(estimate, text):
 )
 def test_p_text(p, text):
     assert statistics.p_text(p) == text
+
+
+@pytest.mark.parametrize("p, text", [(0.0344, "≤ .034"), (1e-4, "< .001"), (np.nan, "-")])
+def test_p_text_of_the_least_that_a_test_can_show(p, text):
+    assert statistics.p_text(p, least=True) == text
 
 
 def test_p_text_outside():

@@ -62,6 +62,14 @@ def test_the_command_runs_what_is_missing_and_then_nothing(tmp_path, monkeypatch
     assert '("quick", "dsh"): {"lr": 0.001, "rival_scale": 0.0625},' in capsys.readouterr().out
 
 
+def test_choosing_reads_the_committed_trials_and_says_where_there_are_none(tmp_path, capsys):
+    assert tuning.main(["--choose"]) == 0
+    assert '("full", "ynet"): {' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        tuning.main(["--choose", "--folder", str(tmp_path)])
+    assert f"no trials in {tmp_path}" in capsys.readouterr().err
+
+
 def test_the_settings_in_use_are_those_that_won():
     """What `config.TUNED` holds is what the committed trials chose, for every method that was tuned."""
     table = tuning.table()

@@ -5,6 +5,7 @@ Meaning is carried by marker and line style, not by colour alone; the dotted lin
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -64,15 +65,16 @@ def _spread(table: pd.DataFrame, column: str) -> np.ndarray:
     return table[f"{column} sd"].fillna(0).to_numpy(float)
 
 
-def _legend_above(figure: Figure, axis: Axes, columns: int) -> None:
+def _legend_above(figure: Figure, axis: Axes, columns: int, title: str = "") -> None:
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, title=title or None)
 
 
-def balance_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] | None = None) -> Figure:
+def balance_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] | None = None, where: str = "") -> Figure:
     """Three panels against the balance a: mAP@10, Dice of the predicted outlines, distinct codes of the queries.
 
-    table : of `ablations.balance`. One line per classification loss; the trained balance as a hollow marker at the right. Bars:
+    table : of `ablations.balance`. where : name of the set, a title (also in the figures below).
+    One line per classification loss; the trained balance as a hollow marker at the right. Bars:
     one standard deviation. chance : {(metric, k): value}. At a = 1 nothing predicts an outline, so the line of Dice ends before.
     """
     figure, axes = plt.subplots(1, 3, figsize=(9.4, 3.5))
@@ -96,13 +98,13 @@ def balance_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] 
             axis.set_xticks([*axis.get_xticks(), TRAINED_AT], ["0", ".25", ".5", ".75", "1", "trained"])
     axes[0].set_ylim(0, 1)
     axes[1].set_ylim(0, 1)
-    axes[2].set_ylim(0, None)
+    axes[2].set_ylim(-0.04 * axes[2].get_ylim()[1], None)  # a whole marker at one code
     _chance(axes[0], (chance or {}).get(("map", 10)), at=0.45, align="center")
-    _legend_above(figure, axes[0], len(shown))
+    _legend_above(figure, axes[0], len(shown), where)
     return figure
 
 
-def bits_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] | None = None) -> Figure:
+def bits_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] | None = None, where: str = "") -> Figure:
     """Two panels against the length of the code: mAP@10, and distinct codes of the queries. table : of `ablations.bits`."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.4))
     shown = [method for method in METHOD_STYLES if method in set(table["method"])]
@@ -130,11 +132,13 @@ def bits_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] | N
     axes[0].set_ylim(0, 1)
     axes[1].set_ylim(0, None)
     _chance(axes[0], (chance or {}).get(("map", 10)))
-    _legend_above(figure, axes[0], len(shown))
+    _legend_above(figure, axes[0], len(shown), where)
     return figure
 
 
-def masks_figure(table: pd.DataFrame, twin: float = np.nan, chance: Mapping[tuple[str, int], float] | None = None) -> Figure:
+def masks_figure(
+    table: pd.DataFrame, twin: float = np.nan, chance: Mapping[tuple[str, int], float] | None = None, where: str = ""
+) -> Figure:
     """Two panels, mAP@10 and Dice: with fewer outlines (left) and with worse ones (right).
 
     table : of `ablations.masks`. twin : mAP@10 without any outline, a dashed line; NaN = no line.
@@ -149,10 +153,10 @@ def masks_figure(table: pd.DataFrame, twin: float = np.nan, chance: Mapping[tupl
             ("map@10", BLUE, "o", "-", "mAP@10", -0.08),
             ("dice", ORANGE, "s", ":", "Dice of the predicted outline", 0.08),
         ):
-            where = x if joined else x + shift
+            shifted = x if joined else x + shift
             style = line if joined else "none"
             spread = _spread(part, column)
-            axis.errorbar(where, part[column], spread, color=colour, marker=marker, ls=style, elinewidth=0.8, label=name)
+            axis.errorbar(shifted, part[column], spread, color=colour, marker=marker, ls=style, elinewidth=0.8, label=name)
         if not np.isnan(twin):
             axis.axhline(twin, color=RED, ls="--", lw=1.2, label="mAP@10 of the twin: no outlines")
         _chance(axis, (chance or {}).get(("map", 10)))
@@ -160,11 +164,11 @@ def masks_figure(table: pd.DataFrame, twin: float = np.nan, chance: Mapping[tupl
     axes[0].set_xticks(100 * share["share"].to_numpy(float), [f"{100 * s:.0f}" for s in share["share"]])
     axes[1].set(title="how good", xlabel="outlines seen in training", xlim=(-0.5, len(quality) - 0.5))
     axes[1].set_xticks(places, quality["quality"])
-    _legend_above(figure, axes[0], 3)
+    _legend_above(figure, axes[0], 3, where)
     return figure
 
 
-def losses_figure(table: pd.DataFrame, metric: str = "mAP@10") -> Figure:
+def losses_figure(table: pd.DataFrame, metric: str = "mAP@10", where: str = "") -> Figure:
     """Y-Net minus each ablation, in points: a dot and its 95 % interval. Right of zero the part that was taken away helps.
 
     table : of `ablations.losses`, rows with a value.
@@ -175,8 +179,9 @@ def losses_figure(table: pd.DataFrame, metric: str = "mAP@10") -> Figure:
         axis.plot([row.low, row.high], [height] * 2, color=BLUE if clear else GREY, lw=2)
         axis.plot(row.points, height, "o", ms=7, color=BLUE if clear else GREY, mfc=BLUE if clear else "white")
     axis.axvline(0, color="black", lw=0.9)
-    axis.set_yticks(range(len(table)), [METHOD_NAMES[name] for name in table["method"].iloc[::-1]])
+    axis.set_yticks(range(len(table)), [textwrap.fill(text, 42) for text in table["without"].iloc[::-1]])
     axis.set_ylim(-0.6, len(table) - 0.4)
+    axis.set(title=where, ylabel="without")
     axis.set_xlabel(f"Y-Net minus the ablation, points of {metric}; hollow: the interval holds zero")
     axis.grid(axis="y", visible=False)
     return figure
@@ -194,30 +199,37 @@ def _named(axis: Axes) -> None:
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
-def lists_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] | None = None) -> Figure:
-    """mAP@k against k, one line per method. table : of `ablations.by_list` (columns method, k, map), best method first."""
+def lists_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] | None = None, where: str = "") -> Figure:
+    """mAP@k against k, one line per method. table : of `ablations.by_list` (columns method, k, map), best method first.
+
+    The axis spans what the methods score, since lines that lie together could not be told apart from 0 to 1; chance is said.
+    """
     figure, axis = plt.subplots(figsize=(8.6, 3.8))
     methods = list(dict.fromkeys(table["method"]))
     styles = _styles(methods)
-    for method in methods:
+    for place, method in enumerate(methods):
         colour, marker, line = styles[method]
         own = table[table["method"] == method].sort_values("k")
         bold = 2.4 if method == "ynet" else 1.4
-        axis.plot(own["k"], own["map"], color=colour, marker=marker, ls=line, lw=bold, label=METHOD_NAMES[method])
+        beside = own["k"] * 1.02 ** (place - (len(methods) - 1) / 2)  # a marker on top of another would hide it
+        axis.plot(beside, own["map"], color=colour, marker=marker, ls=line, lw=bold, label=METHOD_NAMES[method])
     ks = sorted(set(table["k"].astype(int)))
-    level = [(chance or {}).get(("map", k), np.nan) for k in ks]
-    if not np.isnan(level).all():
-        axis.plot(ks, level, color="black", ls=":", lw=1, label="chance")
+    level = np.array([(chance or {}).get(("map", k), np.nan) for k in ks])
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(FixedLocator(ks))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xticklabels([str(k) for k in ks])
-    axis.set(xlabel="length of the list, k", ylabel="mAP@k", ylim=(0, 1))
+    low, high = np.floor(20 * table["map"].min() - 0.3) / 20, np.ceil(20 * table["map"].max() + 0.3) / 20
+    said = ""
+    if not np.isnan(level).all():
+        ends = sorted({f"{value:.2f}".removeprefix("0") for value in (np.nanmin(level), np.nanmax(level))})
+        said = f" (chance: {' to '.join(ends)})"
+    axis.set(title=where, xlabel=f"length of the list, k{said}", ylabel="mAP@k", ylim=(max(low, 0), min(high, 1)))
     _named(axis)
     return figure
 
 
-def pr_figure(table: pd.DataFrame, chance: float = np.nan) -> Figure:
+def pr_figure(table: pd.DataFrame, chance: float = np.nan, where: str = "") -> Figure:
     """Precision against recall, one line per method. table : of `ablations.pr_curves`. chance : level of a random ranking."""
     figure, axis = plt.subplots(figsize=(8.6, 3.8))
     methods = list(dict.fromkeys(table["method"]))
@@ -240,7 +252,7 @@ def pr_figure(table: pd.DataFrame, chance: float = np.nan) -> Figure:
         )
     if not np.isnan(chance):
         axis.axhline(chance, color="black", ls=":", lw=1, label="chance")
-    axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axis.set(title=where, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     _named(axis)
     return figure
 

@@ -43,6 +43,20 @@ PARTS = {
     "ynet-circle": "pairwise loss; the paper's Circle loss instead",
 }
 
+#: The same where Y-Net pools by R-MAC, as validation chose for BUS-BRA: there is no pooling inside the lesion to take away.
+RMAC_PARTS = PARTS | {
+    "ynet-no-seg": "outlines: segmentation loss",
+    "ynet-rmac": "nothing: Y-Net pools by R-MAC here",
+    "ynet-lesion": "R-MAC; C4 and C5 pooled inside the predicted lesion instead",
+    "ynet-selfpool": "outlines and R-MAC; pooling with weights learned without outlines instead",
+}
+
+
+def without(method: str, own: Config) -> str:
+    """What ``method`` lacks, in words, where Y-Net has the configuration ``own``."""
+    return (RMAC_PARTS if own.pooling == "rmac" else PARTS)[method]
+
+
 #: Fold 1 is the development fold of a real set: a claim rests on the others where they were run.
 HEADLINE_FOLDS = FOLDS[1:]
 
@@ -258,12 +272,12 @@ def losses(
     """Y-Net minus each of its ablations, query by query, in points with 95 % intervals by patient (`statistics.paired`).
 
     Positive: the part that is missing from the ablation helps. Columns method, without (what is taken away), ablated and ours
-    (mean ``metric``@10 over the queries that both answered), points, low, high, p (Holm's correction over this table), patients,
-    runs (sets of queries x trainings), folds, note. One row per method of `PARTS` that has rows, in their order; where nothing
-    can be compared the numbers are NaN and ``note`` says why: the same training as Y-Net, settings that differ in more than the
-    ablated part, other folds or seeds. Empty without rows of Y-Net.
+    (mean ``metric``@10 over the queries that both answered), points, low, high, p (Holm's correction over this table), p_least
+    (of `statistics.compare_methods`), patients, runs (sets of queries x trainings), folds, note. One row per method of `PARTS`
+    that has rows, in their order; where nothing can be compared the numbers are NaN and ``note`` says why: the same training as
+    Y-Net, settings that differ in more than the ablated part, other folds or seeds. Empty without rows of Y-Net.
     """
-    columns = "method without ablated ours points low high p patients runs folds note".split()
+    columns = "method without ablated ours points low high p p_least patients runs folds note".split()
     rows = _member_rows(runs, dataset, group, ("ynet", *PARTS))
     rows = rows[rows["variant"] == ""]
     ours = rows[rows["method"] == "ynet"]
@@ -280,7 +294,8 @@ def losses(
         part = rows[rows["method"] == method]
         line = dict.fromkeys(columns, np.nan) | {
             "method": method,
-            "without": PARTS[method],
+            "without": without(method, own),
+            "p_least": False,
             "runs": "",
             "folds": folds,
             "note": "",
@@ -291,8 +306,9 @@ def losses(
             got = statistics.compare_methods(
                 "ynet", [method], dataset, group, folds, metric, seeds=seeds, folder=source, runs=rows, n=n
             ).iloc[0]
-            line |= {"ablated": got["mean_rival"], "ours": got["mean_ours"], "p": got["p"], "patients": got["patients"]}
-            line |= {"points": got["points"], "low": got["points_low"], "high": got["points_high"], "runs": got["runs_rival"]}
+            line |= {"ablated": got["mean_rival"], "ours": got["mean_ours"], "p": got["p"], "p_least": got["p_least"]}
+            line |= {"points": got["points"], "low": got["points_low"], "high": got["points_high"]}
+            line |= {"patients": got["patients"], "runs": got["runs_rival"]}
         found.append(line)
     table = pd.DataFrame(found, columns=columns)
     table["p"] = statistics.holm(table["p"].astype(float))
@@ -384,7 +400,7 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
                 "mAP@10": tables.number(row.ablated, np.nan, 1),
                 "Y-Net's": tables.number(row.ours, np.nan, 1),
                 "points": statistics.interval_text(row.points, row.low, row.high),
-                "p (Holm)": statistics.p_text(row.p),
+                "p (Holm)": statistics.p_text(row.p, row.p_least),
                 "sets x runs": row.runs or "-",
                 "note": row.note,
             }
@@ -404,6 +420,8 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
+#: Names of sets for titles.
+SET_NAMES = {"phantom": "phantom", "busbra": "BUS-BRA"}
 #: The sets for which ablations are run (`experiments.GRIDS`), with their preset.
 ABLATED = (("phantom", "quick"), ("busbra", "full"))
 
@@ -456,7 +474,7 @@ def trials_table(source: str | Path | None = None) -> pd.DataFrame:
 
     From the files of ``source/tuning/trials`` (default: the committed ones), one line per method. Empty without files.
     """
-    files = sorted(((Path(source) if source else paths.results()) / "tuning" / "trials").glob("*.csv"))
+    files = paths.listed((Path(source) if source else paths.results()) / "tuning" / "trials")
     if not files:
         return pd.DataFrame(columns=["preset", "dataset", "method", "trials", "worst", "best"])
     found = pd.concat([pd.read_csv(path)[["preset", "dataset", "method", "val_map10"]] for path in files], ignore_index=True)
@@ -576,29 +594,48 @@ def pr_curves(
     return pd.concat(curves, ignore_index=True), float(np.mean(levels))
 
 
+#: What the variants of an ablation are called; "losses", "lists" and "pr" are made of default runs.
+_VARIANTS = {"balance": "a=", "bits": "bits=", "masks": "masks"}
+
+
+def where(what: str, runs: pd.DataFrame, dataset: str, group: str) -> str:
+    """The set that an ablation stands on, as a title: ``BUS-BRA, folds 2 to 5``; ``phantom, seeds 0 and 1``."""
+    rows = _member_rows(runs, dataset, group, tuple(plots.METHOD_NAMES))
+    if what in _VARIANTS:
+        rows = rows[rows["variant"].str.contains(_VARIANTS[what], regex=False)]
+        folds = sorted(set(rows["fold"]))
+    else:
+        rows = rows[rows["variant"] == ""]
+        folds = list(common_folds(rows))
+    drawn = dataset in statistics.DRAWN_PER_SEED
+    numbers, name = (sorted(set(rows["seed"])), "seed") if drawn else (folds, "fold")
+    text = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 2 else " and ".join(str(n) for n in numbers)
+    return f"{SET_NAMES.get(dataset, dataset)}, {name}{'s' if len(numbers) > 1 else ''} {text}"
+
+
 def figure(what: str, runs: pd.DataFrame, dataset: str, group: str, source: str | Path | None = None) -> Figure | None:
     """One figure of a set, or None where too few rows exist to compare anything.
 
     what : "losses", "balance", "masks", "bits", "lists" (mAP by length of the list) or "pr" (precision against recall).
     """
-    level = chance_level(dataset, group, source)
+    level, title = chance_level(dataset, group, source), where(what, runs, dataset, group)
     if what == "lists":
         table = by_list(runs, dataset, group)
-        return ablation_plots.lists_figure(table, level) if table["method"].nunique() > 1 else None
+        return ablation_plots.lists_figure(table, level, title) if table["method"].nunique() > 1 else None
     if what == "pr":
         table, random = pr_curves(runs, dataset, group, source)
-        return ablation_plots.pr_figure(table, random) if table["method"].nunique() > 1 else None
+        return ablation_plots.pr_figure(table, random, title) if table["method"].nunique() > 1 else None
     if what not in TABLES:
         raise ValueError(f"figure: {what!r} is not known; known are {', '.join(FIGURES)}")
     table = TABLES[what](runs, dataset, group, source=source)
     if what == "losses":
         table = table.dropna(subset="points")
-        return ablation_plots.losses_figure(table) if len(table) else None
+        return ablation_plots.losses_figure(table, where=title) if len(table) else None
     if len(table) < 2 or (what == "bits" and table["bits"].nunique() < 2):
         return None
     if what == "masks":
-        return ablation_plots.masks_figure(table, twin(runs, dataset, group, source), level)
-    return {"balance": ablation_plots.balance_figure, "bits": ablation_plots.bits_figure}[what](table, level)
+        return ablation_plots.masks_figure(table, twin(runs, dataset, group, source), level, title)
+    return {"balance": ablation_plots.balance_figure, "bits": ablation_plots.bits_figure}[what](table, level, title)
 
 
 FIGURES = (*TABLES, "lists", "pr")

@@ -288,7 +288,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def read_rows(folder: str | Path | None = None) -> pd.DataFrame:
     """All rows under ``folder`` (default: the committed results), in a fixed order."""
-    files = sorted(_file(folder or paths.results(), "").glob("*.csv"))
+    files = paths.listed(_file(folder or paths.results(), ""))
     text = {"commit": str, "config_hash": str, "fingerprint": str}
     found = [pd.read_csv(path, dtype=text) for path in files]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)

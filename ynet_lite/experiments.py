@@ -103,8 +103,10 @@ def _balances(preset: str, dataset: str, seeds) -> list[Config]:
             for seed in seeds:
                 name = f"a={a}" if loss == "pairwise" else f"{loss} a={a}"
                 how = {"balance_trainable": True} if a == "trainable" else {"balance": a}
-                cfg = Config.from_preset(preset, dataset, tuned, cls_loss=loss, variant=name, seed=seed, **how)
-                found.append(cfg.but(method="ynet"))
+                cfg = Config.from_preset(preset, dataset, tuned, cls_loss=loss, variant=name, seed=seed, **how).but(method="ynet")
+                default = Config.from_preset(preset, dataset, seed=seed)
+                # the point that is Y-Net itself bears Y-Net's name: one run has one name, whichever grid comes first
+                found.append(default if results.run_id(cfg) == results.run_id(default) else cfg)
     return found
 
 
@@ -140,7 +142,8 @@ def grid(name: str) -> list[Config]:
         return [Config.from_preset("full", "busbra", m, fold=f, seed=s) for s, f in order for m in methods]
     if name == "rivals":
         methods = (*RIVALS, *AGGREGATED)
-        return [Config.from_preset("full", "busbra", m, fold=f) for f in FOLDS for m in methods]
+        again = [Config.from_preset("full", "busbra", m, fold=f, seed=1) for f in FOLDS for m in BEST_RIVALS]
+        return [Config.from_preset("full", "busbra", m, fold=f) for f in FOLDS for m in methods] + again
     if name == "losses":
         return [Config.from_preset("full", "busbra", m, fold=f) for f in FOLDS for m in ABLATIONS]
     if name == "paper":
@@ -150,7 +153,8 @@ def grid(name: str) -> list[Config]:
         return _other_ablations("full", "busbra", (0, 1))[name]
     if name in ("busbra-birads", "busi"):
         methods = ("ynet", "ynet-no-seg", *BEST_RIVALS)
-        return [Config.from_preset("full", name, m, fold=f) for f in FOLDS for m in methods]
+        seeds = {"busbra-birads": 2, "busi": 3}[name]
+        return [Config.from_preset("full", name, m, fold=f, seed=s) for s in range(seeds) for f in FOLDS for m in methods]
     raise ValueError(f"grid {name!r} is not known; known are {', '.join(GRIDS)}")
 
 
@@ -159,14 +163,14 @@ GRIDS = {
     "phantom": "every method in the quick preset, phantoms 0-4; Y-Net and its twin also without confounding",
     "busbra-quick": "what `make reproduce` does on BUS-BRA",
     "headline": "BUS-BRA, Y-Net and its twin: 5 folds, 3 seeds",
-    "rivals": "BUS-BRA, every rival: 5 folds; all aggregations of a fold share one encoder",
+    "rivals": "BUS-BRA, every rival: 5 folds, the three best with 2 seeds; all aggregations of a fold share one encoder",
     "losses": "BUS-BRA, ablations of the losses and of the pooling: 5 folds",
     "paper": "BUS-BRA, the released network and ynet-paper: 5 folds, 3 seeds on fold 1",
     "bits": "BUS-BRA, length of the code: fold 1, 2 seeds",
     "masks": "BUS-BRA, how many outlines and how good: fold 1, 2 seeds",
     "balance": "BUS-BRA, balance of the two losses for each classification loss: fold 1, 2 seeds",
-    "busbra-birads": "BUS-BRA by BI-RADS: Y-Net, its twin, three rivals; 5 folds",
-    "busi": "the part of BUSI: the same",
+    "busbra-birads": "BUS-BRA by BI-RADS: Y-Net, its twin, three rivals; 5 folds, 2 seeds",
+    "busi": "the part of BUSI: the same, 3 seeds",
     "phantom-ablations": "bits, masks and balance on phantoms 0 and 1",
 }
 
@@ -183,7 +187,8 @@ def _together(configs: list[Config], folder: Path) -> str:
     began = time.perf_counter()
     maps: dict = {}  # C5 of the shared encoder, which several aggregations read
     for cfg in configs:
-        run(cfg, folder=folder, progress=False, maps=maps)
+        if not done(cfg, folder):  # another runner on the same folder may have been here since
+            run(cfg, folder=folder, progress=False, maps=maps)
     return f"{', '.join(results.run_id(cfg) for cfg in configs)} in {time.perf_counter() - began:.0f} s"
 
 

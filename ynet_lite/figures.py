@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def chance_rows(dataset: str, group: str) -> pd.DataFrame | None:
     return pd.read_csv(path) if path.is_file() else None
 
 
-#: Fold 1 is the development fold; settings were frozen before the other folds' test cases were looked at.
+#: Fold 1 is the development fold. Validation patients of its trials are queries of the other folds (see `validated`).
 HEADLINE_FOLDS = (2, 3, 4, 5)
 FOLD_PARTS = {
     "Folds 2-5: the headline": HEADLINE_FOLDS,
@@ -51,16 +52,23 @@ FOLD_PARTS = {
 
 
 def complete(chosen: pd.DataFrame, folds) -> pd.DataFrame:
-    """The rows of those methods that were run on every one of ``folds``, restricted to these folds."""
+    """The rows of those methods that were run on every one of ``folds``, restricted to these folds.
+
+    On a set that is drawn anew for each seed the draws are the data: there it takes every draw that Y-Net was run on.
+    """
     part = chosen[chosen["fold"].isin(folds)]
-    full = part.groupby("method")["fold"].nunique()
-    return part[part["method"].isin(full.index[full == len(folds)])]
+    drawn = part["dataset"].isin(statistics.DRAWN_PER_SEED)
+    ours = set(part[drawn & (part["method"] == "ynet")]["fingerprint"])
+    part = part[~drawn | part["fingerprint"].isin(ours)] if ours else part
+    grouped = part.groupby("method")
+    full = (grouped["fold"].nunique() == len(folds)) & ((grouped["fingerprint"].nunique() == len(ours)) if ours else True)
+    return part[part["method"].isin(full.index[full])]
 
 
 def parts(chosen: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """(title, rows) of the tables of one set: by folds where there are several, else one."""
     if set(chosen["fold"]) == {1}:
-        return [("", chosen)]
+        return [("", complete(chosen, (1,)))]
     counted = headline_folds(chosen)  # where all folds count, there is nothing to set apart
     found = [(title, complete(chosen, folds)) for title, folds in FOLD_PARTS.items() if 1 not in counted or folds == counted]
     return [(title, part) for title, part in found if part["method"].nunique() > 1]
@@ -104,10 +112,11 @@ def others_table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
-def comparison(part: pd.DataFrame, metric: str = "map") -> pd.DataFrame | None:
+def comparison(part: pd.DataFrame, metric: str = "map", without: Sequence[str] = ()) -> pd.DataFrame | None:
     """Y-Net against every other method of a table, paired by patient (`statistics.compare_methods`); None without rivals.
 
     A method that is the same training as Y-Net under this preset is no rival and would only inflate the family of tests.
+    ``without``: ids of cases that are not counted as queries.
     """
     ours = set(part[part["method"] == "ynet"]["config_hash"])
     rivals = [m for m in plots.METHOD_NAMES if m in set(part[~part["config_hash"].isin(ours)]["method"])]
@@ -116,7 +125,38 @@ def comparison(part: pd.DataFrame, metric: str = "map") -> pd.DataFrame | None:
     first = part.iloc[0]
     group = "full" if first["preset"] == "paper" else first["preset"]
     folds = sorted(part["fold"].unique())
-    return statistics.compare_methods("ynet", rivals, first["dataset"], group, folds, metric, variant=first["variant"], runs=part)
+    return statistics.compare_methods(
+        "ynet", rivals, first["dataset"], group, folds, metric, variant=first["variant"], without=without, runs=part
+    )
+
+
+def validated() -> set[str]:
+    """Cases of BUS-BRA on which a setting was chosen: validation patients among the training patients of fold 1.
+
+    They are queries of folds 2 to 5. From ``data/splits/busbra_validation.csv``: ``trials`` are those of `ynet_lite.tuning`,
+    ``design`` those of the older tables in ``data/results/tuning``, which shaped the preset.
+    """
+    return set(pd.read_csv(paths.splits() / "busbra_validation.csv", dtype=str)["case_id"])
+
+
+def unseen_text(part: pd.DataFrame) -> str:
+    """The margin over the twin and over the best rivals on those queries of BUS-BRA that no trial had ranked, in one sentence."""
+    kept = validated()
+    every, unseen = comparison(part), comparison(part, without=sorted(kept))
+    if every is None:
+        return ""
+    rivals = [m for m in every["method"] if m in (*RIVALS, *AGGREGATED)]  # best first, judged by all queries
+    best = list(dict.fromkeys([*rivals[:1], *[m for m in rivals if m in PAPER_COMPARATORS][:1]]))
+    lines = []
+    for method in [m for m in ("ynet-no-seg", *best) if m in set(every["method"])]:
+        row = unseen.set_index("method").loc[method]
+        points = statistics.interval_text(row["points"], row["points_low"], row["points_high"])
+        lines.append(f"{points} over {'its twin' if method == 'ynet-no-seg' else plots.METHOD_NAMES[method]}")
+    total, left = every["queries"].iloc[0], unseen["queries"].iloc[0]
+    return (
+        f"Of these {total:,} queries, {total - left} were validation cases while settings were chosen on fold 1. On the other "
+        f"{left}, Y-Net's lead in mAP@10, in points: {', '.join(lines)}."
+    )
 
 
 #: The methods the paper compares itself with that are run here; those that aggregate features also as 64-bit codes.
@@ -140,12 +180,14 @@ def margin_text(compared: pd.DataFrame) -> str:
         best = part.loc[part["mean_rival"].idxmax()]
         points = statistics.interval_text(best["points"], best["points_low"], best["points_high"])
         percent = statistics.interval_text(best["percent"], best["percent_low"], best["percent_high"], digits=0)
-        p = statistics.p_text(best["p_holm"])
+        p = statistics.p_text(best["p_holm"], best["p_least"])
         found.append(
             f"The best of {name} ({len(part)} were run) is {plots.METHOD_NAMES[best['method']]}: Y-Net's mAP@10 minus its own is "
-            f"{points} points, or {percent} %, p {p if p.startswith('<') else '= ' + p}."
+            f"{points} points, or {percent} %, p {p if p[0] in '<≤' else '= ' + p}."
         )
-    return " ".join(found) + (f" The paper reports {PAPER_MARGIN} for its own two sets." if found else "")
+    return " ".join(found) + (
+        f" The paper reports {PAPER_MARGIN} points over its best comparator, averaged over its own two sets." if found else ""
+    )
 
 
 def results_text(runs: pd.DataFrame) -> str:
@@ -175,6 +217,8 @@ def results_text(runs: pd.DataFrame) -> str:
                 ]
                 margin = margin_text(compared) if dataset != "phantom" else ""
                 text += [margin + "\n"] if margin else []
+                if dataset == "busbra" and set(part["fold"]) == set(HEADLINE_FOLDS):
+                    text += [unseen_text(part) + "\n"]
                 if set(part["fold"]) == set(headline_folds(part)):
                     beside = {metric: compared if metric == "map" else comparison(part, metric) for metric in tables.BESIDE}
                     text += [
@@ -201,14 +245,15 @@ def readme_blocks(runs: pd.DataFrame) -> dict[str, str]:
             few = ["ynet", "ynet-no-seg"] if dataset == "busbra" else [*plots.METHOD_NAMES][: [*plots.METHOD_NAMES].index("dsh")]
             shown = chosen[chosen["method"].isin(few)]
             blocks[name] = tables.markdown(tables.retrieval_table(shown, short, chance_rows(dataset, group)))
-            compared = comparison(chosen)
-            if compared is not None and dataset == "busbra":
+            compared = comparison(chosen) if dataset == "busbra" else None
+            if compared is not None:
                 rivals = compared[compared["method"].isin(["ynet-no-seg", *RIVALS, *AGGREGATED])]
                 beside = tables.retrieval_table(chosen, {key: short[key] for key in [("ndcg", 10), ("distinct_codes", 0)]})
                 table = tables.comparison_table(rivals).drop(columns=["Y-Net's", "patients"])
                 table = table.merge(beside.rename(columns={"method": "Y-Net against"}).drop(columns="runs"), how="left")
                 blocks["comparison"] = tables.markdown(table)
                 blocks["margin"] = margin_text(compared) or "No rival has been run on these folds yet."
+                blocks["unseen"] = unseen_text(chosen)
     other = others_table(runs)
     blocks["other-sets"] = tables.markdown(other) if len(other) else "No other set has been run yet."
     costs = paths.results() / "costs.csv"

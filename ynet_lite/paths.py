@@ -45,12 +45,18 @@ def local_figures() -> Path:
     return Path(os.environ.get("YNET_LOCAL_FIGURES") or root() / "figures" / "local")
 
 
+def listed(folder: str | Path, pattern: str = "*.csv") -> list[Path]:
+    """Files of ``folder`` that match, sorted; never a hidden one, since that may be half of a file (see `replacing`)."""
+    return sorted(path for path in Path(folder).glob(pattern) if not path.name.startswith("."))
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary name beside ``path``, renamed to it when the block ends well and removed when it does not.
 
-    A reader sees the old file or the whole new one, never a part. The name keeps the suffix, by which some writers choose a
-    format, and holds process and thread, so that two writers do not meet.
+    A reader of ``path`` sees the old file or the whole new one, never a part; who reads a folder does so by `listed`. The name
+    is hidden, keeps the suffix, by which some writers choose a format, and holds process and thread, so that two writers do not
+    meet.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

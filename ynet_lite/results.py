@@ -138,7 +138,7 @@ def read_runs(folder: str | Path | None = None) -> pd.DataFrame:
     """All result rows under ``folder/runs`` (default: the committed ones), in a fixed order."""
     folder = Path(folder) if folder else paths.results()
     tables = []
-    for path in sorted((folder / "runs").glob("*.csv")):
+    for path in paths.listed(folder / "runs"):
         tables.append(read_run(path))
     if not tables:
         return pd.DataFrame(columns=COLUMNS)

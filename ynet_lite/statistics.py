@@ -421,6 +421,7 @@ def compare_methods(
     variant: str = "",
     seeds: Iterable[int] | None = None,
     groups=None,
+    without: Iterable[str] = (),
     runs: pd.DataFrame | None = None,
     folder: str | Path | None = None,
     n: int = 10_000,
@@ -430,23 +431,25 @@ def compare_methods(
     """``ours`` against each rival, one row per rival, the best rival first (equal ones by name).
 
     Columns: ``method, mean_ours, mean_rival`` (shares); ``points, points_low, points_high``; ``percent, percent_low,
-    percent_high`` (of the rival); ``p, p_holm`` (the family is this table); ``queries, patients``; ``runs_ours, runs_rival``
+    percent_high`` (of the rival); ``p, p_holm`` (the family is this table); ``p_least`` (no permutation came as far, so that p is
+    the least that ``n`` of them can show and the true one may be smaller); ``queries, patients``; ``runs_ours, runs_rival``
     (`runs_text`). Intervals are each at level 1 - alpha, not adjusted for the number of rivals.
 
     ``folds`` and ``seeds``: None = all there are; folds must be the same for all methods, seeds may differ in number.
-    ``groups``: see `paired`; None = `patients`. ``runs``: rows to choose from (default: those in ``folder``, default: the
-    committed results). A rival whose configuration equals ours is the same training under another name: difference 0, p 1;
-    it still counts in the family, so leave it out.
+    ``groups``: see `paired`; None = `patients`. ``without``: ids of cases that are not counted as queries. ``runs``: rows to
+    choose from (default: those in ``folder``, default: the committed results). A rival whose configuration equals ours is the
+    same training under another name: difference 0, p 1; it still counts in the family, so leave it out.
 
     Raises ``ValueError`` as `find_runs`, `per_query_table` and `paired` do, and for rivals that are no list of other methods.
     """
     if isinstance(rivals, str) or not len(rivals) or len(set(rivals)) < len(rivals) or ours in rivals:
         raise ValueError(f"compare_methods: rivals must be a list of methods, each once and without {ours!r}; got {rivals!r}")
     folds, seeds = (None if values is None else list(values) for values in (folds, seeds))
-    runs = read_runs(folder) if runs is None else runs
+    runs, without = read_runs(folder) if runs is None else runs, set(without)
 
     def table(method: str) -> pd.DataFrame:
-        return per_query_table(find_runs(runs, dataset, preset, method, variant, folds, seeds), metric, k, folder)
+        found = per_query_table(find_runs(runs, dataset, preset, method, variant, folds, seeds), metric, k, folder)
+        return found[~found["case_id"].isin(without)]
 
     own = table(ours)
     groups = patients(dataset, own["case_id"]) if groups is None else groups
@@ -466,6 +469,7 @@ def compare_methods(
                 **dict(zip(("percent", "percent_low", "percent_high"), found.relative, strict=True)),
                 "p": found.p,
                 "p_holm": np.nan,
+                "p_least": not found.exact and found.p == 1 / (1 + n),
                 "queries": found.n_queries,
                 "patients": found.n_patients,
                 "runs_ours": found.runs_a,
@@ -504,13 +508,14 @@ def share_text(value: float, low: float, high: float, *, digits: int = 3) -> str
     return re.sub(r"(?<!\d)0\.", ".", interval_text(value, low, high, digits=digits, signed=False))
 
 
-def p_text(p: float) -> str:
-    """``.034``; ``< .001`` below that; a dash for NaN. Raises ``ValueError`` outside [0, 1]."""
+def p_text(p: float, least: bool = False) -> str:
+    """``.034``; ``< .001`` below that; ``≤ .034`` where it is the ``least`` that a test can show (``p_least`` of
+    `compare_methods`); a dash for NaN. Raises ``ValueError`` outside [0, 1]."""
     if np.isnan(p):
         return "-"
     if not 0 <= p <= 1:
         raise ValueError(f"p_text: {p}; p values lie between 0 and 1")
-    return "< .001" if p < 0.001 else _fixed(p, 3).removeprefix("0")
+    return "< .001" if p < 0.001 else ("≤ " if least else "") + _fixed(p, 3).removeprefix("0")
 
 
 def _fixed(value: float, digits: int, signed: bool = False) -> str:

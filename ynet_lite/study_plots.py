@@ -152,7 +152,15 @@ def _slopes(figure, rows: pd.DataFrame, levels: pd.DataFrame) -> None:
         axis.set_xlabel(better, fontsize=7.5, style="italic")
         axis.set_xticks((0, 1), ("twin", "Y-Net"), fontsize=8)
         axis.tick_params(axis="y", labelsize=7.5)
-        axis.set(xlim=(-0.25, 1.25), ylim=(0, 1.1 * max(pairs.max(initial=0), chance.get(metric, 0)) or 1))
+        axis.set(xlim=(-0.25, 1.25), ylim=_limits([*pairs.ravel(), *([chance[metric]] if metric in chance else [])]))
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """From zero, except where all values lie together far above it: there a change would be flattened away."""
+    if not values or max(values) <= 0:
+        return 0, 1
+    low, high = min(values), max(values)
+    return (low - (high - low), high + (high - low)) if low > 0.8 * high and high > low else (0, 1.1 * high)
 
 
 # --- attention -------------------------------------------------------------------------------------------------------

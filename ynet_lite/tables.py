@@ -79,7 +79,7 @@ def comparison_table(compared: pd.DataFrame) -> pd.DataFrame:
                 "Y-Net's": number(row.mean_ours, float("nan"), 1),
                 "points": interval_text(row.points, row.points_low, row.points_high),
                 "per cent": interval_text(row.percent, row.percent_low, row.percent_high, digits=0),
-                "p (Holm)": p_text(row.p_holm),
+                "p (Holm)": p_text(row.p_holm, row.p_least),
                 "patients": row.patients,
                 "folds x seeds": row.runs_rival,
             }
@@ -103,7 +103,7 @@ def beside_table(compared: dict[str, pd.DataFrame]) -> pd.DataFrame:
         table[f"{BESIDE[metric]}, points"] = [
             interval_text(*row) for row in part[["points", "points_low", "points_high"]].itertuples(index=False)
         ]
-        table[f"p, {BESIDE[metric]}"] = [p_text(p) for p in part["p_holm"]]
+        table[f"p, {BESIDE[metric]}"] = [p_text(p, least) for p, least in zip(part["p_holm"], part["p_least"], strict=True)]
     return table
 
 

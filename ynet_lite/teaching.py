@@ -20,6 +20,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from scipy.stats import binom
 from torch import Tensor, nn
 
+from . import ambiguity
 from .cases.core import Cases
 from .losses import UnifiedLoss, pairwise_loss
 from .model import YNet, rmac_regions
@@ -245,15 +246,19 @@ def pooling_panels(image: np.ndarray, mask: np.ndarray, feature: np.ndarray, wei
     return figure
 
 
-def other_tissue(cases: Cases, seed: int = 0) -> np.ndarray:
-    """Each image with the tissue outside its lesion taken from another case. Same shape and type as ``cases.images``.
+def other_tissue(cases: Cases, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Each lesion in the tissue of another case, whose own lesion is painted over first (`ambiguity.replace_background`).
 
-    Only the inside of the mask stays. The partner is the next case in an order drawn from ``seed``; one case alone stays itself.
+    The partner is the next case in an order drawn from ``seed``; one case alone is put into itself. Returns (images, masks) of
+    the shapes and types of ``cases``.
     """
     order = np.random.default_rng(seed).permutation(len(cases))
     partner = np.empty(len(cases), np.int64)
     partner[order] = np.roll(order, -1)
-    return np.where((cases.masks > 0)[:, None], cases.images, cases.images[partner])
+    content = ambiguity.content_masks(cases.table, cases.images.shape[-1])
+    return ambiguity.replace_background(
+        cases.images, cases.masks, cases.images[partner], cases.masks[partner], content, content[partner]
+    )
 
 
 # --- losses on toy points --------------------------------------------------------------------------------------------

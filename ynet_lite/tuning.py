@@ -1,4 +1,4 @@
-"""The same tuning effort for every method: six trials each, scored on validation patients, the test cases untouched.
+"""The same tuning effort for every method: six trials each, scored on validation patients; the queries of fold 1 untouched.
 
 ``python -m ynet_lite.tuning`` runs what is missing; ``--choose`` prints the settings that won, as they stand in
 `ynet_lite.config.TUNED`. A trial trains on 80 % of the training patients of fold 1 (of phantom 100 in the quick preset), for
@@ -177,7 +177,7 @@ def gradient_norms(checkpoint: Checkpoint, cases: Cases) -> dict[str, float]:
 def table(folder: str | Path | None = None, name: str = "trials") -> pd.DataFrame:
     """All rows under ``folder/tuning/<name>`` (default: the committed trials; "balance": the scan), in a fixed order."""
     folder = Path(folder) if folder else paths.results()
-    files = sorted((folder / "tuning" / name).glob("*.csv"))
+    files = paths.listed(folder / "tuning" / name)
     if not files:
         return pd.DataFrame()
     found = pd.concat([pd.read_csv(f, dtype={"commit": str, "config_hash": str}) for f in files], ignore_index=True)
@@ -213,11 +213,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--preset", choices=("quick", "full"), default="full", help="quick: on the phantom; full: on BUS-BRA")
     parser.add_argument("--scan", action="store_true", help="the scan of loss and balance instead of the six trials a method")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("--folder", type=Path, default=paths.out() / "results")
+    parser.add_argument("--folder", type=Path, help="where trials are (default: out/results; --choose: the committed ones)")
     parser.add_argument("--choose", action="store_true", help="print the winners of the stored trials, run nothing")
     given = parser.parse_args(argv)
+    given.folder = given.folder or (paths.results() if given.choose else paths.out() / "results")
     if given.choose:
-        for key, value in chosen(table(given.folder)).items():
+        stored = table(given.folder)
+        if stored.empty:
+            parser.error(f"no trials in {given.folder / 'tuning' / 'trials'}; run them without --choose first")
+        for key, value in chosen(stored).items():
             print(f"    {key}: {value},".replace("'", '"'))
         return 0
     dataset = {"quick": "phantom", "full": "busbra"}[given.preset]
