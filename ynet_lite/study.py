@@ -809,7 +809,9 @@ favours Y-Net. No aim was moved; half a pixel for both and the first reading sta
 
 **Two ambiguities.** SPDD (same manifestation in another disease) has an aim and falls. DPSD (one disease at different stages)
 had none: its recall is the share of right answers that come from another stage, and on the phantom it is lower with Y-Net than
-with its twin and below chance, in the tables of means. So of the two kinds only the first is shown to be reduced.
+with its twin and below chance, in the tables of means. Counted, a list still holds more right answers of another stage with
+Y-Net, on each of the five phantoms, since more answers are right; but its right answers lean to the query's own stage, which the
+twin's do not.
 
 **Tried against the missed aims**: other poolings, each a row of the tables of means. On the phantom Y-Net pools inside the
 predicted lesion already; one stage deeper, or without masks, the background is suppressed less. On BUS-BRA Y-Net is plain R-MAC.
