@@ -511,6 +511,16 @@ def test_loss_intervals_that_hold_zero_are_hollow():
     plt.close(figure)
 
 
+def test_what_the_segmentation_loss_is_worth_to_each_classification_loss(everything):
+    folder, runs = everything
+    table = ablations.balance(runs, "phantom", "quick", folder)
+    of = table.set_index(["loss", "a"])["map@10"]
+    text = ablations.balance_text(table)
+    assert f"Circle (the paper's) {100 * (of['circle', 0.5] - of['circle', 1.0]):+.1f}," in text
+    assert "class centres" not in ablations.balance_text(table[(table["loss"] != "centres") | (table["a"] != 1.0)])
+    assert ablations.balance_text(table.iloc[:0]) == ""
+
+
 def test_titles_name_the_set_behind_a_figure():
     runs = results.read_runs()
     assert ablations.where("losses", runs, "busbra", "full") == "BUS-BRA, folds 2 to 5"

@@ -199,6 +199,21 @@ def balance(runs: pd.DataFrame, dataset: str, group: str, source: str | Path | N
     return table
 
 
+def balance_text(table: pd.DataFrame) -> str:
+    """What the segmentation loss is worth to each classification loss: mAP@10 at a = .5 minus that at a = 1, in one sentence.
+
+    table : of `balance`. Both points are fixed beforehand; the best a would be chosen on the queries it is scored on. Only where
+    Y-Net pools by R-MAC is a = 1 the same network without that loss: elsewhere it pools inside a map that nothing teaches.
+    Losses without both points are left out; without any the text is empty.
+    """
+    found = []
+    for loss in LOSSES:
+        own = table[table["loss"] == loss].set_index("a")["map@10"]
+        if {0.5, 1.0} <= set(own.index):
+            found.append(f"{ablation_plots.LOSS_NAMES[loss]} {100 * (own[0.5] - own[1.0]):+.1f}")
+    return f"mAP@10 at a = .5 minus at a = 1 (no segmentation loss), in points: {', '.join(found)}." if found else ""
+
+
 def bits(runs: pd.DataFrame, dataset: str, group: str, source: str | Path | None = None) -> pd.DataFrame:
     """Y-Net and its twin at each length of the code; the default run is the point at its own length (64).
 

@@ -254,6 +254,7 @@ def readme_blocks(runs: pd.DataFrame) -> dict[str, str]:
                 blocks["comparison"] = tables.markdown(table)
                 blocks["margin"] = margin_text(compared) or "No rival has been run on these folds yet."
                 blocks["unseen"] = unseen_text(chosen)
+    blocks["balance"] = ablations.balance_text(ablations.balance(runs, "busbra", "full")) or "The balance was not run yet."
     other = others_table(runs)
     blocks["other-sets"] = tables.markdown(other) if len(other) else "No other set has been run yet."
     costs = paths.results() / "costs.csv"
