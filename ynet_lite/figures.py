@@ -242,7 +242,11 @@ def readme_blocks(runs: pd.DataFrame) -> dict[str, str]:
                 blocks["busbra-fold1"] = tables.markdown(tables.retrieval_table(first, short, chance_rows(dataset, group)))
             chosen = headline(chosen)
             # rivals stand in the comparison below, and all of them in figures/tables.md
-            few = ["ynet", "ynet-no-seg"] if dataset == "busbra" else [*plots.METHOD_NAMES][: [*plots.METHOD_NAMES].index("dsh")]
+            few = (
+                ["ynet", "ynet-no-seg", *PAPER_METHODS]
+                if dataset == "busbra"
+                else [*plots.METHOD_NAMES][: [*plots.METHOD_NAMES].index("dsh")]
+            )
             shown = chosen[chosen["method"].isin(few)]
             blocks[name] = tables.markdown(tables.retrieval_table(shown, short, chance_rows(dataset, group)))
             compared = comparison(chosen) if dataset == "busbra" else None
