@@ -85,7 +85,7 @@ def test_a_phantom_that_a_method_lacks_takes_the_method_out_and_no_figure_down(r
 def test_what_no_trial_had_seen_is_compared_apart(runs):
     part = figures.headline(figures.select(runs, "busbra", "full"))
     seen = figures.validated()
-    text = figures.unseen_text(part)
+    text = figures.unseen_text(part, figures.comparison(part))
     queries = part[part["method"] == "ynet"]["run_id"].unique()
     listed = set().union(*(pd.read_csv(paths.results() / "per_query" / f"{run}.csv")["case_id"] for run in queries))
     assert f"Of these {len(listed):,} queries, {len(seen & listed)} were" in text and f"other {len(listed - seen)}," in text

@@ -43,7 +43,7 @@ def chance_rows(dataset: str, group: str) -> pd.DataFrame | None:
 
 
 #: Fold 1 is the development fold. Validation patients of its trials are queries of the other folds (see `validated`).
-HEADLINE_FOLDS = (2, 3, 4, 5)
+HEADLINE_FOLDS = ablations.HEADLINE_FOLDS
 FOLD_PARTS = {
     "Folds 2-5: the headline": HEADLINE_FOLDS,
     "All five folds": (1, *HEADLINE_FOLDS),
@@ -139,20 +139,23 @@ def validated() -> set[str]:
     return set(pd.read_csv(paths.splits() / "busbra_validation.csv", dtype=str)["case_id"])
 
 
-def unseen_text(part: pd.DataFrame) -> str:
-    """The margin over the twin and over the best rivals on those queries of BUS-BRA that no trial had ranked, in one sentence."""
-    kept = validated()
-    every, unseen = comparison(part), comparison(part, without=sorted(kept))
-    if every is None:
+def unseen_text(part: pd.DataFrame, compared: pd.DataFrame) -> str:
+    """The margin over the twin and over the best rivals on those queries of BUS-BRA that no trial had ranked, in one sentence.
+
+    part : the rows of a table. compared : its `comparison`, by which the best rivals are chosen.
+    """
+    rivals = [m for m in compared["method"] if m in (*RIVALS, *AGGREGATED)]  # best first
+    best = [*rivals[:1], *[m for m in rivals if m in PAPER_COMPARATORS][:1]]
+    named = [m for m in dict.fromkeys(["ynet-no-seg", *best]) if m in set(compared["method"])]
+    unseen = comparison(part[part["method"].isin(["ynet", *named])], without=sorted(validated()))
+    if unseen is None:
         return ""
-    rivals = [m for m in every["method"] if m in (*RIVALS, *AGGREGATED)]  # best first, judged by all queries
-    best = list(dict.fromkeys([*rivals[:1], *[m for m in rivals if m in PAPER_COMPARATORS][:1]]))
     lines = []
-    for method in [m for m in ("ynet-no-seg", *best) if m in set(every["method"])]:
+    for method in named:
         row = unseen.set_index("method").loc[method]
         points = statistics.interval_text(row["points"], row["points_low"], row["points_high"])
         lines.append(f"{points} over {'its twin' if method == 'ynet-no-seg' else plots.METHOD_NAMES[method]}")
-    total, left = every["queries"].iloc[0], unseen["queries"].iloc[0]
+    total, left = compared["queries"].iloc[0], unseen["queries"].iloc[0]
     return (
         f"Of these {total:,} queries, {total - left} were validation cases while settings were chosen on fold 1. On the other "
         f"{left}, Y-Net's lead in mAP@10, in points: {', '.join(lines)}."
@@ -218,7 +221,7 @@ def results_text(runs: pd.DataFrame) -> str:
                 margin = margin_text(compared) if dataset != "phantom" else ""
                 text += [margin + "\n"] if margin else []
                 if dataset == "busbra" and set(part["fold"]) == set(HEADLINE_FOLDS):
-                    text += [unseen_text(part) + "\n"]
+                    text += [unseen_text(part, compared) + "\n"]
                 if set(part["fold"]) == set(headline_folds(part)):
                     beside = {metric: compared if metric == "map" else comparison(part, metric) for metric in tables.BESIDE}
                     text += [
@@ -257,7 +260,7 @@ def readme_blocks(runs: pd.DataFrame) -> dict[str, str]:
                 table = table.merge(beside.rename(columns={"method": "Y-Net against"}).drop(columns="runs"), how="left")
                 blocks["comparison"] = tables.markdown(table)
                 blocks["margin"] = margin_text(compared) or "No rival has been run on these folds yet."
-                blocks["unseen"] = unseen_text(chosen)
+                blocks["unseen"] = unseen_text(chosen, compared)
     blocks["balance"] = ablations.balance_text(ablations.balance(runs, "busbra", "full")) or "The balance was not run yet."
     other = others_table(runs)
     blocks["other-sets"] = tables.markdown(other) if len(other) else "No other set has been run yet."
