@@ -30,7 +30,7 @@ help:  ## show this list
 venv: $(STAMP)  ## create .venv and install the locked versions (done by every other command when needed)
 
 reproduce: $(STAMP)  ## data, a trained Y-Net, codes, the retrieval table: compared with the committed one
-	$(PY) -m ynet_lite.reproduce
+	$(PY) -m ynet_lite.paper.reproduce
 
 test: lint  ## lint, unit tests, then every notebook run and compared with its committed output
 	$(PY) -m pytest tests
@@ -51,13 +51,13 @@ else
 endif
 
 local: $(STAMP)  ## execute copies of every notebook on YOUR set (YNET_DATASET), into figures/local/; compares nothing
-	$(PY) -m ynet_lite.run_notebooks
+	$(PY) -m ynet_lite.paper.run_notebooks
 
 figures: $(STAMP)  ## rebuild figures and tables from the committed result rows (trains nothing)
-	$(PY) -m ynet_lite.figures
+	$(PY) -m ynet_lite.paper.report
 
 full: $(STAMP)  ## compute what is missing of the committed results (FRESH=1: all of them anew, into out/fresh/results; needs the real images)
-	$(if $(FRESH),YNET_OUT="$(CURDIR)/out/fresh") $(PY) -m ynet_lite.experiments --folder $(if $(FRESH),out/fresh,data)/results
+	$(if $(FRESH),YNET_OUT="$(CURDIR)/out/fresh") $(PY) -m ynet_lite.paper.run --folder $(if $(FRESH),out/fresh,data)/results
 
 lint: $(STAMP)  ## check style and formatting of code and notebooks
 	$(PY) -m ruff check .

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from ynet_lite import attribution as att
+from ynet_lite import attribution
+from ynet_lite.checkpoint import Checkpoint
 from ynet_lite.config import Config
 from ynet_lite.hashing import Codes, pack
 from ynet_lite.model import YNet
-from ynet_lite.training import Checkpoint
 
 CFG = Config(size=32, planes=(4, 8, 8, 8), blocks=1, fpn=8, bits=16, pooling="rmac", pool_levels=(5,))
 
@@ -30,7 +30,7 @@ def images():
 
 
 def target(output):
-    return att.similarity_to(np.where(np.arange(16) % 3, 1, -1))(output)
+    return attribution.similarity_to(np.where(np.arange(16) % 3, 1, -1))(output)
 
 
 def slow_map(model, image, level, elementwise=False, shift=0.0):
@@ -70,25 +70,25 @@ def slow_map(model, image, level, elementwise=False, shift=0.0):
 
 
 def output_of(code):
-    return att.Output(torch.as_tensor(code, dtype=torch.float32), None, None)
+    return attribution.Output(torch.as_tensor(code, dtype=torch.float32), None, None)
 
 
 def test_similarity_by_hand():
     z = np.array([[0.0, np.arctanh(0.5), -np.arctanh(0.8), 50.0]])
-    value = att.similarity_to(np.array([1, 1, 1, -1]))(output_of(z))
+    value = attribution.similarity_to(np.array([1, 1, 1, -1]))(output_of(z))
     assert value.tolist() == pytest.approx([(0 + 0.5 - 0.8 - 1) / 4])
 
 
 def test_similarity_of_codes_is_the_hamming_distance():
     rng = np.random.default_rng(0)
     a, b = rng.random((6, 16)) < 0.5, rng.random(16) < 0.5
-    value = att.similarity_to(b)(output_of(np.where(a, 50.0, -50.0)))
+    value = attribution.similarity_to(b)(output_of(np.where(a, 50.0, -50.0)))
     np.testing.assert_allclose(value, 1 - 2 * (a != b).sum(1) / 16, atol=1e-6)
 
 
 def test_class_score_by_hand():
     codes = np.array([[1, 1], [1, -1], [-1, -1]])
-    score = att.class_score(codes, np.array([0, 0, 1]), 0)
+    score = attribution.class_score(codes, np.array([0, 0, 1]), 0)
     # class 0: mean code (1, 0); others (-1, -1); difference (2, 1)
     assert score(output_of([[np.arctanh(0.5), np.arctanh(-0.5)]])).tolist() == pytest.approx([(2 * 0.5 - 1 * 0.5) / 2])
 
@@ -96,38 +96,38 @@ def test_class_score_by_hand():
 def test_class_score_equals_the_means_of_similarities():
     rng = np.random.default_rng(1)
     codes, labels, z = rng.normal(size=(12, 16)), rng.integers(0, 3, 12), rng.normal(size=(4, 16))
-    each = np.stack([att.similarity_to(code)(output_of(z)).numpy() for code in codes])
+    each = np.stack([attribution.similarity_to(code)(output_of(z)).numpy() for code in codes])
     for c in range(3):
         slow = each[labels == c].mean(0) - each[labels != c].mean(0)
-        np.testing.assert_allclose(att.class_score(codes, labels, c)(output_of(z)), slow, atol=1e-6)
+        np.testing.assert_allclose(attribution.class_score(codes, labels, c)(output_of(z)), slow, atol=1e-6)
 
 
 def test_codes_may_come_in_any_form():
     rng = np.random.default_rng(2)
     real, labels, z = rng.normal(size=(6, 16)), np.array([0, 1, 0, 1, 1, 0]), output_of(rng.normal(size=(3, 16)))
-    expected = att.class_score(real, labels, 1)(z)
+    expected = attribution.class_score(real, labels, 1)(z)
     for codes in (real >= 0, np.where(real >= 0, 1, -1), Codes(pack(real), np.arange(6).astype(str), labels, 16)):
-        np.testing.assert_array_equal(att.class_score(codes, labels, 1)(z), expected)
+        np.testing.assert_array_equal(attribution.class_score(codes, labels, 1)(z), expected)
     one = Codes(pack(real[:1]), np.array(["a"]), labels[:1], 16)
-    np.testing.assert_array_equal(att.similarity_to(one)(z), att.similarity_to(real[0])(z))
+    np.testing.assert_array_equal(attribution.similarity_to(one)(z), attribution.similarity_to(real[0])(z))
 
 
 def test_one_class_has_no_second_mean():
     codes, z = np.ones((3, 16)), output_of(np.full((1, 16), 50.0))
-    assert att.class_score(codes, np.zeros(3), 0)(z).tolist() == pytest.approx([1])
+    assert attribution.class_score(codes, np.zeros(3), 0)(z).tolist() == pytest.approx([1])
     with pytest.raises(ValueError, match="no code of class 1"):
-        att.class_score(codes, np.zeros(3), 1)
+        attribution.class_score(codes, np.zeros(3), 1)
 
 
 def test_wrong_codes_are_refused(model, images):
     with pytest.raises(ValueError, match="-1 or"):
-        att.similarity_to(np.array([0, 1, 0, 1]))
+        attribution.similarity_to(np.array([0, 1, 0, 1]))
     with pytest.raises(ValueError, match="one code is needed"):
-        att.similarity_to(np.ones((2, 16)))
+        attribution.similarity_to(np.ones((2, 16)))
     with pytest.raises(ValueError, match="one label per code"):
-        att.class_score(np.ones((2, 16)), np.zeros(3), 0)
+        attribution.class_score(np.ones((2, 16)), np.zeros(3), 0)
     with pytest.raises(ValueError, match="8 bits, but the network gives 16"):
-        att.grad_cam(model, CFG, images, att.similarity_to(np.ones(8)))
+        attribution.grad_cam(model, CFG, images, attribution.similarity_to(np.ones(8)))
 
 
 # --- maps ------------------------------------------------------------------------------------------------------------
@@ -135,18 +135,18 @@ def test_wrong_codes_are_refused(model, images):
 
 @pytest.mark.parametrize("level", [2, 3, 4, 5])
 def test_maps_follow_the_equations(model, images, level):
-    maps = att.grad_cam(model, CFG, images[:2], target, level, align="receptive-field")
+    maps = attribution.grad_cam(model, CFG, images[:2], target, level, align="receptive-field")
     assert maps.shape == (2, 32, 32) and maps.dtype == np.float32 and maps.min() >= 0 and maps.max() <= 1
     for i in range(2):
         np.testing.assert_allclose(maps[i], slow_map(model, images[i], level), atol=2e-4)
 
 
 def test_elementwise_and_half_pixel_maps_follow_the_equations(model, images):
-    maps = att.grad_cam(model, CFG, images[:1], target, 4, elementwise=True, align="half-pixel")
+    maps = attribution.grad_cam(model, CFG, images[:1], target, 4, elementwise=True, align="half-pixel")
     np.testing.assert_allclose(maps[0], slow_map(model, images[0], 4, True, 3.5), atol=2e-4)
     resized = torch.nn.functional.interpolate(torch.rand(1, 1, 4, 4, generator=torch.manual_seed(0)), size=32, mode="bilinear")
     coarse = torch.rand(1, 4, 4, generator=torch.manual_seed(0))
-    np.testing.assert_allclose(att._upsample(coarse, (32, 32), 8, 3.5), resized[0], atol=1e-6)
+    np.testing.assert_allclose(attribution._upsample(coarse, (32, 32), 8, 3.5), resized[0], atol=1e-6)
 
 
 def test_a_cell_lies_at_the_centre_of_what_it_reads(model):
@@ -161,44 +161,44 @@ def test_a_cell_lies_at_the_centre_of_what_it_reads(model):
         assert all(abs(c - 16) < 0.4 * (stride - 1) / 2 for c in centre)
         coarse = torch.zeros(1, 32 // stride, 32 // stride)
         coarse[0, 16 // stride, 16 // stride] = 1
-        assert att._upsample(coarse, (32, 32), stride, 0.0)[0].argmax() == 16 * 32 + 16
+        assert attribution._upsample(coarse, (32, 32), stride, 0.0)[0].argmax() == 16 * 32 + 16
 
 
 def test_one_alignment_for_networks_with_and_without_a_segmentation_branch(model, images):
     def by(align, cfg, network):
-        return att.grad_cam(network, cfg, images[:2], target, 4, align=align)
+        return attribution.grad_cam(network, cfg, images[:2], target, 4, align=align)
 
     alone = CFG.but(balance=1.0)
     assert network(alone).segmentation is None and model.segmentation is not None
     for cfg, one in ((CFG, model), (alone, network(alone))):
-        np.testing.assert_array_equal(by("auto", cfg, one), by(att.AUTO, cfg, one))
-        np.testing.assert_array_equal(att.grad_cam(one, cfg, images[:2], target, 4), by(att.AUTO, cfg, one))
+        np.testing.assert_array_equal(by("auto", cfg, one), by(attribution.AUTO, cfg, one))
+        np.testing.assert_array_equal(attribution.grad_cam(one, cfg, images[:2], target, 4), by(attribution.AUTO, cfg, one))
         assert np.abs(by("receptive-field", cfg, one) - by("half-pixel", cfg, one)).max() > 0.1
 
 
 @pytest.mark.parametrize("level", [2, 5])
 def test_channel_weights_are_those_of_the_map(model, images, level):
-    weights = att.channel_weights(model, CFG, images, target, level)
+    weights = attribution.channel_weights(model, CFG, images, target, level)
     assert weights.shape == (5, CFG.planes[level - 2])
     with torch.no_grad():
         maps = model.encoder((torch.from_numpy(images).float() - model.mean) / model.std)[level - 2]
         coarse = (weights[:, :, None, None] * maps).sum(1).relu()
-    fine = att._upsample(coarse, (32, 32), att.cell_stride(CFG, level), 0.0)
+    fine = attribution._upsample(coarse, (32, 32), attribution.cell_stride(CFG, level), 0.0)
     fine = fine / fine.amax((1, 2), keepdim=True).clamp(min=1e-30)
-    np.testing.assert_allclose(att.grad_cam(model, CFG, images, target, level, align="receptive-field"), fine, atol=1e-4)
+    np.testing.assert_allclose(attribution.grad_cam(model, CFG, images, target, level, align="receptive-field"), fine, atol=1e-4)
     assert hooks(model) == 0
 
 
 def test_channel_weights_of_the_mirrored_code_and_of_a_stage_without_gradient(images):
     cfg = CFG.but(flip_codes=True)
-    assert att.channel_weights(network(cfg), cfg, images, target, 5).shape == (5, 8)
+    assert attribution.channel_weights(network(cfg), cfg, images, target, 5).shape == (5, 8)
     # half of the averaged code is the image's own
-    both = att.channel_weights(network(cfg), cfg, images, lambda output: output.code.sum(1), 5)
-    single = att.channel_weights(network(), CFG, images, lambda output: output.code.sum(1) / 2, 5)
+    both = attribution.channel_weights(network(cfg), cfg, images, lambda output: output.code.sum(1), 5)
+    single = attribution.channel_weights(network(), CFG, images, lambda output: output.code.sum(1) / 2, 5)
     torch.testing.assert_close(both, single, rtol=1e-4, atol=1e-6)
     assert both.abs().max() > 0
     shallow = CFG.but(pooling="lesion", pool_levels=(3, 4))
-    assert not att.channel_weights(network(shallow), shallow, images, target, 5).any()
+    assert not attribution.channel_weights(network(shallow), shallow, images, target, 5).any()
 
 
 @pytest.mark.parametrize("stem, strides", [("conv3", [2, 4, 8, 16]), ("conv7-pool", [4, 8, 16, 32])])
@@ -206,24 +206,24 @@ def test_the_stride_is_that_of_the_network(stem, strides):
     cfg = CFG.but(stem=stem, size=64)
     with torch.no_grad():
         cells = [64 // maps.shape[2] for maps in network(cfg).encoder(torch.zeros(1, 1, 64, 64))]
-    assert cells == strides == [att.cell_stride(cfg, level) for level in (2, 3, 4, 5)]
+    assert cells == strides == [attribution.cell_stride(cfg, level) for level in (2, 3, 4, 5)]
 
 
 def test_batches_and_order_do_not_matter(model, images):
-    maps = att.grad_cam(model, CFG, images, target)
-    np.testing.assert_allclose(att.grad_cam(model, CFG, images, target, batch=2), maps, atol=1e-5)
-    np.testing.assert_allclose(att.grad_cam(model, CFG, images[::-1].copy(), target)[::-1], maps, atol=1e-5)
-    assert att.grad_cam(model, CFG, images[:0], target).shape == (0, 32, 32)
+    maps = attribution.grad_cam(model, CFG, images, target)
+    np.testing.assert_allclose(attribution.grad_cam(model, CFG, images, target, batch=2), maps, atol=1e-5)
+    np.testing.assert_allclose(attribution.grad_cam(model, CFG, images[::-1].copy(), target)[::-1], maps, atol=1e-5)
+    assert attribution.grad_cam(model, CFG, images[:0], target).shape == (0, 32, 32)
 
 
 def test_the_mirrored_code_gives_a_mirrored_map(images):
     cfg = CFG.but(flip_codes=True)
     model = network(cfg)
-    maps = att.grad_cam(model, cfg, images, target, 4)
-    np.testing.assert_allclose(att.grad_cam(model, cfg, images[..., ::-1].copy(), target, 4), maps[..., ::-1], atol=1e-5)
-    assert np.abs(maps - att.grad_cam(model, CFG, images, target, 4)).max() > 0.05
+    maps = attribution.grad_cam(model, cfg, images, target, 4)
+    np.testing.assert_allclose(attribution.grad_cam(model, cfg, images[..., ::-1].copy(), target, 4), maps[..., ::-1], atol=1e-5)
+    assert np.abs(maps - attribution.grad_cam(model, CFG, images, target, 4)).max() > 0.05
     seen = []
-    att.grad_cam(model, cfg, images, lambda output: seen.append(output.code.detach()) or target(output))
+    attribution.grad_cam(model, cfg, images, lambda output: seen.append(output.code.detach()) or target(output))
     with torch.no_grad():
         x = torch.from_numpy(images).float()
         expected = (model(x).code + model(x.flip(3)).code) / 2
@@ -231,12 +231,17 @@ def test_the_mirrored_code_gives_a_mirrored_map(images):
 
 
 def test_the_opposite_target_gives_another_map(model, images):
-    assert np.abs(att.grad_cam(model, CFG, images, target) - att.grad_cam(model, CFG, images, lambda o: -target(o))).max() > 0.2
+    assert (
+        np.abs(
+            attribution.grad_cam(model, CFG, images, target) - attribution.grad_cam(model, CFG, images, lambda o: -target(o))
+        ).max()
+        > 0.2
+    )
 
 
 @pytest.mark.parametrize("nothing", [lambda o: torch.zeros(len(o.code)), lambda o: 0 * o.code.sum(1)])
 def test_a_gradient_of_zero_gives_zeros(model, images, nothing):
-    assert not att.grad_cam(model, CFG, images, nothing).any()
+    assert not attribution.grad_cam(model, CFG, images, nothing).any()
 
 
 @pytest.mark.parametrize(
@@ -251,11 +256,11 @@ def test_a_gradient_of_zero_gives_zeros(model, images, nothing):
 )
 def test_stages_below_the_deepest_give_zeros(images, changes, deepest):
     cfg = CFG.but(**changes)
-    assert att.deepest_level(cfg) == deepest
+    assert attribution.deepest_level(cfg) == deepest
     model = network(cfg)
     for level in (2, 3, 4, 5):
         # of either sign: relu may leave nothing of one
-        maps = [att.grad_cam(model, cfg, images, lambda o, s=s: s * target(o), level) for s in (1, -1)]
+        maps = [attribution.grad_cam(model, cfg, images, lambda o, s=s: s * target(o), level) for s in (1, -1)]
         assert any(m.any() for m in maps) == (level <= deepest)
 
 
@@ -263,7 +268,7 @@ def test_another_stem_and_no_square(images):
     cfg = CFG.but(stem="conv7-pool", channels=3, block="bottleneck")
     model = network(cfg)
     wide = np.random.default_rng(1).integers(0, 255, (1, 3, 32, 64), np.uint8)
-    maps = [att.grad_cam(model, cfg, wide, lambda o, s=s: s * target(o), 3, align="receptive-field")[0] for s in (1, -1)]
+    maps = [attribution.grad_cam(model, cfg, wide, lambda o, s=s: s * target(o), 3, align="receptive-field")[0] for s in (1, -1)]
     assert all(m.shape == (32, 64) for m in maps) and max(m.max() for m in maps) == 1
     # stride 8: between two cells the map is straight
     best = max(maps, key=lambda m: m.max())
@@ -292,7 +297,7 @@ def assert_same_state(before, after):
 
 
 def test_the_network_stays_as_it_was(model, images):
-    expected = att.grad_cam(model, CFG, images, target)
+    expected = attribution.grad_cam(model, CFG, images, target)
     parameters = list(model.parameters())
     parameters[0].grad = torch.full_like(parameters[0], 3.0)
     for p in parameters[1:]:
@@ -300,7 +305,9 @@ def test_the_network_stays_as_it_was(model, images):
     model.encoder.stages[3].register_forward_hook(lambda *_: None)  # somebody else's hook stays
     before, buffers, given = state(model), [b.clone() for b in model.buffers()], images.copy()
     with torch.no_grad():
-        np.testing.assert_allclose(att.grad_cam(model, CFG, images, target), expected, atol=1e-6)  # frozen, and inside no_grad
+        np.testing.assert_allclose(
+            attribution.grad_cam(model, CFG, images, target), expected, atol=1e-6
+        )  # frozen, and inside no_grad
     assert_same_state(before, state(model))
     assert hooks(model) == 1 and not any(module.training for module in model.modules())
     assert all(torch.equal(a, b) for a, b in zip(buffers, model.buffers(), strict=True))
@@ -314,56 +321,58 @@ def test_hooks_are_released_after_an_error(model, images, elementwise):
 
     before = state(model)
     with pytest.raises(RuntimeError, match="on purpose"):
-        att.grad_cam(model, CFG, images, broken, elementwise=elementwise)
+        attribution.grad_cam(model, CFG, images, broken, elementwise=elementwise)
     with pytest.raises(ValueError, match="one number per image"):
-        att.grad_cam(model, CFG, images, lambda output: output.code, elementwise=elementwise)
+        attribution.grad_cam(model, CFG, images, lambda output: output.code, elementwise=elementwise)
     assert hooks(model) == 0
     assert_same_state(before, state(model))
 
 
 def test_wrong_arguments_are_refused(model, images):
     with pytest.raises(ValueError, match="level 6"):
-        att.grad_cam(model, CFG, images, target, 6)
+        attribution.grad_cam(model, CFG, images, target, 6)
     with pytest.raises(ValueError, match="align 'corner'"):
-        att.grad_cam(model, CFG, images, target, align="corner")
+        attribution.grad_cam(model, CFG, images, target, align="corner")
     with pytest.raises(ValueError, match="batch"):
-        att.grad_cam(model, CFG, images, target, batch=0)
+        attribution.grad_cam(model, CFG, images, target, batch=0)
     with pytest.raises(ValueError, match="images must be uint8"):
-        att.grad_cam(model, CFG, images / 255, target)
+        attribution.grad_cam(model, CFG, images / 255, target)
     with pytest.raises(ValueError, match="training mode"):
-        att.grad_cam(model.train(), CFG, images, target)
+        attribution.grad_cam(model.train(), CFG, images, target)
 
 
 def test_maps_of_the_own_code_ask_for_its_own_signs(model, images):
-    maps = att.own_code_maps(Checkpoint(model, CFG, "", ("a", "b"), ("background", "lesion")))
+    maps = attribution.own_code_maps(Checkpoint(model, CFG, "", ("a", "b"), ("background", "lesion")))
     for image in images:
         with torch.no_grad():
             code = model(torch.from_numpy(image)[None].float()).code[0].numpy()
         found = maps(image)
-        np.testing.assert_allclose(found, att.grad_cam(model, CFG, image[None], att.similarity_to(code))[0], atol=1e-5)
+        np.testing.assert_allclose(
+            found, attribution.grad_cam(model, CFG, image[None], attribution.similarity_to(code))[0], atol=1e-5
+        )
         assert found.shape == image.shape[1:] and found.max() == 1
 
 
 def test_maps_of_the_own_code_take_the_deepest_stage_of_the_pooling(images):
     cfg = CFG.but(pooling="lesion", pool_levels=(3, 4))
     checkpoint = Checkpoint(network(cfg), cfg, "", ("a", "b"), ("background", "lesion"))
-    assert att.own_code_maps(checkpoint)(images[0]).any()
-    assert not att.own_code_maps(checkpoint, level=5)(images[0]).any()
+    assert attribution.own_code_maps(checkpoint)(images[0]).any()
+    assert not attribution.own_code_maps(checkpoint, level=5)(images[0]).any()
 
 
 # --- the sanity check ------------------------------------------------------------------------------------------------
 
 
 def test_a_network_with_random_weights_gives_another_map(model, images):
-    other = att.randomised(model, 7)
-    before, after = (att.grad_cam(m, CFG, images, target, 4) for m in (model, other))
+    other = attribution.randomised(model, 7)
+    before, after = (attribution.grad_cam(m, CFG, images, target, 4) for m in (model, other))
     assert before.any() and after.any()
     assert np.abs(before - after).mean() > 0.05
 
 
 def test_randomised_copies_from_a_seed(model):
     before, random_state = state(model), torch.random.get_rng_state()
-    one, same, other = att.randomised(model, 1), att.randomised(model, 1), att.randomised(model, 2)
+    one, same, other = attribution.randomised(model, 1), attribution.randomised(model, 1), attribution.randomised(model, 2)
     assert_same_state(before, state(model))
     assert torch.equal(torch.random.get_rng_state(), random_state)
     assert_same_state(state(one), state(same))
@@ -376,5 +385,5 @@ def test_randomised_copies_from_a_seed(model):
 
 def test_randomised_forgets_running_statistics(model):
     model.encoder.stem[1].running_mean.fill_(5.0)
-    assert not att.randomised(model, 0).encoder.stem[1].running_mean.any()
+    assert not attribution.randomised(model, 0).encoder.stem[1].running_mean.any()
     assert (model.encoder.stem[1].running_mean == 5).all()

@@ -7,7 +7,8 @@ from dataclasses import FrozenInstanceError, fields
 import numpy as np
 import pytest
 
-from ynet_lite.config import CHOICES, DATASETS, METHODS, NEUTRAL, PAPER_METHODS, PRESETS, TUNED, UNHASHED, Config
+from ynet_lite.config import CHOICES, DATASETS, NEUTRAL, UNHASHED, Config
+from ynet_lite.methods import METHODS, PAPER_METHODS, PRESETS, TUNED
 
 HASHED = [f.name for f in fields(Config) if f.name not in UNHASHED]
 

@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ynet_lite.config import METHODS, Config
-from ynet_lite.losses import UnifiedLoss
-from ynet_lite.model import Encoder, YNet, count_parameters, rmac, rmac_regions, upsampled, upsampled_conv, weighted_pool
+from ynet_lite.config import Config
+from ynet_lite.encoders.small import Encoder
+from ynet_lite.losses.unified import UnifiedLoss
+from ynet_lite.methods import METHODS
+from ynet_lite.model import YNet, count_parameters, upsampled, upsampled_conv
+from ynet_lite.pooling import rmac, rmac_regions, weighted_pool
 
 
 def build(cfg: Config, n_classes: int = 2, n_masks: int = 2, seed: int = 0) -> YNet:

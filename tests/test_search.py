@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 
 from ynet_lite import search as search_function
+from ynet_lite.checkpoint import Checkpoint
+from ynet_lite.encoding import encode
 from ynet_lite.hashing import Codes, hamming
 from ynet_lite.search import SHIPPED, encode_image, load_shipped, ship
-from ynet_lite.training import Checkpoint, encode, train
+from ynet_lite.training import train
 
 COLUMNS = ["rank", "case_id", "label", "distance"]
 

@@ -7,23 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
+from ynet_lite import checkpoint as checkpoint_module
 from ynet_lite import training
 from ynet_lite.cases.core import Cases
+from ynet_lite.cases.outlines import degraded, outlined
+from ynet_lite.checkpoint import Checkpoint, checkpoint_path
 from ynet_lite.config import Config
+from ynet_lite.encoding import distances, encode, encode_floats
 from ynet_lite.hashing import Codes, pack
 from ynet_lite.model import YNet
-from ynet_lite.training import (
-    Checkpoint,
-    checkpoint_path,
-    degraded,
-    distances,
-    encode,
-    encode_floats,
-    load_or_train,
-    outlined,
-    train,
-    validation_score,
-)
+from ynet_lite.training import load_or_train, train, validation_score
 
 
 @pytest.fixture(autouse=True)
@@ -453,7 +446,7 @@ def test_failed_save_leaves_the_old_checkpoint(tiny_cases, tiny_config, tmp_path
         file.write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr(training, "save_file", full_disk)
+    monkeypatch.setattr(checkpoint_module, "save_file", full_disk)
     with pytest.raises(OSError, match="no space"):
         checkpoint.save(path)
     assert (path.read_bytes(), path.with_suffix(".json").read_bytes()) == before

@@ -4,16 +4,21 @@ After J. Fang et al., "Combating Ambiguity for Hash-code Learning in Medical Ins
 DOI 10.1109/JBHI.2021.3082531. Research software, not a medical device.
 """
 
-from .cases import Cases, load_cases
+import importlib
+
+from .cases import Cases
+from .checkpoint import Checkpoint
 from .config import Config
-from .explore import explore
-from .gallery import export_gallery
+from .encoding import encode
 from .hashing import Codes, HammingIndex
 from .metrics import evaluate
 from .search import search
-from .training import Checkpoint, encode, load_or_train, train
+from .training import load_or_train, train
 
 __version__ = "0.1.0"
+
+#: Public names that live in a wing: imported when they are asked for, so that the core needs no wing.
+_LAZY = {"explore": "viewer.explore", "export_gallery": "viewer.gallery", "load_cases": "sets"}
 
 __all__ = [
     "Cases",
@@ -30,3 +35,13 @@ __all__ = [
     "search",
     "train",
 ]
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

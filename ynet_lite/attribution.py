@@ -2,8 +2,9 @@
 
 Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) comes from captum; here are what is asked of the network (`class_score`,
 `similarity_to`), the way back to the image's grid, and the sanity check of Adebayo et al. (NeurIPS 2018, arXiv 1810.03292): a
-network with random weights (`randomised`) must give another map. The quality of maps is measured in `ynet_lite.ambiguity`, the
-place of a stage's cells on the image in `ynet_lite.alignment`.
+network with random weights (`randomised`) must give another map. The quality of maps is measured in `ynet_lite.paper.ambiguity`,
+the
+place of a stage's cells on the image in `ynet_lite.paper.ambiguity.alignment`.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ import torch
 from captum.attr import LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
+from .checkpoint import Checkpoint
 from .config import Config
 from .hashing import Codes, sign_bits, unpack
 from .model import LEVELS, Output, YNet
-from .training import Checkpoint
 
 #: One number per image of a batch, (N,), from the output of the network.
 Target = Callable[[Output], Tensor]
 
 #: Where a cell may lie on the image, and which of the two "auto" stands for: see `grad_cam`.
 ALIGNMENTS = ("receptive-field", "half-pixel")
+
 AUTO = "receptive-field"
 
 
@@ -157,7 +159,7 @@ def grad_cam(
         what it can read. "half-pixel": in the middle of its s x s block, (s - 1) / 2 pixels further down and right, as resizing
         functions assume. "auto": the receptive field, for every network. That is a measurement, not a convention: a segmentation
         branch lays its logits over the cells by half pixels, and deep stages might follow, but by the effective receptive field
-        and by occlusion (`ynet_lite.alignment`, numbers in figures/ambiguity.md) the cells of Y-Net and of its twin lie nearer to
+        and by occlusion (numbers in figures/ambiguity.md) the cells of Y-Net and of its twin lie nearer to
         s i. They do not lie exactly there, and in a frame of few cells the image's border pulls what the outer ones read
         inwards, which no common shift can show. The choice moves C5's maps by half a cell: a difference between methods should
         hold under both. Lesion-weighted pooling averages its mask over blocks: an ``elementwise`` map that is to show the *mask*

@@ -8,6 +8,8 @@ import operator
 import os
 from dataclasses import asdict, dataclass, fields, replace
 
+from .methods import AGGREGATIONS, METHODS, PAPER_METHODS, PARENT, POOLINGS, PRESETS, RIVALS, TUNED
+
 DATASETS = ("phantom", "busbra", "busbra-birads", "busi", "csv")
 
 
@@ -87,7 +89,7 @@ class Config:
     flip_codes: bool = False  # average the code layer over the image and its mirror image
 
     # --- rivals and ablations; at these values the fields stay out of the hash (see NEUTRAL)
-    rival: str = ""  # a deep hashing loss of `ynet_lite.rivals` in place of the classification loss
+    rival: str = ""  # a deep hashing loss of `ynet_lite.losses` in place of the classification loss
     rival_scale: float = 1.0  # multiplies that loss's own sharpness, margin or pull
     attention: str = "none"  # on C5 before it is aggregated: "spatial" as in ASH, "spatial-max" as in ATH
     mask_quality: str = "exact"  # outlines seen in training: "exact", "dilated", "eroded", "box", "shifted"
@@ -198,14 +200,6 @@ class Config:
         return cls.from_preset(preset, dataset, method, **changes)
 
 
-POOLINGS = ("rmac", "gap", "mac", "lesion", "selfpool")
-
-#: Deep hashing losses of `ynet_lite.rivals`.
-RIVALS = ("dsh", "dpsh", "drh", "hashnet", "csq", "orthohash", "ash", "ath")
-
-#: Aggregations of C5 of one encoder that was trained for classification.
-AGGREGATIONS = ("gap", "mac", "rmac", "crow", "cam", "regional-attention")
-
 #: Fields with a fixed set of values.
 CHOICES = {
     "dataset": DATASETS,
@@ -243,140 +237,3 @@ NEUTRAL = {
     "aggregation": "",
     "code_source": "trained",
 }
-
-PRESETS: dict[str, dict] = {
-    # shallow and longer: in the same time this ranks better than two blocks per stage
-    "quick": {"blocks": 1, "epochs": 12, "validate_every": 4, "lr": 4e-3},
-    "full": {
-        "size": 128,
-        # by validation, per minute of training: the released stem (stride 4), one block a stage and more epochs ranked above
-        # wider and deeper networks that are trained for fewer epochs (data/results/tuning)
-        "stem": "conv7-pool",
-        "blocks": 1,
-        "planes": (24, 48, 96, 192),
-        # by validation (one seed): R-MAC of C5 ranked as high as lesion-weighted pooling of C4 and C5, or higher
-        "pooling": "rmac",
-        "pool_levels": (5,),
-        "epochs": 36,
-        # the settings were chosen by validation; the committed runs train on every training case and keep the last epoch
-        "validation": 0.0,
-        "ema": 0.99,
-        "flip_codes": True,
-        "aug_rotate": 20.0,
-        "aug_scale": 0.2,
-        "aug_contrast": 0.3,
-        "precision": "bfloat16",
-    },
-    # The released network and the recipe of the released script (Circle loss of scale 1; the notebooks use 32). Its oddities are
-    # switched on by the method "released", and off in "ynet-paper".
-    "paper": {
-        "size": 256,
-        "channels": 3,
-        "stem": "conv7-pool",
-        "block": "bottleneck",
-        "planes": (8, 16, 32, 64),
-        "fpn": 32,
-        "descriptor": 512,
-        "seg_features": "features",
-        "pooling": "rmac",
-        "pool_levels": (5,),
-        "cls_loss": "circle",
-        "circle_gamma": 1.0,
-        "dice": False,
-        "quant_weight": 0.0,
-        "epochs": 12,
-        "batch": 36,
-        "optimizer": "adam",
-        "lr": 1e-3,
-        "weight_decay": 1e-5,
-        "schedule": "constant",
-        "clip_norm": 0.0,
-        "precision": "bfloat16",
-    },
-}
-
-_RELEASED = {
-    "code_input": "c5",
-    "cls_target": "descriptor",
-    "seg_activation": "relu",
-    "same_class": "product",
-    "augment": False,
-    "validation": 0.0,
-    "select": "train-loss",
-}
-
-#: What each method changes on top of its preset. An ablation is a weight of zero or one switch.
-METHODS: dict[str, dict] = {
-    "ynet": {},
-    "ynet-no-seg": {"balance": 1.0, "pooling": "rmac", "pool_levels": (5,)},
-    "ynet-rmac": {"pooling": "rmac", "pool_levels": (5,)},
-    "ynet-lesion": {"pooling": "lesion", "pool_levels": (4, 5)},
-    "ynet-selfpool": {"balance": 1.0, "pooling": "selfpool"},
-    "ynet-no-cls": {"cls_loss": "none", "balance": 0.0},
-    "ynet-no-quant": {"quant_weight": 0.0},
-    "ynet-circle": {"cls_loss": "circle"},
-    "ynet-paper": {"quant_weight": 0.01},
-    "released": _RELEASED | {"ranking": "cosine"},
-    "released-sign": _RELEASED | {"ranking": "hamming"},
-}
-
-# "The same encoder, input and aggregation": a deep hashing rival is its loss (and attention) in the place of ours.
-METHODS |= {
-    name: {"rival": name, "cls_loss": "none", "balance": 1.0, "quant_weight": 0.0, "pooling": "rmac", "pool_levels": (5,)}
-    for name in RIVALS
-}
-METHODS["orthohash"] |= {"code_norm": True}  # its balance of bits
-METHODS["ash"] |= {"attention": "spatial"}
-METHODS["ath"] |= {"attention": "spatial-max", "cls_target": "descriptor"}  # its classifier stands beside the code layer
-
-#: The encoder that all aggregations share: cross-entropy on averaged features, no code layer in the loss, the last epoch kept.
-ENCODER = {
-    "cls_loss": "ce",
-    "cls_target": "descriptor",
-    "balance": 1.0,
-    "quant_weight": 0.0,
-    "pooling": "gap",
-    "pool_levels": (5,),
-    "validation": 0.0,
-}
-for _name in AGGREGATIONS:
-    METHODS[_name] = ENCODER | {"aggregation": _name, "ranking": "descriptor"}
-    METHODS[f"{_name}-itq"] = ENCODER | {"aggregation": _name, "code_source": "itq"}
-
-#: What six validation trials a method chose (`python -m ynet_lite.tuning --choose`, rows in data/results/tuning/trials), so that
-#: no method runs with another's settings to its harm.
-TUNED: dict[tuple[str, str], dict] = {
-    ("full", "ash"): {"lr": 0.002, "rival_scale": 0.25},
-    ("full", "ath"): {"lr": 0.0005, "rival_scale": 1.0},
-    ("full", "csq"): {"lr": 0.002, "rival_scale": 4.0},
-    ("full", "dpsh"): {"lr": 0.0005, "rival_scale": 0.25},
-    ("full", "drh"): {"lr": 0.0005, "rival_scale": 1.0},
-    ("full", "dsh"): {"lr": 0.002, "rival_scale": 0.0625},
-    ("full", "gap"): {"lr": 0.004},
-    ("full", "hashnet"): {"lr": 0.0005, "rival_scale": 0.25},
-    ("full", "orthohash"): {"lr": 0.002, "rival_scale": 0.25},
-    ("full", "ynet"): {"lr": 0.002, "cls_scale": 1.0},
-    ("full", "ynet-circle"): {"lr": 0.002, "circle_gamma": 8.0},
-    ("full", "ynet-no-seg"): {"lr": 0.0005, "pair_sharpness": 0.125},
-    ("full", "ynet-selfpool"): {"lr": 0.0005, "pair_sharpness": 0.125},
-    ("quick", "ash"): {"lr": 0.004, "rival_scale": 0.25},
-    ("quick", "ath"): {"lr": 0.004, "rival_scale": 1.0},
-    ("quick", "csq"): {"lr": 0.004, "rival_scale": 4.0},
-    ("quick", "dpsh"): {"lr": 0.004, "rival_scale": 4.0},
-    ("quick", "drh"): {"lr": 0.001, "rival_scale": 0.25},
-    ("quick", "dsh"): {"lr": 0.004, "rival_scale": 1.0},
-    ("quick", "gap"): {"lr": 0.008},
-    ("quick", "hashnet"): {"lr": 0.004, "rival_scale": 1.0},
-    ("quick", "orthohash"): {"lr": 0.004, "rival_scale": 0.25},
-    ("quick", "ynet"): {"lr": 0.004, "cls_scale": 4.0},
-    ("quick", "ynet-circle"): {"lr": 0.004, "circle_gamma": 8.0},
-    ("quick", "ynet-no-seg"): {"lr": 0.004, "pair_sharpness": 0.5},
-    ("quick", "ynet-selfpool"): {"lr": 0.004, "pair_sharpness": 0.125},
-}
-
-#: Ablations that use the settings of the method they were cut from, and aggregations, which share one encoder.
-PARENT = {"ynet-rmac": "ynet", "ynet-lesion": "ynet", "ynet-no-cls": "ynet", "ynet-no-quant": "ynet"}
-PARENT |= {f"{name}{tail}": "gap" for name in AGGREGATIONS for tail in ("", "-itq")}
-
-#: Methods that always use the paper preset.
-PAPER_METHODS = ("ynet-paper", "released", "released-sign")

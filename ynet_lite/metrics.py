@@ -22,6 +22,7 @@ from scipy.stats import binom
 from .cases.core import Cases
 
 KS = (5, 10, 20, 50)
+
 VOTERS = 10  # `accuracy` is the vote of the 10 nearest
 
 # Real values are summed as whole multiples of 2^-40: sums of integers do not depend on the order of the database.

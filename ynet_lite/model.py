@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import Config
+from .encoders.small import Encoder
+from .pooling import SpatialAttention, rmac, weighted_pool
 
 #: Stages of the encoder, named as in feature pyramid networks (Lin et al., CVPR 2017): C2 is the finest.
 LEVELS = (2, 3, 4, 5)
@@ -30,87 +32,6 @@ class Output(NamedTuple):
     code: Tensor
     descriptor: Tensor
     logits: Tensor | None
-
-
-class BasicBlock(nn.Module):
-    """Residual block of two 3x3 convolutions (He et al., CVPR 2016). (N, C_in, H, W) -> (N, planes, H/stride, W/stride)."""
-
-    expansion = 1
-
-    def __init__(self, c_in: int, planes: int, stride: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(c_in, planes, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.shortcut = _shortcut(c_in, planes, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x), inplace=True)
-
-
-class Bottleneck(nn.Module):
-    """Residual block 1x1, 3x3, 1x1 with expansion 4, as released. (N, C_in, H, W) -> (N, 4 planes, H/stride, W/stride)."""
-
-    expansion = 4
-
-    def __init__(self, c_in: int, planes: int, stride: int):
-        super().__init__()
-        c_out = planes * self.expansion
-        self.conv1 = nn.Conv2d(c_in, planes, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.conv3 = nn.Conv2d(planes, c_out, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(c_out)
-        self.shortcut = _shortcut(c_in, c_out, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
-        return F.relu(self.bn3(self.conv3(y)) + self.shortcut(x), inplace=True)
-
-
-def _shortcut(c_in: int, c_out: int, stride: int) -> nn.Module:
-    if stride == 1 and c_in == c_out:
-        return nn.Identity()
-    return nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
-
-
-class Encoder(nn.Module):
-    """Stem and four residual stages. (N, 1 or 3, H, W) -> [C2, C3, C4, C5], each half as wide as the one before."""
-
-    def __init__(self, cfg: Config):
-        super().__init__()
-        first = cfg.planes[0]
-        if cfg.stem == "conv7-pool":
-            self.stem = nn.Sequential(
-                nn.Conv2d(cfg.channels, first, 7, 2, 3, bias=False),
-                nn.BatchNorm2d(first),
-                nn.ReLU(inplace=True),
-                nn.MaxPool2d(3, 2, 1),
-            )
-        else:
-            self.stem = nn.Sequential(
-                nn.Conv2d(cfg.channels, first, 3, 2, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU(inplace=True)
-            )
-        block = {"basic": BasicBlock, "bottleneck": Bottleneck}[cfg.block]
-        stages, c_in = [], first
-        for planes, stride in zip(cfg.planes, (1, 2, 2, 2), strict=True):
-            blocks = [block(c_in, planes, stride)]
-            c_in = planes * block.expansion
-            blocks += [block(c_in, planes, 1) for _ in range(cfg.blocks - 1)]
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.ModuleList(stages)
-        self.widths = [planes * block.expansion for planes in cfg.planes]
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        features, x = [], self.stem(x)
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        return features
 
 
 class SegmentationBranch(nn.Module):
@@ -198,47 +119,6 @@ def upsampled_conv(x: Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> Tensor:
     return torch.cat([top, torch.cat([left, inner, right], 3), bottom], 2)
 
 
-def rmac_regions(height: int, width: int, levels: int = 3) -> list[tuple[int, int, int]]:
-    """Square regions ``(top, left, side)`` of R-MAC on a height x width map.
-
-    At level l = 1..levels the side is floor(2 min(H, W) / (l + 1)) and regions lie on a uniform grid; their number along the
-    longer side lets neighbours overlap by about 40 % (Tolias, Sicre, Jegou, ICLR 2016, arXiv 1511.05879, section 3.2). The
-    released code drops the last row and column of every region; here regions are whole.
-    """
-    short, long = min(height, width), max(height, width)
-    # number of extra regions along the longer side at level 1: the one whose overlap is nearest to 40 %
-    extra = 0
-    if long > short:
-        candidates = range(1, 7)
-        extra = min(candidates, key=lambda n: abs((short - (long - short) / n) / short - 0.4))
-    regions = []
-    for level in range(1, levels + 1):
-        side = max(1, int(2 * short / (level + 1)))
-        rows = level + (extra if height > width else 0)
-        cols = level + (extra if width > height else 0)
-        tops = [round(i * (height - side) / max(rows - 1, 1)) for i in range(rows)]
-        lefts = [round(i * (width - side) / max(cols - 1, 1)) for i in range(cols)]
-        regions += [(top, left, side) for top in dict.fromkeys(tops) for left in dict.fromkeys(lefts)]
-    return regions
-
-
-def rmac(x: Tensor, levels: int = 3) -> Tensor:
-    """Regional maximum activation of convolutions: sum over regions of the L2-normalised maximum. (N, C, H, W) -> (N, C)."""
-    total = x.new_zeros(x.shape[:2])
-    for top, left, side in rmac_regions(x.shape[2], x.shape[3], levels):
-        total = total + F.normalize(x[:, :, top : top + side, left : left + side].amax((2, 3)), dim=1)
-    return total
-
-
-def weighted_pool(x: Tensor, weight: Tensor) -> Tensor:
-    """Mean of ``x`` (N, C, H, W) under ``weight`` (N, 1, h, w) >= 0, resized to x's grid. -> (N, C).
-
-    A weight of (almost) zero everywhere, an image with no lesion, falls back to the plain mean instead of dividing by zero.
-    """
-    weight = F.adaptive_avg_pool2d(weight, x.shape[2:]) + 1e-4
-    return (x * weight).sum((2, 3)) / weight.sum((2, 3))
-
-
 class YNet(nn.Module):
     """The network. ``forward(images)`` takes uint8 or float images in 0..255, shape (N, channels, H, W), and returns `Output`."""
 
@@ -261,8 +141,6 @@ class YNet(nn.Module):
         if cfg.code_norm:
             self.code_norm = nn.BatchNorm1d(cfg.bits, affine=False)
         if cfg.attention != "none":
-            from .rivals import SpatialAttention  # here, because rivals reads this module
-
             self.attention = SpatialAttention(widths[-1], max_pool=cfg.attention == "spatial-max")
         self.classifier = None
         if cfg.rival == "ath" or (cfg.cls_loss == "ce" and not cfg.rival):

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+
 
 def root() -> Path:
     """The project folder: the checkout this package is installed from, else the current folder."""
@@ -67,3 +69,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
+    """Write a table under a temporary name and rename it, so that an interrupted run leaves no half file."""
+    path = Path(path)
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.6g")
+    return path

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 NAME = "ynet-lite"
+
 START = "00_start_here"
 
 

@@ -15,9 +15,11 @@ import torch
 from PIL import Image
 
 from .cases.core import Cases
-from .cases.loading import letterbox, read_image
+from .cases.formats import read_image
+from .cases.loading import letterbox
+from .checkpoint import Checkpoint
+from .encoding import encode, represent
 from .hashing import Codes, HammingIndex, pack
-from .training import Checkpoint, encode, represent
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 

@@ -2,114 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
 import time
 import warnings
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from scipy import ndimage
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from . import paths, results
+from . import paths, provenance
 from .augment import augment
 from .cases.core import Cases
-from .cases.manifest import validation_rows
+from .cases.outlines import degraded, outlined
+from .cases.splits import validation_rows
+from .checkpoint import Checkpoint, checkpoint_path
 from .config import Config
-from .hashing import Codes, hamming, pack
-from .losses import UnifiedLoss
+from .encoding import _precision, distances, encode_floats
+from .losses.unified import UnifiedLoss
 from .metrics import average_precision
-from .model import Output, YNet
-
-#: Raise it when network, losses or training change: stored weights of older code are then left alone.
-TRAINER = "2"
-
-
-@dataclass
-class Checkpoint:
-    """A trained network with everything that is needed to use it again.
-
-    ``made_by`` is the commit of the code that trained (`results.commit`). ``history`` has one row per epoch: the mean of each
-    loss term, the learning rate, the validation score where it was taken.
-    """
-
-    model: YNet
-    cfg: Config
-    fingerprint: str
-    class_names: tuple[str, ...]
-    mask_names: tuple[str, ...]
-    history: pd.DataFrame = field(default_factory=pd.DataFrame)
-    best_epoch: int = 0
-    seconds: float = 0.0
-    made_by: tuple[str, bool] | None = None
-
-    def save(self, path: str | Path) -> Path:
-        """Write ``path`` (.safetensors, weights) and beside it ``.json`` (the rest), each renamed into place when complete."""
-        path = Path(path)
-        state = {key: value.detach().cpu().contiguous() for key, value in self.model.state_dict().items()}
-        about = {
-            "config": json.loads(self.cfg.to_json()),
-            "fingerprint": self.fingerprint,
-            "class_names": list(self.class_names),
-            "mask_names": list(self.mask_names),
-            "history": {k: [None if v != v else v for v in column] for k, column in self.history.to_dict(orient="list").items()},
-            "best_epoch": self.best_epoch,
-            "seconds": self.seconds,
-            "made_by": list(self.made_by) if self.made_by else None,
-        }
-        with paths.replacing(path) as temporary, paths.replacing(path.with_suffix(".json")) as text:
-            save_file(state, temporary)
-            os.chmod(temporary, 0o644)  # safetensors makes files that only their owner may read
-            text.write_text(json.dumps(about, indent=1) + "\n")
-        return path
-
-    @classmethod
-    def load(cls, path: str | Path) -> Checkpoint:
-        """Read what `save` wrote. Raises ``FileNotFoundError`` or ``ValueError`` that name the file."""
-        path = Path(path)
-        for part in (path, path.with_suffix(".json")):
-            if not part.is_file():
-                raise FileNotFoundError(f"checkpoint: {part} is missing; a checkpoint is a .safetensors and a .json file")
-        try:
-            about = json.loads(path.with_suffix(".json").read_text())
-            cfg = Config.from_json(json.dumps(about["config"]))
-            model = YNet(cfg, len(about["class_names"]), len(about["mask_names"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"checkpoint {path.with_suffix('.json')}: not what Checkpoint.save writes: {error}") from error
-        try:
-            model.load_state_dict(load_file(path))
-        except (RuntimeError, OSError, ValueError, SafetensorError) as error:
-            raise ValueError(f"checkpoint {path}: its weights do not fit its configuration: {error}") from error
-        model.eval()
-        history = pd.DataFrame(about["history"]).astype(float).astype({"epoch": int} if about["history"] else {})
-        return cls(
-            model,
-            cfg,
-            about["fingerprint"],
-            tuple(about["class_names"]),
-            tuple(about["mask_names"]),
-            history,
-            about["best_epoch"],
-            about["seconds"],
-            tuple(about["made_by"]) if about.get("made_by") else None,
-        )
-
-
-def checkpoint_path(cfg: Config, cases: Cases) -> Path:
-    """Where `load_or_train` keeps the weights: the name changes with the training settings and with the data."""
-    # a part of a set has the fingerprint of the whole set: which part it is, the ids tell
-    data = hashlib.sha256("\n".join([TRAINER, cases.fingerprint, *cases.ids]).encode()).hexdigest()[:8]
-    name = f"{cfg.dataset}-{cfg.training_hash()}-{cfg.fold}-{cfg.seed}-{data}.safetensors"
-    return paths.out() / "checkpoints" / name
+from .model import YNet
 
 
 def load_or_train(cfg: Config, cases: Cases, *, progress: bool = True) -> Checkpoint:
@@ -136,7 +49,7 @@ def train(cfg: Config, cases: Cases, *, progress: bool = True, resume: str | Pat
     after an interruption goes on there and gives the same bits as an uninterrupted one (same machine, same threads).
     """
     torch.set_num_threads(cfg.threads)
-    made_by = results.commit()
+    made_by = provenance.commit()
     started = time.perf_counter()
     state = _State(cfg, cases)
     resume = Path(resume) if resume else None
@@ -310,49 +223,6 @@ class _State:
         self.best = {key: value.detach().clone() for key, value in weights.items()}
 
 
-def outlined(cases: Cases, share: float, seed: int) -> np.ndarray:
-    """(N,) bool: the cases whose outline the segmentation loss may see: ``share`` of the *patients*, and only known outlines."""
-    if not 0 <= share <= 1:
-        raise ValueError(f"Config.mask_share: {share}; it is a share between 0 and 1")
-    patients = np.unique(cases.groups)
-    chosen = np.random.default_rng([seed, 7]).permutation(patients)[: round(share * len(patients))]
-    return cases.has_mask & np.isin(cases.groups, chosen)
-
-
-def degraded(masks: np.ndarray, quality: str, seed: int) -> np.ndarray:
-    """Outlines as a hurried hand would draw them. masks : uint8 (N, H, W) -> uint8 (N, H, W); "exact" returns ``masks`` itself.
-
-    With r = 4 % of the width (at least one pixel): "dilated" and "eroded" move every border by r, "shifted" moves each outline by
-    2 r in a random direction, "box" fills the upright bounding box of each class. What an erosion would delete stays as it is.
-    """
-    if quality == "exact":
-        return masks
-    radius = max(1, round(0.04 * masks.shape[2]))
-    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
-    disc = x * x + y * y <= radius * radius
-    angles = np.random.default_rng([seed, 11]).uniform(0, 2 * np.pi, len(masks))
-    out = np.zeros_like(masks)
-    for i, mask in enumerate(masks):
-        # larger classes first, so that a cup drawn inside a disc stays visible
-        present, sizes = np.unique(mask[mask > 0], return_counts=True)
-        for c in present[np.argsort(-sizes, kind="stable")]:
-            region = mask == c
-            if quality == "dilated":
-                region = ndimage.binary_dilation(region, disc)
-            elif quality == "eroded":
-                inner = ndimage.binary_erosion(region, disc)
-                region = inner if inner.any() else region
-            elif quality == "box":
-                rows, columns = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
-                region = np.zeros_like(region)
-                region[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
-            else:
-                step = np.rint(2 * radius * np.array([np.sin(angles[i]), np.cos(angles[i])])).astype(int)
-                region = ndimage.shift(region.astype(np.uint8), step, order=0) > 0
-            out[i][region] = c
-    return out
-
-
 def validation_score(model: YNet, cfg: Config, queries: Cases, database: Cases) -> float:
     """mAP@10 of ``queries`` in ``database`` by the ranking of the configuration, at the precision of the training."""
     with _precision(cfg):
@@ -386,55 +256,3 @@ def _rate(cfg: Config, at: float) -> float:
     if x < 0.2:
         return cfg.lr * (0.04 + 0.96 * x / 0.2)
     return cfg.lr * max(0.5 * (1 + math.cos(math.pi * (x - 0.2) / 0.8)), 1e-4)
-
-
-def _precision(cfg: Config):
-    return torch.autocast(torch.device(cfg.device).type, torch.bfloat16, enabled=cfg.precision == "bfloat16")
-
-
-def represent(model: YNet, cfg: Config, images: torch.Tensor) -> Output:
-    """The network's output for images (N, C, H, W) in 0..255; code and descriptor averaged with those of the mirror images where
-    ``Config.flip_codes`` says so."""
-    output = model(images)
-    if not cfg.flip_codes:
-        return output
-    mirrored = model(images.flip(3))
-    return Output((output.code + mirrored.code) / 2, (output.descriptor + mirrored.descriptor) / 2, output.logits)
-
-
-@torch.inference_mode()
-def encode_floats(model: YNet, cfg: Config, cases: Cases, *, masks: bool = False, batch: int = 64) -> dict[str, np.ndarray]:
-    """Real codes and descriptors of ``cases``: ``{"code": (N, K), "descriptor": (N, D)}``, float32, always in full precision.
-
-    With ``masks`` also ``"masks"``: the predicted mask, uint8 (N, H, W). The image alone is read: never the true mask or label.
-    """
-    if len(cases) == 0:
-        raise ValueError("encode: no cases; at least one is needed")
-    model.eval()
-    device = next(model.parameters()).device  # a loaded network lies on the CPU wherever it was trained
-    found: dict[str, list] = {"code": [], "descriptor": []} | ({"masks": []} if masks else {})
-    for start in range(0, len(cases), batch):
-        images = torch.from_numpy(cases.images[start : start + batch]).to(device).float()
-        output = represent(model, cfg, images)
-        found["code"].append(output.code.float().cpu().numpy())
-        found["descriptor"].append(output.descriptor.float().cpu().numpy())
-        if masks:
-            if output.logits is None:
-                raise ValueError(f"{cfg.method}: this network has no segmentation branch and predicts no masks")
-            found["masks"].append(output.logits.argmax(1).to(torch.uint8).cpu().numpy())
-    return {key: np.concatenate(value) for key, value in found.items()}
-
-
-def encode(checkpoint: Checkpoint, cases: Cases) -> Codes:
-    """Packed hash codes of ``cases``."""
-    code = encode_floats(checkpoint.model, checkpoint.cfg, cases)["code"]
-    return Codes(pack(code), cases.ids, cases.labels, checkpoint.cfg.bits)
-
-
-def distances(cfg: Config, queries: dict[str, np.ndarray], database: dict[str, np.ndarray]) -> np.ndarray:
-    """(Q, N) distances by ``Config.ranking``: Hamming of the signs, or one minus the cosine of codes or of descriptors."""
-    if cfg.ranking == "hamming":
-        return hamming(pack(queries["code"]), pack(database["code"]))
-    key = "code" if cfg.ranking == "cosine" else "descriptor"
-    a, b = (F.normalize(torch.from_numpy(x[key]).double(), dim=1).numpy() for x in (queries, database))
-    return 1 - a @ b.T

@@ -1,20 +1,11 @@
-"""Cases: where images, masks, labels and patients come from."""
+"""Cases: images, masks, labels and patients, from a manifest to arrays."""
 
-from __future__ import annotations
-
-import os
-from dataclasses import replace
-from pathlib import Path
-
-import numpy as np
-
-from .. import paths
-from ..config import DATASETS, Config
-from . import datasets
 from .core import Cases, test_rows
 from .dicom import read_dicom
-from .loading import BOX, letterbox, load_table, read_image, read_mask
-from .manifest import ManifestError, check_manifest, deal, files, read_manifest, validation_rows
+from .formats import read_image, read_mask
+from .loading import letterbox, load_table, resize_cases
+from .manifest import ManifestError, check_manifest, read_manifest
+from .splits import deal, validation_rows
 
 __all__ = [
     "Cases",
@@ -22,9 +13,7 @@ __all__ = [
     "check_manifest",
     "deal",
     "letterbox",
-    "load_cases",
     "load_table",
-    "make_phantom",
     "read_dicom",
     "read_image",
     "read_manifest",
@@ -33,100 +22,3 @@ __all__ = [
     "test_rows",
     "validation_rows",
 ]
-
-PHANTOM_SIZE = 96
-
-
-def make_phantom(*args, **kwargs) -> Cases:
-    """The built-in set, made from a seed: see `ynet_lite.cases.phantom.make_phantom`."""
-    from .phantom import make_phantom as make  # imported late: making images needs SciPy, reading a manifest does not
-
-    return make(*args, **kwargs)
-
-
-def load_cases(cfg: Config) -> Cases:
-    """The cases that ``cfg`` names, as uint8 squares of ``cfg.size`` pixels with ``cfg.channels`` channels.
-
-    ``cfg.dataset`` is one of
-
-    - ``phantom``: ``make_phantom(cfg.phantom_cases, cfg.seed, confounding=cfg.confounding)``, resized from 96 pixels;
-    - ``busbra``, ``busbra-birads``, ``busi``: the real sets, found in ``cfg.data_dir``, ``YNET_DATA_DIR`` or
-      ``data/raw/`` and compared with the kept checksums;
-    - ``csv``: the manifest at ``cfg.manifest`` or ``YNET_MANIFEST``. An optional column ``finer`` refines the class; an
-      optional column ``mask_names`` (the same in each row, for example ``background;disc;cup``) names the mask values.
-      `ynet_lite.cases.published` makes such manifests of more published sets.
-
-    Raises ``ValueError`` for an unknown set or a bad manifest, ``FileNotFoundError`` when the set is not there.
-    """
-    if cfg.dataset == "phantom":
-        return resize_cases(_phantom(cfg), cfg.size, cfg.channels)
-    if cfg.dataset in ("busbra", "busbra-birads"):
-        label, finer = ("pathology", "birads") if cfg.dataset == "busbra" else ("birads", "pathology")
-        folder = datasets.find("busbra", cfg.data_dir)
-        _check_tables("busbra", folder)
-        table = datasets.busbra(folder, label)
-        return _load(cfg, table, folder=folder, finer=(finer,), expected=datasets.checksums("busbra"))
-    if cfg.dataset == "busi":
-        folder = datasets.find("busi", cfg.data_dir)
-        return _load(
-            cfg,
-            datasets.busi(folder),
-            folder=folder,
-            class_names=datasets.BUSI_CLASSES,
-            centre_crop=datasets.BUSI_CENTRE_CROP,
-            expected=datasets.checksums("busi"),
-        )
-    if cfg.dataset == "csv":
-        return _csv(cfg)
-    raise ValueError(f"load_cases: unknown dataset {cfg.dataset!r}; known: {', '.join(DATASETS)}")
-
-
-def resize_cases(cases: Cases, size: int, channels: int) -> Cases:
-    """``cases`` at another size (images antialiased, masks by largest area) and number of channels; itself if equal."""
-    images, masks = cases.images, cases.masks
-    if images.shape[2] != size or images.shape[3] != size:
-        images = np.stack([letterbox(image, size)[0] for image in images])
-        masks = np.stack([letterbox(mask, size, mask=True)[0] for mask in masks])
-    if images.shape[1] == 1 and channels == 3:
-        images = np.repeat(images, 3, axis=1)
-    elif images.shape[1] == 3 and channels == 1:
-        images = np.floor(images.transpose(0, 2, 3, 1) @ np.array([0.299, 0.587, 0.114]) + 0.5).astype(np.uint8)[:, None]
-    return cases if images is cases.images else replace(cases, images=images, masks=masks)
-
-
-def _phantom(cfg: Config) -> Cases:
-    cases = make_phantom(n_cases=cfg.phantom_cases, seed=cfg.seed, size=PHANTOM_SIZE, confounding=cfg.confounding)
-    table = cases.table.copy()
-    for column, value in zip(BOX, (PHANTOM_SIZE, PHANTOM_SIZE, 0, 0, cfg.size, cfg.size), strict=True):
-        table[column] = value
-    return replace(cases, table=table)
-
-
-def _csv(cfg: Config) -> Cases:
-    manifest = cfg.manifest or os.environ.get("YNET_MANIFEST", "")
-    if not manifest:
-        raise FileNotFoundError("dataset csv: name your manifest, in the setting `manifest` or in YNET_MANIFEST")
-    manifest = paths.root() / manifest  # a notebook runs in its own folder: a relative path counts from the project
-    table = read_manifest(manifest)
-    settings = {}
-    if "mask_names" in table and len(table):
-        named = sorted(set(table["mask_names"]))
-        if len(named) != 1 or len(files(named[0])) < 2:
-            raise ManifestError(
-                f"{manifest}: column mask_names must hold the same two or more names in each row, such as "
-                f"background;disc;cup; found {named[:5]}"
-            )
-        settings["mask_names"] = tuple(files(named[0]))
-    if "finer" in table:
-        settings["finer"] = ("finer",)
-    return _load(cfg, table, folder=Path(manifest).resolve().parent, **settings)
-
-
-def _load(cfg: Config, table, **settings) -> Cases:
-    return load_table(table, name=cfg.dataset, size=cfg.size, channels=cfg.channels, **settings)
-
-
-def _check_tables(name: str, folder) -> None:
-    report = datasets.verify(name, folder, only="*.csv")
-    if not report.ok:
-        raise ManifestError(f"{report}; get the set again ({datasets.HOW_TO_GET[name]})")

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 SUFFIXES = (".dcm", ".dicom")
+
 PERCENTILES = (0.5, 99.5)  # shown range of an image that names no window
+
 # Only these are read from the header, so that no name is ever in memory together with the pixels.
 PIXEL_TAGS = (
     "SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames Rows Columns BitsAllocated BitsStored HighBit "
@@ -23,11 +25,14 @@ PIXEL_TAGS = (
     "SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData "
     "SegmentedBluePaletteColorLookupTableData ExtendedOffsetTable ExtendedOffsetTableLengths PixelData"
 ).split()
+
 IDENTITY_TAGS = (
     "PatientName PatientID PatientBirthDate OtherPatientIDs OtherPatientNames PatientAddress PatientTelephoneNumbers "
     "AccessionNumber ReferringPhysicianName"
 ).split()
+
 GREY = ("MONOCHROME1", "MONOCHROME2")
+
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 

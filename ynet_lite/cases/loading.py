@@ -9,89 +9,37 @@ import os
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tifffile
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm.auto import tqdm
 
 from .. import paths
 from . import dicom
 from .core import Cases
+from .formats import MASK_SCALES, read_image, read_mask, sha256
 from .manifest import EMPTY, SEPARATOR, SHOWN, ManifestError, check_manifest, files, first_few, row_names
 
+
+def resize_cases(cases: Cases, size: int, channels: int) -> Cases:
+    """``cases`` at another size (images antialiased, masks by largest area) and number of channels; itself if equal."""
+    images, masks = cases.images, cases.masks
+    if images.shape[2] != size or images.shape[3] != size:
+        images = np.stack([letterbox(image, size)[0] for image in images])
+        masks = np.stack([letterbox(mask, size, mask=True)[0] for mask in masks])
+    if images.shape[1] == 1 and channels == 3:
+        images = np.repeat(images, 3, axis=1)
+    elif images.shape[1] == 3 and channels == 1:
+        images = np.floor(images.transpose(0, 2, 3, 1) @ np.array([0.299, 0.587, 0.114]) + 0.5).astype(np.uint8)[:, None]
+    return cases if images is cases.images else replace(cases, images=images, masks=masks)
+
+
 READER = 1  # raise it when reading or resizing changes, so that older caches are not used
+
 BOX = ("height", "width", "box_top", "box_left", "box_height", "box_width")
-BITS_PER_SAMPLE = 258  # number of the TIFF tag
-MASK_SCALES = (2, 4)  # a mask may be drawn at this part or multiple of its image's size
-BAR = 3  # seconds without a progress bar: for a small set it would only flash up
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
-
-
-def read_image(path, channels: int) -> np.ndarray:
-    """Read PNG, JPEG, TIFF, BMP or DICOM as a uint8 array of shape (C, H, W), C = ``channels`` = 1 (grey) or 3 (RGB).
-
-    - 1 bit, palette and 8 bit: as they are; colour becomes grey as ``0.299 R + 0.587 G + 0.114 B``, grey is repeated
-      for three channels. Transparency is ignored: the stored colours count.
-    - 16 and 32 bit integers and floats: ``round(255 (x - min) / (max - min))`` with the image's own minimum and maximum
-      (over all channels), because 10 and 12 bit devices fill only a part of the 16 bits; a constant image becomes 0.
-      Exception: a 16 bit colour PNG is reduced to its upper 8 bits.
-    - The orientation tag of a photograph is applied.
-    - DICOM (by suffix or by content): as shown under its first window, see `ynet_lite.cases.dicom.read_dicom`; needs the
-      extra ``dicom``. `load_table` warns about names in header or pixels, once per reading of a set.
-    - ``.IMG``: the raw radiographs of JSRT, see `ynet_lite.cases.published.read_img`.
-
-    Raises ``ValueError`` naming the file when it cannot be read, holds several pages or values that are not finite.
-    """
-    if channels not in (1, 3):
-        raise ValueError(f"read_image: channels must be 1 or 3, got {channels}")
-    array = _open(path, colour=True)
-    if array.dtype != np.uint8:
-        array = _to_bytes(array, path)
-    if array.ndim == 3 and channels == 1:
-        return np.asarray(Image.fromarray(array).convert("L"))[None].copy()
-    if array.ndim == 2:
-        return np.repeat(array[None], channels, axis=0)
-    return np.ascontiguousarray(array.transpose(2, 0, 1))
-
-
-def read_mask(path, classes: int = 2) -> np.ndarray:
-    """Read a mask file as a uint8 array of shape (H, W) with values ``0 .. classes - 1``.
-
-    - Colour files must be grey (R = G = B), because a colour names no class; transparency is ignored. A palette file
-      counts by its colours when these are black and white, else by its indices.
-    - Two classes: the values may be {0, 1} (or 1 bit), {0, 255} or {0, 65535}. A mask with soft edges or from a JPEG
-      file is cut at 128 when at least 95 % of its pixels are nearly black (< 32) or nearly white (> 223).
-    - More classes: the values must be ``0 .. classes - 1`` as they are.
-    - DICOM: the stored values count. ``.mat``: see `ynet_lite.cases.published.read_mat`.
-
-    Raises ``ValueError`` naming the file and the offending values for everything else.
-    """
-    array = _open(path, colour=False)
-    if array.ndim == 3:
-        if (array != array[..., :1]).any():
-            raise ValueError(f"{path}: a coloured mask; it must be grey with the values 0..{classes - 1} (or 0 and 255)")
-        array = array[..., 0]
-    if not np.isfinite(array).all() or (array != np.floor(array)).any():
-        raise ValueError(f"{path}: mask values must be whole numbers")
-    values = np.unique(array)
-    lossy = Path(path).suffix.lower() in (".jpg", ".jpeg")  # small values are noise there, not classes
-    if values[0] >= 0 and values[-1] < (1 if lossy else classes):
-        return array.astype(np.uint8)
-    if classes == 2 and (set(values.tolist()) <= {0, 255} or set(values.tolist()) <= {0, 65535}):
-        return (array > 0).astype(np.uint8)
-    if classes == 2 and array.dtype == np.uint8 and values[-1] > 223:
-        soft = lossy or ((values >= 32) & (values <= 223)).any()  # else: labels with 255 for "ignore", say
-        if soft and np.mean((array < 32) | (array > 223)) >= 0.95:
-            return (array >= 128).astype(np.uint8)
-    outside = [value.item() for value in values if not 0 <= value < classes]
-    accepted = "0 and 1, or 0 and 255" if classes == 2 else f"0..{classes - 1}"
-    raise ValueError(
-        f"{path}: mask values outside the {classes} declared classes: {first_few([str(v) for v in outside])}; "
-        f"accepted: {accepted}"
-    )
 
 
 def letterbox(array: np.ndarray, size: int, mask: bool = False) -> tuple[np.ndarray, tuple[int, int, int, int]]:
@@ -205,96 +153,6 @@ def load_table(
         name=name,
         fingerprint=fingerprint,
     )
-
-
-def sha256(path) -> str:
-    """SHA-256 of a file as 64 hexadecimal digits, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _open(path, colour: bool) -> np.ndarray:
-    """Pixels as (H, W) or (H, W, 3), in the file's own number type."""
-    pixels = _no_picture_format(path, colour)
-    if pixels is not None:
-        return pixels
-    try:
-        with Image.open(path) as image:
-            if image.format in ("TIFF", "GIF", "WEBP") and getattr(image, "n_frames", 1) > 1:
-                raise ValueError(f"holds {image.n_frames} pages; give one file per image")
-            bits = image.tag_v2.get(BITS_PER_SAMPLE, 8) if image.format == "TIFF" else 8
-            if isinstance(bits, tuple) and len(bits) >= 3 and max(bits) > 8:
-                pixels = _open_tiff(path)  # Pillow would keep the upper 8 bits only: black for a 10 or 12 bit device
-                if pixels is not None:
-                    return pixels
-            image.load()
-            if image.format == "JPEG" or image.format == "MPO":
-                image = ImageOps.exif_transpose(image)
-            return _pixels(image, colour)
-    except UNREADABLE as error:
-        pixels = _open_tiff(path)
-        if pixels is not None:
-            return pixels
-        reason = str(error).replace(str(path), "file").strip() or type(error).__name__
-        raise ValueError(f"{path}: cannot be read ({reason}); PNG, JPEG, TIFF, BMP and DICOM are understood") from None
-
-
-def _no_picture_format(path, colour: bool) -> np.ndarray | None:
-    """Pixels of DICOM, JSRT's raw files and MATLAB matrices (masks only); None when this is no such file."""
-    if dicom.is_dicom(path):
-        return dicom.pixels(path) if colour else dicom.stored(path)
-    suffix = Path(path).suffix.lower()
-    if suffix == ".img" or (suffix == ".mat" and not colour):
-        from . import published  # imported late: it builds on this module
-
-        return published.read_img(path) if suffix == ".img" else published.read_mat(path)
-    return None
-
-
-def _pixels(image: Image.Image, colour: bool) -> np.ndarray:
-    mode = image.mode
-    if mode == "1":
-        array = np.asarray(image).astype(np.uint8)
-        return array * np.uint8(255) if colour else array
-    if mode in ("P", "PA"):
-        rgb = np.asarray(image.convert("RGB"))
-        if colour:
-            return rgb
-        black_and_white = set(map(tuple, np.unique(rgb.reshape(-1, 3), axis=0).tolist())) <= {(0,) * 3, (255,) * 3}
-        return rgb[..., 0] if black_and_white else np.asarray(image.convert("P") if mode == "PA" else image)
-    if mode in ("L", "LA", "La"):
-        return np.asarray(image.getchannel(0)).copy()
-    if mode in ("RGB", "RGBA", "RGBX", "RGBa"):
-        return np.asarray(image)[..., :3].copy()
-    if mode == "F" or mode.startswith("I"):
-        return np.asarray(image).copy()
-    return np.asarray(image.convert("RGB"))  # CMYK, YCbCr, LAB, HSV
-
-
-def _open_tiff(path) -> np.ndarray | None:
-    """TIFF kinds that Pillow does not know (16 bit colour, for one); None when this is no such file."""
-    try:
-        with tifffile.TiffFile(path) as file:
-            if len(file.pages) != 1:
-                return None
-            array = file.pages[0].asarray()
-    except Exception:  # whatever is wrong with it, the first reader's message is the one to show
-        return None
-    if array.ndim == 3 and array.shape[0] in (3, 4) and array.shape[2] not in (3, 4):
-        array = array.transpose(1, 2, 0)
-    if array.ndim == 3 and array.shape[2] in (3, 4):
-        return array[..., :3]
-    return array if array.ndim == 2 else None
-
-
-def _to_bytes(array: np.ndarray, path) -> np.ndarray:
-    values = array.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{path}: holds values that are not finite (NaN or infinity)")
-    low, high = values.min(), values.max()
-    if high == low:
-        return np.zeros(array.shape, np.uint8)
-    return np.floor((values - low) * (255 / (high - low)) + 0.5).astype(np.uint8)
 
 
 def _resize_image(array: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -454,3 +312,6 @@ def _write(path: Path, write) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+BAR = 3  # seconds without a progress bar: for a small set it would only flash up

@@ -1,0 +1,543 @@
+"""Ablation tables and figures on rows written here, so that they hold whatever has been run."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from ynet_lite import drawing, metrics, paths, provenance
+from ynet_lite.config import Config
+from ynet_lite.hashing import Codes, hamming
+from ynet_lite.methods import METHODS
+from ynet_lite.paper import grids, statistics, store
+from ynet_lite.paper.ablations import ablated, draw, pages, plots
+
+PATIENTS = 12
+
+
+def score_of(cfg: Config) -> float:
+    """A made-up mAP@10 that falls with the distance of a from .5, with shorter codes, fewer and worse outlines."""
+    a = 0.4 if cfg.balance_trainable else cfg.balance
+    value = 0.8 - abs(a - 0.5) / 2 - 0.05 * grids.LOSSES.index(cfg.cls_loss) if cfg.cls_loss in grids.LOSSES else 0.2
+    value -= 0.02 * abs(np.log2(cfg.bits) - 6) + 0.1 * (1 - cfg.mask_share) + 0.03 * (cfg.mask_quality != "exact")
+    return value - 0.04 * (cfg.method == "ynet-no-seg") - 0.02 * (cfg.method == "ynet-rmac") + 0.01 * cfg.seed
+
+
+def write(folder, cfg: Config, score: float | None = None, without: str = "") -> None:
+    """One run as `experiments.run` leaves it: rows, configuration, values per query (two queries per patient)."""
+    score = score_of(cfg) if score is None else score
+    names = [(m, k) for m in ("map", "precision", "ndcg") for k in (5, 10, 20, 50)] + [("dice", 0), ("distinct_codes", 0)]
+    value = {
+        "map": score,
+        "precision": score + 0.05,
+        "ndcg": score - 0.1,
+        "dice": 0.9 - score / 10,
+        "distinct_codes": 100 * score,
+    }
+    rows = [(m, k, value[m] - 0.001 * k * (m == "map" and k != 10)) for m, k in names if m != without]
+    if not cfg.uses_masks:
+        rows = [row for row in rows if row[0] != "dice"]
+    case = [(f"p{p:04d}-{v}" if cfg.dataset == "phantom" else f"bus_{p:04d}-{'lr'[v]}") for p in range(PATIENTS) for v in (0, 1)]
+    noise = np.random.default_rng([cfg.seed, cfg.fold]).normal(0, 0.02, len(case))
+    each = pd.DataFrame({"case_id": case, "metric": "map", "k": 10, "value": score + noise - noise.mean()})
+    # the phantom is drawn anew for each seed, a real set is one
+    mark = f"{cfg.seed:016d}" if cfg.dataset == "phantom" else "f" * 16
+    if cfg.dataset != "phantom":
+        each["case_id"] = [name.replace("bus_", f"bus_{cfg.fold}") for name in each["case_id"]]
+    table = pd.DataFrame(rows, columns=["metric", "k", "value"])
+    store.write_run(cfg, mark, table, each, 1.0, folder, made_by=("0123456789", False))
+
+
+def phantom(method="ynet", **changes) -> Config:
+    return Config.from_preset("quick", "phantom", method, **changes)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """All runs of the phantom grids, as the grids name them."""
+    folder = tmp_path_factory.mktemp("all")
+    seen = {}
+    for cfg in (*grids.grid("phantom"), *grids.grid("phantom-ablations")):
+        if cfg.method in ("ynet", *ablated.PARTS, "dpsh", "csq"):
+            seen.setdefault(provenance.run_id(cfg), cfg)
+    for cfg in seen.values():
+        write(folder, cfg)
+    return folder, store.read_runs(folder)
+
+
+# --- families --------------------------------------------------------------------------------------------------------
+
+
+def test_a_family_differs_in_its_axes_only():
+    base = Config(epochs=3)
+    cfgs = {"a": base, "b": base.but(bits=8), "c": base.but(bits=16, epochs=4), "d": base.but(bits=32, lr=1.0)}
+    assert ablated.family(cfgs, ("bits",)) == ["a", "b"]
+    assert ablated.family(cfgs, ("bits",), tuned=("lr",)) == ["a", "b", "d"]
+    assert ablated.family({}, ("bits",)) == []
+
+
+def test_a_single_setting_is_an_ablation_only_where_it_is_the_default():
+    cfgs = {"a": Config(), "b": Config(confounding=0.0)}
+    assert ablated.family(cfgs, ("bits",)) == []
+    assert ablated.family(cfgs, ("bits",), preferred=["a"]) == ["a"]
+
+
+def test_two_families_as_large_are_an_error():
+    cfgs = {f"{n}-{b}": Config(epochs=n, bits=b) for n in (3, 4) for b in (8, 16)}
+    with pytest.raises(ValueError, match="3-8, 3-16 and 4-8, 4-16 differ in more than bits"):
+        ablated.family(cfgs, ("bits",))
+    assert ablated.family(cfgs, ("bits",), preferred=["4-8"]) == ["4-8", "4-16"]
+
+
+def test_a_row_without_its_configuration_is_an_error(tmp_path):
+    write(tmp_path, phantom())
+    (tmp_path / "configs" / f"{phantom().hash()}.json").unlink()
+    with pytest.raises(ValueError, match=f"no file .*{phantom().hash()}.json"):
+        ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path)
+
+
+# --- balance ---------------------------------------------------------------------------------------------------------
+
+
+def test_balance_by_hand(tmp_path):
+    write(tmp_path, phantom(), 0.6)
+    write(tmp_path, phantom(seed=1), 0.8)
+    write(tmp_path, phantom(seed=4), 0.1)  # a phantom that the ablation was not run on
+    for seed, score in ((0, 0.3), (1, 0.5)):
+        write(tmp_path, phantom(balance=0.25, variant="a=0.25", seed=seed), score)
+    write(tmp_path, phantom(balance_trainable=True, variant="a=trainable"), 0.7)
+    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path)
+    assert table[["loss", "a", "runs"]].values.tolist() == [
+        ["pairwise", 0.25, 2],
+        ["pairwise", 0.5, 2],
+        ["pairwise", "trainable", 1],
+    ]
+    assert table["map@10"].tolist() == pytest.approx([0.4, 0.7, 0.7])
+    assert table["map@10 sd"].tolist() == pytest.approx([0.02**0.5, 0.02**0.5, np.nan], nan_ok=True)
+    assert table["distinct_codes"].tolist() == pytest.approx([40, 70, 70])
+    assert table["dice"].iloc[0] == pytest.approx(0.9 - 0.04)
+
+
+def test_balance_holds_the_whole_grid(everything):
+    folder, runs = everything
+    table = ablated.balance(runs, "phantom", "quick", folder)
+    assert len(table) == len(grids.LOSSES) * (len(grids.BALANCES) + 1)
+    assert table["loss"].drop_duplicates().tolist() == list(grids.LOSSES)
+    assert (table["runs"] == 2).all() and pages.missing("balance", table) == []
+    for row in table.itertuples():
+        a = 0.4 if row.a == "trainable" else row.a
+        expected = 0.8 - abs(a - 0.5) / 2 - 0.05 * grids.LOSSES.index(row.loss) + 0.005
+        assert table.loc[row.Index, "map@10"] == pytest.approx(expected, abs=1e-5)
+    # at a = 1 there is no outline
+    assert table[table["a"] == 1.0]["dice"].isna().all() and table[table["a"] != 1.0]["dice"].notna().all()
+
+
+def test_the_setting_comes_from_the_configuration_not_from_the_name(tmp_path):
+    write(tmp_path, phantom(), 0.6)
+    write(tmp_path, phantom(balance=0.25, variant="a=0.9"), 0.5)
+    assert ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path)["a"].tolist() == [0.25, 0.5]
+
+
+def test_a_default_of_other_settings_stays_out(tmp_path):
+    write(tmp_path, phantom(epochs=99), 0.9)
+    for a in (0.1, 0.25):
+        write(tmp_path, phantom(balance=a, variant=f"a={a}"))
+    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path)
+    assert table["a"].tolist() == [0.1, 0.25]
+    assert "pairwise a=0.5" in pages.missing("balance", table)
+
+
+def test_a_loss_tuned_otherwise_still_counts_but_one_line_has_one_tuning(tmp_path):
+    write(tmp_path, phantom(), 0.6)
+    for a in (0.1, 0.5):
+        write(tmp_path, phantom("ynet-circle", balance=a, variant=f"circle a={a}").but(method="ynet"))
+    write(tmp_path, phantom("ynet-circle", balance=0.9, lr=0.5, variant="circle a=0.9").but(method="ynet"))
+    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path)
+    assert table[["loss", "a"]].values.tolist() == [["pairwise", 0.5], ["circle", 0.1], ["circle", 0.5]]
+
+
+def test_the_same_training_under_two_names_counts_once(tmp_path):
+    cfg = phantom("ynet-circle")
+    write(tmp_path, cfg, 0.4)
+    write(tmp_path, cfg.but(method="ynet", variant="circle a=0.5"), 0.4)
+    write(tmp_path, phantom(), 0.6)
+    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path)
+    assert table[["loss", "runs"]].values.tolist() == [["pairwise", 1], ["circle", 1]]
+
+
+def test_one_setting_that_has_arrived_is_shown(tmp_path):
+    write(tmp_path, phantom(), 0.6)
+    write(tmp_path, phantom(cls_loss="ce", balance=0.0, variant="ce a=0.0"), 0.2)
+    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path)
+    assert table[["loss", "a"]].values.tolist() == [["pairwise", 0.5], ["ce", 0.0]]
+
+
+# --- bits and masks --------------------------------------------------------------------------------------------------
+
+
+def test_bits_take_the_default_run_as_their_point_at_64(everything):
+    folder, runs = everything
+    table = ablated.bits(runs, "phantom", "quick", folder)
+    assert table[["method", "bits"]].values.tolist() == [[m, b] for m in ablated.BITS_METHODS for b in (8, 16, 32, 64, 128)]
+    assert (table["runs"] == 2).all() and pages.missing("bits", table) == []
+    ours = table[table["method"] == "ynet"]["map@10"].tolist()
+    assert ours == pytest.approx([0.745, 0.765, 0.785, 0.805, 0.785])
+
+
+def test_masks_hold_shares_and_qualities(everything):
+    folder, runs = everything
+    table = ablated.masks(runs, "phantom", "quick", folder)
+    assert table["share"].tolist() == [0, 0.1, 0.25, 0.5, 1, 1, 1, 1, 1]
+    assert table["quality"].tolist() == ["exact"] * 5 + list(grids.MASK_QUALITIES)
+    assert table["map@10"].tolist() == pytest.approx([0.705, 0.715, 0.73, 0.755, 0.805, *[0.775] * 4])
+    # the twin on the same two phantoms: a = 1 costs .25, no segmentation .04
+    assert ablated.twin(runs, "phantom", "quick", folder) == pytest.approx(0.8 - 0.25 - 0.04 + 0.005)
+
+
+def test_a_twin_of_other_phantoms_or_settings_is_no_reference(tmp_path):
+    for seed in (0, 1):
+        write(tmp_path, phantom(mask_share=0.1, variant="masks=10%", seed=seed))
+    assert np.isnan(ablated.twin(store.read_runs(tmp_path), "phantom", "quick", tmp_path))
+    write(tmp_path, phantom("ynet-no-seg"))
+    write(tmp_path, phantom())
+    assert np.isnan(ablated.twin(store.read_runs(tmp_path), "phantom", "quick", tmp_path))
+    write(tmp_path, phantom("ynet-no-seg", seed=1), 0.5)
+    assert not np.isnan(ablated.twin(store.read_runs(tmp_path), "phantom", "quick", tmp_path))
+    for path in (tmp_path / "runs").glob("*no-seg*"):
+        path.unlink()
+    for seed in (0, 1):
+        write(tmp_path, phantom("ynet-no-seg", epochs=99, seed=seed))
+    assert np.isnan(ablated.twin(store.read_runs(tmp_path), "phantom", "quick", tmp_path))
+
+
+def test_other_ablations_do_not_disturb(tmp_path):
+    write(tmp_path, phantom(confounding=0.0, variant="confounding=0"))
+    write(tmp_path, phantom(mask_share=0.1, variant="masks=10%"))
+    runs = store.read_runs(tmp_path)
+    assert ablated.bits(runs, "phantom", "quick", tmp_path).empty
+    assert ablated.balance(runs, "phantom", "quick", tmp_path).empty
+    assert ablated.masks(runs, "phantom", "quick", tmp_path)["share"].tolist() == [0.1]
+
+
+# --- losses ----------------------------------------------------------------------------------------------------------
+
+
+def test_parts_name_the_ablations():
+    assert list(ablated.PARTS) == ["ynet-no-seg", *grids.ABLATIONS]
+    assert set(ablated.PARTS) <= set(METHODS)
+
+
+def test_losses_are_paired_by_patient(everything):
+    folder, runs = everything
+    table = ablated.losses(runs, "phantom", "quick", source=folder, n=500)
+    assert table["method"].tolist() == list(ablated.PARTS) and (table["note"] == "").all()
+    row = table.set_index("method").loc["ynet-no-seg"]
+    assert row["points"] == pytest.approx(29, abs=0.01) and row["runs"] == "5 x 1" and row["folds"] == (1,)
+    assert row["patients"] == 5 * PATIENTS
+    one = statistics.compare_methods("ynet", ["ynet-no-seg"], "phantom", "quick", [1], folder=folder, runs=runs, n=500).iloc[0]
+    assert (row["low"], row["high"]) == (one["points_low"], one["points_high"])
+    assert (table["low"] <= table["points"] + 1e-9).all() and (table["points"] <= table["high"] + 1e-9).all()
+    # a difference of nothing: no quantisation loss has the same made-up score
+    assert table.set_index("method").loc["ynet-no-quant", "p"] == 1
+
+
+def test_losses_on_a_real_set_rest_on_the_headline_folds_where_both_ran_them(tmp_path):
+    for fold in (1, 2, 3, 4, 5):
+        write(tmp_path, Config.from_preset("full", "busbra", fold=fold))
+        write(tmp_path, Config.from_preset("full", "busbra", "ynet-no-seg", fold=fold), 0.1 if fold == 1 else 0.5)
+    write(tmp_path, Config.from_preset("full", "busbra", "ynet-no-quant"))
+    write(tmp_path, Config.from_preset("full", "busbra", "ynet-rmac"))
+    table = ablated.losses(store.read_runs(tmp_path), "busbra", "full", source=tmp_path, n=100).set_index("method")
+    assert table.loc["ynet-no-seg", "folds"] == (2, 3, 4, 5)
+    assert table.loc["ynet-no-seg", "points"] == pytest.approx(30)
+    assert table.loc["ynet-no-quant", "note"] == "not run on fold 2, 3, 4, 5" and np.isnan(table.loc["ynet-no-quant", "points"])
+    # there R-MAC is our own aggregation
+    assert table.loc["ynet-rmac", "note"] == "the same training as Y-Net"
+    # ... so that the twin lacks a loss and no pooling
+    assert table.loc["ynet-no-seg", "without"] == "outlines: segmentation loss"
+    assert "pooling inside" in ablated.without("ynet-no-seg", Config.from_preset())
+
+
+def test_losses_say_why_nothing_can_be_compared(tmp_path):
+    assert ablated.losses(store.read_runs(tmp_path), "phantom", "quick", source=tmp_path).empty
+    write(tmp_path, phantom())
+    write(tmp_path, phantom("ynet-no-cls", epochs=99))
+    write(tmp_path, phantom("ynet-no-quant", seed=3))
+    table = ablated.losses(store.read_runs(tmp_path), "phantom", "quick", source=tmp_path).set_index("method")
+    assert table["note"].to_dict() == {"ynet-no-cls": "other settings: epochs", "ynet-no-quant": "no seed in common"}
+    assert table["points"].isna().all() and table["p"].isna().all()
+    write(tmp_path, phantom(epochs=98, seed=2))
+    with pytest.raises(ValueError, match="Y-Net on phantom has several configurations"):
+        ablated.losses(store.read_runs(tmp_path), "phantom", "quick", source=tmp_path)
+
+
+# --- missing, text ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_missing_is_named(tmp_path):
+    nothing = store.read_runs(tmp_path)
+    sizes = {"balance": 36, "bits": 10, "masks": 9, "losses": 7}
+    for what, table in pages.TABLES.items():
+        empty = table(nothing, "phantom", "quick", source=tmp_path)
+        assert empty.empty and pages.not_run(what, empty) == f"not run yet: nothing of {sizes[what]} settings"
+    write(tmp_path, phantom())
+    runs = store.read_runs(tmp_path)
+    masks = ablated.masks(runs, "phantom", "quick", tmp_path)
+    assert pages.not_run("masks", masks) == (
+        "not run yet: masks=0%, masks=10%, masks=25%, masks=50%, masks dilated, masks eroded, masks box, masks shifted"
+    )
+    bits = ablated.bits(runs, "phantom", "quick", tmp_path)
+    assert "ynet-no-seg bits=64" in pages.missing("bits", bits)
+    assert pages.not_run("bits", bits) == "not run yet: ynet bits=8, bits=16, bits=32, bits=128; ynet-no-seg (all 5)"
+    balance = pages.not_run("balance", ablated.balance(runs, "phantom", "quick", tmp_path))
+    assert balance.startswith("not run yet: pairwise a=0.0, a=0.05,") and balance.endswith(
+        "; circle (all 9); ce (all 9); centres (all 9)"
+    )
+    with pytest.raises(ValueError, match="'more' is not known; known are losses, balance"):
+        pages.missing("more", masks)
+
+
+def test_missing_names_are_those_of_the_grid():
+    """What is said to be missing can be looked up in ``python -m ynet_lite.paper.run --list``."""
+    variants = {cfg.variant for cfg in grids.grid("phantom-ablations")} - {""}  # a = .5 is Y-Net itself
+    empty = {what: table(pd.DataFrame(columns=store.COLUMNS), "phantom", "quick") for what, table in pages.TABLES.items()}
+    named = {name.removeprefix("pairwise ") for name in pages.missing("balance", empty["balance"])}
+    named |= {name.split(" ", 1)[1] for name in pages.missing("bits", empty["bits"])}
+    named |= set(pages.missing("masks", empty["masks"]))
+    assert named - variants == {"a=0.5", "bits=64", "masks=100%"} and variants <= named
+
+
+def test_text_is_complete_and_marks_the_numbers_of_others(everything, tmp_path):
+    folder, runs = everything
+    page = pages.text(runs, folder, n=200)
+    for heading in pages.HEADINGS.values():
+        assert f"### {heading}" in page
+    assert page.count("All settings were run.") == 4
+    assert "+29.0 [" in page and "| pairwise | 0.25 | 2 |" in page and ".705 ± .007" in page
+    assert pages.PUBLISHED_NOTE in page
+    partly = pages.text(runs[runs["variant"] == ""], folder, n=200)
+    assert (
+        "Not run yet: masks=0%" in partly and "Not run yet: ynet bits=8, bits=16, bits=32, bits=128; ynet-no-seg bits=8" in partly
+    )
+    assert "## phantom" not in pages.text(runs[runs["method"] == "dpsh"], folder)
+
+
+def test_text_of_a_table_has_dashes_where_nothing_is(tmp_path):
+    write(tmp_path, phantom(balance=1.0, variant="a=1.0"))
+    write(tmp_path, phantom())
+    shown = pages.as_text(ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path))
+    assert shown["Dice"].tolist() == [".820", "-"] and shown["a"].tolist() == [0.5, 1.0]
+    masks = pages.as_text(ablated.masks(store.read_runs(tmp_path), "phantom", "quick", tmp_path))
+    assert masks["share"].tolist() == ["100%"]
+
+
+def test_committed_rows_make_a_page():
+    runs = store.read_runs()
+    page = pages.text(runs, n=200)
+    assert "## phantom, preset quick" in page and ("ot run yet" in page or "All settings were run" in page)
+
+
+# --- the released notebooks' numbers ---------------------------------------------------------------------------------
+
+
+def test_published_numbers_are_facts_with_their_source():
+    rows = pd.read_csv(paths.results() / "published" / "notebooks.csv")
+    assert list(rows) == ["method", "set", "k", "map_over_k", "source"]
+    assert not rows.duplicated(["method", "set", "k"]).any() and rows["map_over_k"].between(0.2, 0.8).all()
+    assert rows["source"].str.contains("10.1109/JBHI.2021.3082531", regex=False).all()
+    assert rows.groupby("set").size().to_dict() == {"ORIGA": 38, "TN-SCUI": 39}
+    one = rows.set_index(["method", "set", "k"])["map_over_k"]
+    assert one["Y-Net (best notebook)", "ORIGA", 10] == 0.6902 and one["DRH", "TN-SCUI", 50] == 0.4928
+    # a longer list never has a higher mAP by this definition here
+    for _, part in rows.groupby(["method", "set"]):
+        assert part.sort_values("k")["map_over_k"].is_monotonic_decreasing
+
+
+def test_published_table_shows_methods_by_lists():
+    table = pages.published_table().set_index("method (theirs)")
+    assert list(table.columns) == [f"{name} @{k}" for name in ("ORIGA", "TN-SCUI") for k in (5, 10, 20, 50)]
+    assert table.loc["R-MAC"].tolist() == ["-"] * 4 + [".3701", ".3294", ".3063", ".2860"]
+    assert len(table) == 13 and "Not comparable" in pages.PUBLISHED_NOTE
+
+
+# --- lists, curves, scan ---------------------------------------------------------------------------------------------
+
+
+def test_lists_keep_own_rows_and_the_best_of_the_others(everything):
+    folder, runs = everything
+    table = draw.by_list(runs, "phantom", "quick", most=3)
+    assert list(dict.fromkeys(table["method"])) == ["ynet", "ynet-no-seg", "csq"]  # rivals before parts of Y-Net
+    parts = draw.by_list(runs[~runs["method"].isin(["csq", "dpsh"])], "phantom", "quick", most=3)
+    assert list(dict.fromkeys(parts["method"])) == ["ynet", "ynet-lesion", "ynet-no-seg"]
+    row = table[(table["method"] == "ynet") & (table["k"] == 50)].iloc[0]
+    assert row["map"] == pytest.approx(0.82 - 0.05, abs=1e-5) and row["runs"] == 5
+    assert draw.by_list(runs.iloc[:0], "phantom", "quick").empty
+
+
+def test_a_method_that_lacks_a_fold_is_not_drawn_beside_those_that_have_it(tmp_path):
+    for fold in (1, 2, 3, 4, 5):
+        write(tmp_path, Config.from_preset("full", "busbra", fold=fold), 0.5 + 0.01 * fold)
+        write(tmp_path, Config.from_preset("full", "busbra", "ynet-no-seg", fold=fold))
+    write(tmp_path, Config.from_preset("full", "busbra", fold=2, seed=1), 0.62)
+    write(tmp_path, Config.from_preset("full", "busbra", "dpsh"))
+    write(tmp_path, Config.from_preset("full", "busbra", "ynet-rmac", fold=2))
+    table = draw.by_list(store.read_runs(tmp_path), "busbra", "full")
+    assert set(table["method"]) == {"ynet", "ynet-no-seg"}
+    # the two seeds of fold 2 weigh as one fold: (.57 + .53 + .54 + .55) / 4
+    row = table[(table["method"] == "ynet") & (table["k"] == 10)].iloc[0]
+    assert row["map"] == pytest.approx(0.5475) and row["runs"] == 4
+
+
+def test_common_folds():
+    def rows(**have):
+        return pd.DataFrame([(m, f) for m, folds in have.items() for f in folds], columns=["method", "fold"])
+
+    assert ablated.common_folds(rows(ynet=range(1, 6), a=range(1, 6), b=[1])) == (2, 3, 4, 5)
+    assert ablated.common_folds(rows(ynet=range(1, 6), a=[1, 2])) == (1,)
+    assert ablated.common_folds(rows(ynet=[2, 3], a=[2, 3])) == (2, 3)
+    assert ablated.common_folds(rows(a=[1])) == ()
+
+
+def test_curves_come_from_the_codes(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.array([0, 0, 1, 1, 1])
+    for method, seed in (("ynet", 0), ("ynet", 1), ("ynet-no-seg", 0)):
+        cfg = Config.from_preset("full", "busbra", method, seed=seed)
+        write(tmp_path, cfg)
+        for side in ("queries", "database"):
+            codes = Codes(rng.integers(0, 256, (5, 8), np.uint8), np.array([f"{side}{i}" for i in range(5)]), labels, 64)
+            codes.save(tmp_path / "codes" / f"{provenance.run_id(cfg)}.{side}.npz")
+    write(tmp_path, Config.from_preset("full", "busbra", "dpsh"))  # its codes are not there
+    runs = store.read_runs(tmp_path)
+    table, level = draw.pr_curves(runs, "busbra", "full", tmp_path)
+    assert set(table["method"]) == {"ynet", "ynet-no-seg"}
+    run = provenance.run_id(Config.from_preset("full", "busbra"))
+    q, d = (Codes.load(tmp_path / "codes" / f"{run}.{side}.npz") for side in ("queries", "database"))
+    recall, precision = metrics.precision_recall_curve(hamming(q.packed, d.packed), q.labels[:, None] == d.labels)
+    own = table[table["method"] == "ynet"]
+    assert own["recall"].tolist() == recall.tolist() and own["precision"].tolist() == precision.tolist()
+    # two of five queries find 2 of 5 cases of their class, three find 3 of 5
+    assert level == pytest.approx((2 * 2 + 3 * 3) / 25)
+    empty, none = draw.pr_curves(runs[runs["method"] == "dpsh"], "busbra", "full", tmp_path)
+    assert empty.empty and np.isnan(none)
+
+
+SCANNED = pd.DataFrame(
+    {
+        "preset": ["quick", "quick", "quick", "full"],
+        "cls_loss": ["circle", "pairwise", "pairwise", "pairwise"],
+        "balance": [0.5, 0.9, 0.1, 0.5],
+        "val_map10": [0.4, 0.5, 0.6, 0.7],
+        "val_dice": [0.8, 0.7, 0.9, 0.8],
+        "distinct_val_codes": [50, 60, 70, 80],
+        "pull_classification": [0.0, 3.0, 1.0, 2.0],
+        "pull_seg_ce": [0.0, 0.5, 2.0, 1.0],
+        "pull_seg_dice": [np.nan, 0.5, 1.0, 1.0],
+    }
+)
+
+
+def test_scan_shows_the_share_of_the_classification_in_the_pull():
+    table = pages.scan_table(SCANNED, "quick")
+    assert table[["loss", "a"]].values.tolist() == [["pairwise", 0.1], ["pairwise", 0.9], ["circle", 0.5]]
+    assert table["share"].tolist() == pytest.approx([1 / 4, 3 / 4, np.nan], nan_ok=True)
+    assert pages.scan_table(pd.DataFrame(), "quick").empty and pages.scan_table(SCANNED, "paper").empty
+
+
+def test_trials_show_what_tuning_alone_moves(tmp_path):
+    assert pages.trials_table(tmp_path).empty
+    for place, (method, score) in enumerate([("ynet", 0.5), ("ynet", 0.7), ("dpsh", 0.4)]):
+        row = {"preset": "full", "dataset": "busbra", "method": method, "val_map10": score}
+        paths.write_csv(pd.DataFrame([row]), tmp_path / "tuning" / "trials" / f"{place}.csv")
+    assert pages.trials_table(tmp_path).values.tolist() == [
+        ["full", "busbra", "dpsh", 1, 0.4, 0.4],
+        ["full", "busbra", "ynet", 2, 0.5, 0.7],
+    ]
+    assert set(pages.trials_table()["method"]) >= {"ynet", "ynet-no-seg"}
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_figures_are_made_for_what_has_rows_and_are_the_same_bytes(everything, tmp_path):
+    folder, runs = everything
+    made = draw.make(tmp_path / "a", runs, folder)
+    names = [f"ablation-{what}-phantom.png" for what in ("losses", "balance", "masks", "bits", "lists")]
+    assert [path.name for path in made] == names  # the phantom's codes are not kept
+    drawn = draw.figure("balance", runs, "phantom", "quick", folder)
+    assert drawing.save(drawn, tmp_path / "again.png").read_bytes() == made[1].read_bytes()
+    for path in made:
+        assert 600 <= plt.imread(path).shape[1] <= 1600
+    assert plt.get_fignums() == []
+
+
+def test_no_figure_of_a_single_point(tmp_path):
+    write(tmp_path / "source", phantom())
+    write(tmp_path / "source", phantom("ynet-no-seg", epochs=99))
+    assert draw.figure("bits", store.read_runs(tmp_path / "source"), "phantom", "quick", tmp_path / "source") is None
+    next((tmp_path / "source" / "runs").glob("*no-seg*")).unlink()
+    assert draw.make(tmp_path, store.read_runs(tmp_path / "source"), tmp_path / "source") == []
+    with pytest.raises(ValueError, match="'more' is not known; known are losses, balance"):
+        draw.figure("more", store.read_runs(tmp_path / "source"), "phantom", "quick", tmp_path / "source")
+
+
+def test_balance_figure_draws_every_loss_and_the_trained_balance_apart(everything):
+    folder, runs = everything
+    figure = plots.balance_figure(ablated.balance(runs, "phantom", "quick", folder), {("map", 10): 0.12})
+    axis = figure.axes[0]
+    lines = {tuple(line.get_xdata()): line for line in axis.get_lines() if line.get_marker() == "o"}
+    assert tuple(grids.BALANCES) in lines
+    trained = [x for x in lines if len(x) == 1]
+    assert len(trained) == 1 and trained[0][0] > 1
+    markers = {line.get_marker() for line in axis.get_lines()} - {"None", "|", "_"}
+    assert {"o", "s", "^", "D"} <= markers
+    assert [text.get_text() for text in axis.texts] == ["chance"]
+    plt.close(figure)
+
+
+def test_a_figure_of_too_many_methods_is_an_error():
+    table = pd.DataFrame({"method": [f"m{i}" for i in range(7)], "k": 10, "map": 0.5})
+    with pytest.raises(ValueError, match="7 methods beside Y-Net and its twin; a figure holds 6"):
+        plots.lists_figure(table)
+
+
+def test_loss_intervals_that_hold_zero_are_hollow():
+    table = pd.DataFrame(
+        {"without": ["outlines", "quantisation loss"], "points": [5.0, 0.2], "low": [3.0, -1.0], "high": [7.0, 1.4]}
+    )
+    figure = plots.losses_figure(table, where="BUS-BRA, folds 2 to 5")
+    dots = [line for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
+    # drawn from below: the last row first
+    assert [dot.get_markerfacecolor() == "white" for dot in dots] == [True, False]
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["quantisation loss", "outlines"]
+    assert figure.axes[0].get_title() == "BUS-BRA, folds 2 to 5"
+    plt.close(figure)
+
+
+def test_what_the_segmentation_loss_is_worth_to_each_classification_loss(everything):
+    folder, runs = everything
+    table = ablated.balance(runs, "phantom", "quick", folder)
+    of = table.set_index(["loss", "a"])["map@10"]
+    text = ablated.balance_text(table)
+    assert f"Circle (the paper's) {100 * (of['circle', 0.5] - of['circle', 1.0]):+.1f}," in text
+    assert "class centres" not in ablated.balance_text(table[(table["loss"] != "centres") | (table["a"] != 1.0)])
+    assert ablated.balance_text(table.iloc[:0]) == ""
+
+
+def test_titles_name_the_set_behind_a_figure():
+    runs = store.read_runs()
+    assert draw.where("losses", runs, "busbra", "full") == "BUS-BRA, folds 2 to 5"
+    assert draw.where("masks", runs, "busbra", "full") == "BUS-BRA, fold 1"
+    assert draw.where("bits", runs, "phantom", "quick") == "phantom, seeds 0 and 1"
+    assert draw.where("lists", runs, "phantom", "quick") == "phantom, seeds 0 to 4"
+
+
+def test_scan_and_drift_figures():
+    figure = plots.pull_figure(pages.scan_table(SCANNED, "quick"))
+    assert [axis.get_ylim() for axis in figure.axes] == [(0, 1.02)] * 2
+    history = pd.DataFrame(
+        {"epoch": [1, 2], "balance": [0.4, -0.1], "classification": [1, 2], "seg_ce": [3, 4], "seg_dice": [1, 1]}
+    )
+    drift = plots.drift_figure(history)
+    assert drift.axes[0].get_ylim()[0] < -0.1 and drift.axes[1].get_lines()[1].get_ydata().tolist() == [4, 5]
+    plt.close("all")

@@ -1,0 +1,736 @@
+"""Ambiguity: errors by cause against every order of the ties, descriptors, exchanged lesions, scores of attention maps."""
+
+import itertools
+import math
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ynet_lite.paper.ambiguity import appearance, attention, errors, exchange
+
+# --- errors by cause -------------------------------------------------------------------------------------------------
+
+
+def tie_orders(distances):
+    """Every order of the database that sorts ``distances``, each once."""
+    groups = [[i for i, d in enumerate(distances) if d == v] for v in sorted(set(distances))]
+    for parts in itertools.product(*(itertools.permutations(g) for g in groups)):
+        yield [i for part in parts for i in part]
+
+
+def slow_errors(distances, query, database, k):
+    """(spdd_error, dpsd_recall, background_error) of one query, written from the definitions, mean over all tie orders."""
+    n = len(distances)
+
+    def wrong_and_same(i, column):
+        return database["disease"][i] != query["disease"] and database[column][i] == query[column]
+
+    def share(column):
+        if not any(wrong_and_same(i, column) for i in range(n)):
+            return math.nan
+        lists = [order[:k] for order in tie_orders(distances)]
+        return sum(sum(wrong_and_same(i, column) for i in found) / len(found) for found in lists) / len(lists)
+
+    relevant = [database["disease"][i] == query["disease"] for i in range(n)]
+    other = [relevant[i] and database["stage"][i] != query["stage"] for i in range(n)]
+    shares = []
+    for order in tie_orders(distances):
+        found = [i for i in order[:k] if relevant[i]]
+        if found:
+            shares.append(sum(other[i] for i in found) / len(found))
+    recall = sum(shares) / len(shares) if shares and any(other) else math.nan
+    return share("manifestation"), recall, share("background")
+
+
+def random_tables(rng, queries, cases):
+    def table(n):
+        return pd.DataFrame(
+            {
+                "case_id": [f"c{i}" for i in range(n)],
+                "disease": rng.choice(["A", "B", "C"], n),
+                "stage": rng.integers(1, 4, n),
+                "manifestation": rng.choice(["smooth", "spiculated"], n),
+                "background": rng.choice(["0", "1"], n),
+            }
+        )
+
+    return table(queries), table(cases)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_errors_by_cause_equal_the_mean_over_every_tie_order(seed):
+    rng = np.random.default_rng(seed)
+    n, k = int(rng.integers(1, 8)), int(rng.integers(1, 7))
+    queries, database = random_tables(rng, 2, n)
+    distances = rng.integers(0, rng.integers(1, n + 1), (2, n))
+    fast = [f(distances, queries, database, k) for f in (errors.spdd_error, errors.dpsd_recall, errors.background_error)]
+    for q in range(2):
+        slow = slow_errors(distances[q].tolist(), queries.iloc[q].to_dict(), database.to_dict("list"), k)
+        np.testing.assert_allclose([values[q] for values in fast], slow, rtol=0, atol=1e-11)
+
+
+HAND_QUERY = {
+    "case_id": np.array(["q"]),
+    "disease": np.array(["A"]),
+    "stage": np.array([2]),
+    "manifestation": np.array(["smooth"]),
+    "background": np.array(["0"]),
+}
+HAND_BASE = {
+    "disease": np.array(["A", "B", "B", "A", "C", "A"]),
+    "stage": np.array([2, 1, 1, 3, 1, 1]),
+    "manifestation": np.array(["smooth", "smooth", "rough", "rough", "smooth", "smooth"]),
+    "background": np.array(["1", "0", "0", "0", "1", "1"]),
+}
+
+
+def test_by_hand():
+    # k = 4: cases 0, 1, 2 are sure; 3 and 4 share the fourth place, 1/2 each
+    rows, per_query = errors.phantom_errors(np.array([[0, 1, 2, 3, 3, 5]]), HAND_QUERY, HAND_BASE, k=4)
+    value, chance = rows.set_index("metric")["value"], rows.set_index("metric")["chance"]
+    assert value["spdd_error"] == pytest.approx((1 + 1 / 2) / 4)  # case 1 for sure, case 4 half the time
+    assert value["dpsd_recall"] == pytest.approx((1 / 2 + 0) / 2)  # list {0, 3}: 1 of 2 from another stage; list {0}: 0 of 1
+    assert value["background_error"] == pytest.approx(2 / 4)  # cases 1 and 2
+    # two of six cases are SPDD errors; two of three relevant cases have another stage; two of six are background errors
+    assert chance.to_dict() == pytest.approx({"spdd_error": 2 / 6, "dpsd_recall": 2 / 3, "background_error": 2 / 6})
+    assert list(rows["metric"]) == ["spdd_error", "dpsd_recall", "background_error"]
+    assert list(rows["queries"]) == [1, 1, 1] and list(rows["k"]) == [4, 4, 4]
+    assert list(per_query.columns) == ["case_id", "metric", "k", "value", "chance"] and len(per_query) == 3
+
+
+def test_chance_is_the_share_in_the_database_and_a_constant_ranking_scores_it():
+    rng = np.random.default_rng(0)
+    queries, database = random_tables(rng, 12, 40)
+    _, per_query = errors.phantom_errors(np.zeros((12, 40)), queries, database, k=7)
+    np.testing.assert_allclose(per_query["value"], per_query["chance"], atol=1e-12)
+    recall = per_query[per_query["metric"] == "dpsd_recall"]["chance"].to_numpy()
+    for q in range(12):
+        own = database[database["disease"] == queries["disease"][q]]
+        assert recall[q] == pytest.approx((own["stage"] != queries["stage"][q]).mean())
+
+
+def test_a_shuffle_of_the_database_changes_no_error():
+    rng = np.random.default_rng(1)
+    queries, database = random_tables(rng, 9, 30)
+    distances = rng.integers(0, 5, (9, 30))
+    order = rng.permutation(30)
+    rows, _ = errors.phantom_errors(distances, queries, database, k=10)
+    moved, _ = errors.phantom_errors(distances[:, order], queries, database.iloc[order], k=10)
+    pd.testing.assert_frame_equal(rows, moved, rtol=1e-12)
+    pairs = errors.spdd_pairs(distances, queries, database)
+    pd.testing.assert_frame_equal(pairs, errors.spdd_pairs(distances[:, order], queries, database.iloc[order]), rtol=1e-12)
+
+
+def test_rows_of_the_pair_matrix_add_up_to_the_error_of_the_disease():
+    rng = np.random.default_rng(2)
+    queries, database = random_tables(rng, 20, 40)
+    distances = rng.integers(0, 6, (20, 40))
+    error, pairs = errors.spdd_error(distances, queries, database), errors.spdd_pairs(distances, queries, database)
+    assert list(pairs.index) == list(pairs.columns) == ["A", "B", "C"]
+    for disease in "ABC":
+        assert pairs.loc[disease].sum() == pytest.approx(np.nanmean(error[queries["disease"] == disease]))
+        assert np.isnan(pairs.loc[disease, disease])
+
+
+def test_undefined_errors_are_nan_and_left_out_of_the_means():
+    queries = {key: np.repeat(value, 2) for key, value in HAND_QUERY.items()}
+    queries["manifestation"] = np.array(["smooth", "never seen"], object)
+    base = HAND_BASE | {"background": np.full(6, "9"), "stage": np.full(6, 2)}
+    rows, per_query = errors.phantom_errors(np.array([[0, 1, 2, 3, 4, 5]] * 2), queries, base, k=2)
+    value = per_query["value"].to_numpy()
+    assert value[0] == 0.5 and np.isnan(value[1:]).all()  # no other stage, no shared background, an unseen look
+    assert rows["value"][0] == 0.5 and np.isnan(rows["value"][1:]).all() and list(rows["queries"]) == [1, 0, 0]
+    queries["manifestation"] = np.array([None, None], object)
+    base["manifestation"] = np.array([None] * 6, object)
+    assert np.isnan(errors.spdd_error(np.zeros((2, 6)), queries, base)).all()  # two missing values are not the same look
+    assert errors.spdd_pairs(np.zeros((2, 6)), queries, base).isna().all().all()
+
+
+def test_no_relevant_answer_in_the_list_leaves_the_stage_recall_undefined():
+    far = np.array([[9, 0, 0, 9, 0, 9]])  # every case of disease A is last
+    assert np.isnan(errors.dpsd_recall(far, HAND_QUERY, HAND_BASE, k=3)).all()
+    rows, _ = errors.phantom_errors(far, HAND_QUERY, HAND_BASE, k=3)
+    assert np.isnan(rows["chance"][1])  # the chance level is of the same queries
+
+
+def test_tables_that_do_not_fit_are_refused():
+    distances = np.zeros((1, 6))
+    without = {key: value for key, value in HAND_BASE.items() if key != "stage"}
+    with pytest.raises(ValueError, match="database: column 'stage' is missing"):
+        errors.dpsd_recall(distances, HAND_QUERY, without)
+    with pytest.raises(ValueError, match="database: 6 values"):
+        errors.spdd_error(np.zeros((1, 5)), HAND_QUERY, HAND_BASE)
+    with pytest.raises(ValueError, match="disease: 1 missing"):
+        errors.spdd_error(distances, HAND_QUERY | {"disease": np.array([None], object)}, HAND_BASE)
+    with pytest.raises(ValueError, match="case_id"):
+        errors.phantom_errors(distances, {k: v for k, v in HAND_QUERY.items() if k != "case_id"}, HAND_BASE)
+
+
+# --- descriptors and ambiguous cases ---------------------------------------------------------------------------------
+
+
+def disc(size=64, radius=12, centre=None):
+    cy, cx = centre or ((size - 1) / 2,) * 2
+    y, x = np.mgrid[:size, :size]
+    return (y - cy) ** 2 + (x - cx) ** 2 <= radius**2
+
+
+def test_descriptors_of_drawn_lesions():
+    y, x = np.mgrid[:64, :64]
+    ellipse = ((y - 31) / 8) ** 2 + ((x - 31) / 24) ** 2 <= 1
+    angle = np.arctan2(y - 31, x - 31)
+    star = np.hypot(y - 31, x - 31) <= 14 + 7 * np.cos(9 * angle)
+    masks = np.stack([disc(), ellipse, star]).astype(np.uint8)
+    images = np.where(masks, 60, 110).astype(np.uint8)[:, None]
+    table = appearance.appearance(images, masks)
+    round_, long_, spiky = (table.iloc[i] for i in range(3))
+    assert list(table.columns) == list(appearance.FEATURES)
+    np.testing.assert_allclose(table["area"], masks.mean((1, 2)))
+    assert round_["elongation"] < 0.02 and long_["elongation"] == pytest.approx(1 - 8 / 24, abs=0.03)
+    assert round_["solidity"] > 0.97 and spiky["solidity"] < 0.85
+    assert round_["irregularity"] < 1.05 and spiky["irregularity"] > 1.3
+    np.testing.assert_allclose(table["echo"], 60 / 255)
+    np.testing.assert_allclose(table["contrast"], -50 / 255)
+    np.testing.assert_allclose(table[["local_std", "entropy"]], 0, atol=1e-6)
+
+
+def test_texture_by_hand():
+    mask = np.ones((1, 3, 3), np.uint8)
+    image = np.array([[[[0, 0, 0], [0, 90, 0], [0, 0, 0]]]], np.uint8)
+    row = appearance.appearance(image, mask).iloc[0]
+    # windows of 3 x 3 cut to the lesion: 4 corners of 4 pixels, 4 edges of 6, the middle of 9, each with one pixel of 90
+    stds = [90 * math.sqrt(1 / n - 1 / n**2) for n in (4, 6, 9)]
+    assert row["local_std"] == pytest.approx((4 * stds[0] + 4 * stds[1] + stds[2]) / 9 / 255)
+    assert row["entropy"] == pytest.approx(-(8 / 9 * math.log2(8 / 9) + 1 / 9 * math.log2(1 / 9)))
+    assert row["area"] == 1 and row["contrast"] == 0  # no ring is left
+
+
+def test_descriptors_do_not_depend_on_orientation_or_place():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (1, 1, 48, 48), np.uint8)
+    mask = np.zeros((1, 48, 48), np.uint8)
+    mask[0, 18:30, 15:24] = mask[0, 20:24, 20:34] = 1
+    table = appearance.appearance(image, mask)
+    for turned, outline in (
+        (np.rot90(image, axes=(2, 3)), np.rot90(mask, axes=(1, 2))),
+        (image[:, :, :, ::-1], mask[:, :, ::-1]),
+        (np.roll(image, (5, -3), (2, 3)), np.roll(mask, (5, -3), (1, 2))),
+    ):
+        pd.testing.assert_frame_equal(appearance.appearance(turned, outline), table, rtol=1e-9)
+
+
+def test_padding_is_neither_area_nor_ring_and_colour_is_luma():
+    mask = disc(32, 10)[None]
+    content = np.zeros((1, 32, 32), bool)
+    content[:, 4:28] = True
+    image = np.where(content, np.where(mask, 40, 100), 0).astype(np.uint8)[:, None]
+    row = appearance.appearance(image, mask, content).iloc[0]
+    assert row["area"] == pytest.approx(mask.sum() / content.sum()) and row["contrast"] == pytest.approx(-60 / 255)
+    assert appearance.appearance(image, mask)["contrast"].iloc[0] > row["contrast"]  # black padding taken for tissue
+    colour = appearance.appearance(np.repeat(image, 3, axis=1), mask, content)
+    np.testing.assert_allclose(colour.iloc[0], row, atol=1e-9)
+
+
+def test_empty_and_tiny_masks_have_descriptors_defined():
+    masks = np.zeros((3, 16, 16), np.uint8)
+    masks[1, 4, 4] = 1
+    masks[2, 4, 2:9] = 1
+    table = appearance.appearance(np.full((3, 1, 16, 16), 7, np.uint8), masks)
+    assert table.iloc[0].isna().all() and np.isfinite(table.iloc[1:].to_numpy()).all()
+    assert table["elongation"][1] == 0 and table["elongation"][2] > 0.8
+    assert appearance.appearance(np.zeros((0, 1, 8, 8), np.uint8), np.zeros((0, 8, 8), np.uint8)).shape == (
+        0,
+        len(appearance.FEATURES),
+    )
+
+
+def test_images_and_masks_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="images: must be uint8"):
+        appearance.appearance(np.zeros((1, 1, 8, 8)), np.zeros((1, 8, 8), np.uint8))
+    with pytest.raises(ValueError, match="masks: shape"):
+        appearance.appearance(np.zeros((1, 1, 8, 8), np.uint8), np.zeros((1, 8, 9), np.uint8))
+    with pytest.raises(ValueError, match="content: 1 image"):
+        appearance.appearance(np.zeros((1, 1, 8, 8), np.uint8), np.zeros((1, 8, 8), np.uint8), np.zeros((1, 8, 8), bool))
+
+
+def test_content_masks_read_the_boxes():
+    table = pd.DataFrame({"box_top": [2, 0], "box_left": [0, 1], "box_height": [3, 8], "box_width": [8, 4]})
+    content = exchange.content_masks(table, 8)
+    assert content.sum(axis=(1, 2)).tolist() == [24, 32] and content[0, 2:5].all() and content[1, :, 1:5].all()
+    assert exchange.content_masks(table[["box_top"]], 8).all()
+
+
+def slow_score(x, labels, groups, k):
+    x = np.asarray(x, float)
+    columns = []
+    for column in x.T:
+        low, middle, high = np.percentile(column, (25, 50, 75))
+        if high > low:
+            columns.append((column - middle) / (high - low))
+    scores = []
+    for i in range(len(x)):
+        near = sorted(
+            (math.sqrt(sum((c[i] - c[j]) ** 2 for c in columns)), labels[j] != labels[i])
+            for j in range(len(x))
+            if groups[j] != groups[i]
+        )[:k]
+        scores.append(sum(other for _, other in near) / len(near) if near else math.nan)
+    return scores
+
+
+def test_score_equals_the_slow_one():
+    rng = np.random.default_rng(4)
+    x, labels, groups = rng.normal(size=(40, 3)) * (1, 10, 100), rng.integers(0, 2, 40), rng.integers(0, 25, 40)
+    x = np.c_[x, np.full(40, 5.0)]  # a descriptor without spread
+    for k in (1, 10, 100):
+        np.testing.assert_allclose(appearance.ambiguity_score(x, labels, groups, k), slow_score(x, labels, groups, k), atol=1e-12)
+
+
+def test_score_by_hand_with_ties_and_own_patient():
+    x = np.array([[0.0], [0.0], [1.0], [1.0], [9.0]])
+    labels, groups = np.array([0, 0, 0, 1, 1]), np.array(["p", "p", "q", "r", "s"])
+    # case 0: case 1 is the same patient, cases 2 (same class) and 3 (another) are equally near: 1/2
+    score = appearance.ambiguity_score(x, labels, groups, k=1)
+    assert score.tolist() == [0.5, 0.5, 1.0, 1.0, 0.5]
+    assert appearance.ambiguity_score(x, labels, groups, k=4).tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 4, 3 / 4, 3 / 4])
+
+
+def test_score_of_undefined_and_lonely_cases():
+    x = np.array([[np.nan], [1.0], [1.0], [1.0]])
+    score = appearance.ambiguity_score(x, np.array([0, 0, 1, 1]), np.arange(4), k=10)
+    # no descriptor has spread: everybody is equally near; the undefined case is nobody's neighbour
+    assert np.isnan(score[0]) and score[1:].tolist() == [1.0, 0.5, 0.5]
+    assert np.isnan(appearance.ambiguity_score(x, np.zeros(4), np.zeros(4))).all()
+    assert np.isnan(appearance.ambiguity_score(np.full((2, 3), np.nan), np.zeros(2), np.arange(2))).all()
+    with pytest.raises(ValueError, match="features"):
+        appearance.ambiguity_score(x, np.zeros(3), np.zeros(4))
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.25, 4.0]))
+@settings(max_examples=25, deadline=None)
+def test_score_does_not_depend_on_units_or_order(seed, unit):
+    rng = np.random.default_rng(seed)
+    x, labels, groups = rng.normal(size=(20, 2)), rng.integers(0, 3, 20), rng.integers(0, 12, 20)
+    score = appearance.ambiguity_score(x, labels, groups, 5)
+    order = rng.permutation(20)
+    np.testing.assert_allclose(appearance.ambiguity_score(x[order] * (1, unit), labels[order], groups[order], 5), score[order])
+
+
+def test_look_distances_by_hand():
+    # quartiles 1, 2, 3 and 10, 20, 30; the third descriptor is constant, the last case undefined
+    x = np.array([[0.0, 0, 7], [1, 10, 7], [2, 20, 7], [3, 30, 7], [4, 40, 7], [np.nan, 0, 7]])
+    found = appearance.look_distances(x)
+    expected = [[math.hypot((i - j) / 2, (i - j) / 2) for j in range(5)] for i in range(5)]
+    np.testing.assert_allclose(found[:5, :5], expected)
+    assert np.isinf(found[5]).all() and np.isinf(found[:, 5]).all()
+    assert appearance.look_distances(np.zeros((0, 3))).shape == (0, 0) and not appearance.look_distances(np.ones((2, 3))).any()
+    with pytest.raises(ValueError, match="look_distances"):
+        appearance.look_distances(np.zeros(3))
+
+
+def test_an_ambiguous_example_is_the_middle_of_its_third():
+    # class 0: scores .1 to .9; its ambiguous third is .7, .8, .9 (rows 2, 5, 0), the middle .8
+    score = np.array([0.9, 0.1, 0.7, 0.2, 0.3, 0.8, 0.4, 0.5, 0.6, 0.5, 0.5, 0.5, 0.0, 1.0, np.nan])
+    labels = np.array([0] * 9 + [1] * 3 + [2, 2, 2])
+    # class 1: equal scores keep their order; class 2: two known scores make no third
+    assert appearance.ambiguous_examples(score, labels).tolist() == [5, 11]
+    assert appearance.ambiguous_examples([], []).tolist() == []
+
+
+def slow_unlike(distances, groups, n, share):
+    """From the definition: the most typical, then the case whose nearest chosen one is farthest."""
+    cases = [i for i in range(len(groups)) if np.isfinite(distances[i][i])]
+    left = sorted(cases, key=lambda i: sum(distances[i][j] for j in cases))[: math.ceil(share * len(cases))]
+    found = []
+    while left and len(found) < n:
+        best = left[0] if not found else max(left, key=lambda i: min(distances[i][j] for j in found))
+        found.append(best)
+        left = [i for i in left if groups[i] != groups[best]]
+    return found
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_unlike_examples_equal_a_slow_search(seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(30, 3))
+    x[rng.integers(0, 30, 2)] = np.nan
+    groups, share = rng.integers(0, 14, 30), rng.choice([0.5, 0.9, 1.0])
+    distances = appearance.look_distances(x)
+    found = appearance.unlike_examples(distances, groups, 6, share)
+    assert found.tolist() == slow_unlike(distances, groups, 6, share)
+    assert len(set(groups[found])) == len(found)  # seven cases are seven patients
+
+
+def test_unlike_examples_by_hand_and_at_the_edges():
+    line = np.array([0.0, 1, 2, 3, 4, 5, 6, 7, 8, 100])[:, None]
+    distances = abs(line - line.T)
+    # 100 is left out; 4 is as typical as 5 and stands first; of equally far ones the more typical comes first: 8, 0, then 6, 2
+    assert appearance.unlike_examples(distances, np.arange(10), 5).tolist() == [4, 8, 0, 6, 2]
+    assert appearance.unlike_examples(distances, np.arange(10), 2, share=1).tolist() == [4, 9]
+    assert appearance.unlike_examples(distances, np.zeros(10)).tolist() == [4]
+    assert appearance.unlike_examples(np.full((3, 3), np.inf), np.arange(3)).tolist() == []
+    assert appearance.unlike_examples(np.zeros((0, 0)), []).tolist() == []
+    with pytest.raises(ValueError, match="share"):
+        appearance.unlike_examples(distances, np.arange(10), share=0)
+    with pytest.raises(ValueError, match=r"\(M, M\)"):
+        appearance.unlike_examples(distances, np.arange(9))
+
+
+def test_thirds_within_each_class():
+    score = np.array([0.9, 0.1, 0.5, 0.5, 0.5, np.nan, 0.7, 0.2])
+    labels = np.array([0, 0, 0, 1, 1, 1, 1, 2])
+    expected = ["ambiguous", "clear", "middle", "clear", "middle", "", "ambiguous", "clear"]
+    assert errors.thirds(score, labels).tolist() == expected  # equal scores keep their order; one case alone is clear
+    assert errors.thirds([], []).shape == (0,)
+    with pytest.raises(ValueError, match="thirds"):
+        errors.thirds([1.0], [0, 1])
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None)
+def test_thirds_have_equal_sizes_and_rise(labels, seed):
+    labels = np.array(labels)
+    score = np.random.default_rng(seed).integers(0, 5, len(labels)) / 4
+    found = errors.thirds(score, labels)
+    for label in np.unique(labels):
+        parts = [score[(labels == label) & (found == third)] for third in errors.THIRDS]
+        sizes = [len(part) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+        for low, high in itertools.pairwise(part for part in parts if len(part)):
+            assert low.max() <= high.min()
+
+
+def test_means_by_third():
+    rows = errors.by_third([1.0, 0.5, np.nan, 0.25, 0.0], ["clear", "clear", "clear", "ambiguous", ""], k=10)
+    assert rows["metric"].tolist() == ["map_ambiguous", "map_middle", "map_clear"] and rows["k"].tolist() == [10] * 3
+    assert rows["value"][0] == 0.25 and np.isnan(rows["value"][1]) and rows["value"][2] == 0.75
+    assert rows["queries"].tolist() == [1, 0, 2]
+    with pytest.raises(ValueError, match="unknown third"):
+        errors.by_third([1.0], ["hard"])
+    with pytest.raises(ValueError, match="one of each"):
+        errors.by_third([1.0, 2.0], ["clear"])
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not os.environ.get("YNET_DATA_DIR"), reason="YNET_DATA_DIR is not set")
+def test_descriptors_of_real_lesions(tmp_path, monkeypatch):
+    from ynet_lite import paths
+    from ynet_lite.cases.loading import load_table
+    from ynet_lite.sets import busbra
+
+    monkeypatch.setattr(paths, "cache", lambda: tmp_path)
+    try:
+        table = busbra.busbra()
+    except FileNotFoundError:
+        pytest.skip("BUS-BRA is not there")
+    table = pd.concat([part.iloc[:15] for _, part in table.groupby("fold")])
+    cases = load_table(table, name="busbra", size=64)
+    features = appearance.appearance(cases.images, cases.masks, exchange.content_masks(cases.table, 64))
+    assert np.isfinite(features.to_numpy()).all()
+    assert (features["contrast"] < 0).mean() > 0.8  # most lesions of the breast are darker than the tissue around them
+    score = appearance.ambiguity_score(features, cases.labels, cases.groups)
+    assert 0 < score.mean() < 1
+
+
+# --- what flips the code ---------------------------------------------------------------------------------------------
+
+
+def tissue(seed, level, size=48):
+    rng = np.random.default_rng(seed)
+    return rng.normal(level, 6, (size, size)).clip(0, 255)
+
+
+def lesion_case(seed, level, lesion, mask):
+    return np.where(mask, lesion, tissue(seed, level, len(mask))).round().astype(np.uint8)[None, None]
+
+
+@pytest.fixture
+def pair():
+    """A dark disc in dark tissue; a bright, larger disc elsewhere in bright tissue."""
+    a, b = disc(48, 8, (20, 18)), disc(48, 12, (28, 30))
+    return lesion_case(1, 80, 40, a), a[None], lesion_case(2, 160, 220, b), b[None]
+
+
+def test_harmonic_level_continues_a_plane():
+    # a plane is harmonic: without texture a painted-over lesion in it vanishes without a trace, away from the smoothing's borders
+    y, x = np.mgrid[:48, :48]
+    plane = 40 + 2 * x + y
+    mask = disc(48, 6)
+    images = np.where(mask, 255, plane).astype(np.uint8)[None, None]
+    filled = exchange.remove_lesions(images, mask[None])[0, 0].astype(float)
+    assert np.abs(filled - plane).max() <= 4
+    np.testing.assert_array_equal(filled[:10], plane[:10])
+
+
+def test_harmonic_values_solve_the_equation():
+    rng = np.random.default_rng(0)
+    level, hole = rng.normal(size=(2, 9, 9)), np.zeros((9, 9), bool)
+    hole[0:4, 0:5] = hole[6:8, 6:9] = True
+    known = ~hole
+    known[8, 8] = False  # neither hole nor known: padding
+    solved = level.copy()
+    solved[:, hole] = exchange._harmonic(level, hole, known)
+    for y, x in zip(*np.nonzero(hole), strict=True):
+        around = [
+            (y + dy, x + dx)
+            for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))
+            if 0 <= y + dy < 9 and 0 <= x + dx < 9 and (y + dy, x + dx) != (8, 8)
+        ]
+        for c in range(2):
+            assert solved[c, y, x] == pytest.approx(np.mean([solved[c, i, j] for i, j in around]), abs=1e-6)
+
+
+def test_a_removed_lesion_leaves_tissue(pair):
+    _, _, image, mask = pair
+    filled = exchange.remove_lesions(image, mask)
+    inside = filled[0, 0][mask[0]].astype(float)
+    assert abs(inside.mean() - 160) < 3 and 3 < inside.std() < 9  # level and texture of the tissue, deviation 6
+    far = ~disc(48, 12 + 4, (28, 30))
+    np.testing.assert_array_equal(filled[0, 0][far], image[0, 0][far])
+
+
+def test_texture_is_borrowed_without_burnt_in_text():
+    mask = disc(48, 9, (16, 16))
+    image = lesion_case(3, 100, 30, mask)
+    image[0, 0, 30:46:2, 2:46:3] = 255
+    filled = exchange.remove_lesions(image, mask[None])[0, 0]
+    assert filled[mask].max() < 140 and filled[mask].std() > 3
+
+
+def test_background_is_exchanged_and_the_lesion_stays(pair):
+    image, mask, donor, donor_mask = pair
+    before = [part.copy() for part in pair]
+    found, outline = exchange.replace_background(image, mask, donor, donor_mask)
+    np.testing.assert_array_equal(outline, mask)
+    far = ~disc(48, 16, (28, 30)) & ~disc(48, 12, (20, 18))
+    np.testing.assert_array_equal(found[0, 0][far], donor[0, 0][far])  # the donor's tissue, pixel by pixel
+    assert abs(found[0, 0][donor_mask[0] & ~disc(48, 12, (20, 18))].mean() - 160) < 4  # and no trace of its lesion
+    # contrast to the surroundings is kept: 40 in tissue of 80 becomes 120 in tissue of 160, the same shift for all pixels
+    moved = found[0, 0][mask[0]].astype(int) - image[0, 0][mask[0]]
+    assert moved.min() == moved.max() and abs(moved[0] - 80) < 4
+    assert found.dtype == outline.dtype == np.uint8
+    for part, old in zip(pair, before, strict=True):
+        np.testing.assert_array_equal(part, old)  # nothing given was changed
+
+
+def test_soft_edge_has_no_halo(pair):
+    image, mask, donor, donor_mask = pair
+    found, _ = exchange.replace_background(image, mask, donor, donor_mask)
+    band = disc(48, 11, (20, 18)) & ~mask[0]
+    assert abs(found[0, 0][band].mean() - 160) < 5
+
+
+def test_lesion_is_exchanged_and_the_background_stays(pair):
+    image, mask, donor, donor_mask = pair
+    found, outline = exchange.replace_lesion(image, mask, donor, donor_mask)
+    far = ~disc(48, 12, (20, 18))
+    np.testing.assert_array_equal(found[0, 0][far], image[0, 0][far])
+    # the donor's disc, scaled to the box of the lesion it replaces: the same place and size, brighter than its surroundings by 60
+    assert (outline[0] & mask[0]).sum() / (outline[0] | mask[0]).sum() > 0.9
+    assert abs(found[0, 0][outline[0] > 0].mean() - (80 + 60)) < 6
+
+
+def test_a_replaced_lesion_keeps_its_shape():
+    mask, donor_mask = np.zeros((1, 48, 48), bool), np.zeros((1, 48, 48), bool)
+    mask[0, 10:20, 10:40] = True  # 10 x 30
+    donor_mask[0, 20:40, 5:25] = True  # 20 x 20: fits as 10 x 10, centred
+    images = np.full((1, 1, 48, 48), 90, np.uint8)
+    _, outline = exchange.replace_lesion(images, mask, images, donor_mask)
+    assert exchange._box(outline[0] > 0) == (10, 20, 10, 10)
+
+
+def test_control_is_the_image_but_for_the_blended_edge(pair):
+    image, mask, _, _ = pair
+    background, _ = exchange.replace_background(image, mask, image, mask)
+    lesion, outline = exchange.replace_lesion(image, mask, image, mask)
+    np.testing.assert_array_equal(background, lesion)
+    np.testing.assert_array_equal(outline, mask)
+    same = mask[0] | ~disc(48, 8 + 3, (20, 18))
+    np.testing.assert_array_equal(background[0, 0][same], image[0, 0][same])
+
+
+def test_a_lesion_is_never_put_on_padding():
+    mask = disc(48, 6, (8, 24))[None]
+    image = lesion_case(1, 120, 30, mask[0])
+    content = np.zeros((1, 48, 48), bool)
+    content[:, 12:36] = True
+    donor = np.where(content, tissue(2, 120), 0).round().astype(np.uint8)[:, None]
+    empty = np.zeros((1, 48, 48), bool)
+    found, outline = exchange.replace_background(image, mask, donor, empty, donor_content=content)
+    assert outline.sum() == mask.sum() and exchange._box(outline[0] > 0)[0] == 12  # moved down, just inside
+    assert (found[0, 0][~content[0]] == 0).all()
+    assert found[0, 0][outline[0] > 0].max() < 60
+
+
+def test_the_soft_edge_brings_no_padding_along():
+    content = np.zeros((1, 48, 48), bool)
+    content[:, 12:36] = True
+    mask = disc(48, 6, (18, 24))[None]  # touches the padding above
+    image = np.where(content, lesion_case(1, 120, 30, mask[0])[0], 0).astype(np.uint8)[:, None]
+    donor = tissue(2, 120).round().astype(np.uint8)[None, None]
+    found, _ = exchange.replace_background(image, mask, donor, np.zeros_like(mask), content=content)
+    np.testing.assert_array_equal(found[0, 0, :12], donor[0, 0, :12])
+
+
+def test_empty_masks_are_defined(pair):
+    image, mask, donor, donor_mask = pair
+    empty = np.zeros_like(mask)
+    found, outline = exchange.replace_background(image, empty, donor, donor_mask)
+    np.testing.assert_array_equal(found, exchange.remove_lesions(donor, donor_mask))
+    assert not outline.any()
+    found, outline = exchange.replace_lesion(image, empty, donor, donor_mask)
+    np.testing.assert_array_equal(found, image)
+    assert not outline.any()
+    found, outline = exchange.replace_lesion(image, mask, donor, empty)
+    np.testing.assert_array_equal(found, exchange.remove_lesions(image, mask))
+    assert not outline.any()
+    np.testing.assert_array_equal(exchange.remove_lesions(image, empty), image)
+    whole = exchange.remove_lesions(image, np.ones_like(mask))
+    assert np.unique(whole).tolist() == [round(float(image.mean()))]
+
+
+def test_colour_images_and_no_images():
+    mask = disc(32, 6)[None]
+    image = np.repeat(lesion_case(0, 100, 50, mask[0]), 3, axis=1)
+    image[:, 2] //= 2
+    found, _ = exchange.replace_background(image, mask, image[:, :, ::-1].copy(), mask[:, ::-1])
+    assert found.shape == image.shape and abs(found[0, 2].mean() - image[0, 2].mean()) < 3
+    none = np.zeros((0, 1, 8, 8), np.uint8)
+    found, outline = exchange.replace_lesion(none, none[:, 0], none, none[:, 0])
+    assert found.shape == (0, 1, 8, 8) and outline.shape == (0, 8, 8)
+
+
+def test_donors_that_do_not_fit_are_refused(pair):
+    image, mask, donor, donor_mask = pair
+    with pytest.raises(ValueError, match="one donor per image"):
+        exchange.replace_background(image, mask, np.repeat(donor, 2, axis=0), donor_mask)
+    with pytest.raises(ValueError, match="masks: shape"):
+        exchange.replace_lesion(image, mask, donor, donor_mask[:, 1:])
+
+
+def test_mean_pair_distance_equals_all_pairs():
+    codes = np.random.default_rng(0).normal(size=(9, 16))
+    bits = codes >= 0
+    pairs = [np.count_nonzero(bits[i] != bits[j]) for i in range(9) for j in range(i)]
+    assert exchange.mean_pair_distance(codes) == pytest.approx(np.mean(pairs))
+    assert exchange.mean_pair_distance(bits) == exchange.mean_pair_distance(codes)
+    assert exchange.mean_pair_distance(np.zeros((3, 8))) == 0 and math.isnan(exchange.mean_pair_distance(np.zeros((1, 8))))
+
+
+def test_sensitivity_tells_a_lesion_code_from_a_background_code(pair):
+    image, mask, donor, donor_mask = pair
+    reference = np.where(np.arange(4)[:, None] < 2, 1.0, -1.0) * np.ones((4, 8))  # mean distance 8 * 4 / 6
+    corner = lambda x: np.repeat(x[:, 0, :6, :6].mean((1, 2))[:, None] - 120, 8, axis=1)  # noqa: E731
+    table = exchange.sensitivity(corner, image, mask, donor, donor_mask, reference)
+    assert table[["bits_background", "bits_lesion", "bits_control"]].iloc[0].tolist() == [8, 0, 0]
+    assert table["flips_background"][0] == pytest.approx(8 / (8 * 4 / 6))
+
+    def darker_inside(x):  # the sign of the lesion's contrast to its surroundings, whatever the gain
+        return np.repeat(x[:, 0][:, disc(48, 4, (20, 18))].mean(1)[:, None] - x[:, 0].mean((1, 2))[:, None], 8, axis=1)
+
+    table = exchange.sensitivity(darker_inside, image, mask, donor, donor_mask, reference)
+    assert table[["bits_background", "bits_lesion", "bits_control"]].iloc[0].tolist() == [0, 8, 0]
+
+
+def test_sensitivity_of_constant_codes_and_empty_masks_is_undefined(pair):
+    image, mask, donor, donor_mask = pair
+
+    def constant(x):
+        return np.ones((len(x), 8))
+
+    table = exchange.sensitivity(constant, image, mask, donor, donor_mask, np.ones((5, 8)))
+    assert table.filter(like="bits_").iloc[0].tolist() == [0, 0, 0] and table.filter(like="flips_").isna().all(axis=None)
+    random = np.random.default_rng(0).normal(size=(5, 8))
+    table = exchange.sensitivity(constant, image, np.zeros_like(mask), donor, donor_mask, random)
+    assert table.isna().all(axis=None)
+    table = exchange.sensitivity(constant, image, mask, donor, np.zeros_like(mask), random)
+    assert table.isna().iloc[0].tolist() == [False, True, False, False, True, False]
+    with pytest.raises(ValueError, match="encode: gave codes of shape"):
+        exchange.sensitivity(constant, image, mask, donor, donor_mask, np.ones((5, 16)))
+
+
+# --- where a map looks -----------------------------------------------------------------------------------------------
+
+
+def test_energy_and_pointing_by_hand():
+    maps = np.array([[[4.0, 1.0], [1.0, 2.0]], [[3.0, 3.0], [0.0, 3.0]]])
+    masks = np.array([[[1, 0], [0, 0]], [[1, 0], [1, 0]]])
+    # case 0: 4 of 8 on 1/4 of the area; case 1: 3 of 9 on half of it
+    np.testing.assert_allclose(attention.energy_ratio(maps, masks), [(4 / 8) / (1 / 4), (3 / 9) / (1 / 2)])
+    np.testing.assert_allclose(attention.pointing(maps, masks), [1, 1 / 3])  # three pixels share the maximum, one is inside
+    content = np.array([[[1, 0], [1, 1]], [[0, 1], [1, 1]]])
+    # without the second pixel: 4 of 7 on 1/3; without the first: 0 of 6 on 1/3
+    np.testing.assert_allclose(attention.energy_ratio(maps, masks, content), [(4 / 7) / (1 / 3), 0])
+    np.testing.assert_allclose(attention.pointing(maps, masks, content), [1, 0])
+
+
+def test_maps_equal_slow_loops():
+    rng = np.random.default_rng(0)
+    maps, masks, content = rng.integers(0, 4, (20, 5, 6)), rng.random((20, 5, 6)) < 0.3, rng.random((20, 5, 6)) < 0.8
+    for i in range(20):
+        inside = [(maps[i, y, x], masks[i, y, x]) for y in range(5) for x in range(6) if content[i, y, x]]
+        energy, area = sum(v for v, _ in inside), sum(m for _, m in inside) / len(inside)
+        ratio = sum(v for v, m in inside if m) / energy / area
+        best = [m for v, m in inside if v == max(v for v, _ in inside)]
+        part = slice(i, i + 1)
+        assert attention.energy_ratio(maps[part], masks[part], content[part])[0] == pytest.approx(ratio)
+        assert attention.pointing(maps[part], masks[part], content[part])[0] == pytest.approx(sum(best) / len(best))
+
+
+def test_a_map_of_zeros_counts_as_uniform_and_an_empty_mask_is_undefined():
+    images = np.zeros((3, 1, 8, 8), np.uint8)
+    masks = np.zeros((3, 8, 8), np.uint8)
+    masks[1, 2:4, 2:6] = 1
+    masks[2] = 1
+    for shown in (attention.uniform_map(images), np.zeros((3, 8, 8))):
+        np.testing.assert_allclose(attention.energy_ratio(shown, masks), [np.nan, 1, 1])
+        np.testing.assert_allclose(attention.pointing(shown, masks), [np.nan, 8 / 64, 1])
+    assert attention.pointing(np.zeros((0, 8, 8)), np.zeros((0, 8, 8), np.uint8)).shape == (0,)
+
+
+@given(st.integers(0, 10**6), st.floats(0.1, 50))
+@settings(max_examples=25, deadline=None)
+def test_scores_do_not_depend_on_the_scale_and_the_mask_itself_is_best(seed, scale):
+    rng = np.random.default_rng(seed)
+    maps, masks = rng.random((4, 6, 6)), rng.random((4, 6, 6)) < 0.4
+    masks[:, 0, 0] = True
+    np.testing.assert_allclose(attention.energy_ratio(maps * scale, masks), attention.energy_ratio(maps, masks))
+    np.testing.assert_allclose(attention.energy_ratio(masks, masks), 1 / masks.mean((1, 2)))
+    assert (attention.energy_ratio(maps, masks) <= 1 / masks.mean((1, 2)) + 1e-12).all()
+    np.testing.assert_array_equal(attention.pointing(masks, masks), 1)
+
+
+def test_maps_that_cannot_be_scored_are_refused():
+    masks = np.ones((1, 4, 4), np.uint8)
+    for bad in (np.full((1, 4, 4), -1.0), np.full((1, 4, 4), np.nan)):
+        with pytest.raises(ValueError, match="at least 0"):
+            attention.energy_ratio(bad, masks)
+    with pytest.raises(ValueError, match="must be numbers"):
+        attention.pointing(np.zeros((4, 4)), masks)
+    with pytest.raises(ValueError, match="masks: shape"):
+        attention.pointing(np.zeros((1, 4, 5)), masks)
+
+
+def test_baselines():
+    images = np.full((2, 1, 32, 32), 50, np.uint8)
+    images[1, 0, :, 16:] = 200
+    gauss, edges = attention.centre_gaussian(images, 0.2), attention.edge_map(images)
+    assert gauss.shape == edges.shape == (2, 32, 32) and gauss.dtype == edges.dtype == np.float32
+    np.testing.assert_array_equal(gauss, gauss[:, ::-1, ::-1])
+    # one sigma (6.4 pixels) from the middle at 15.5: between the pixels 21 and 22
+    assert gauss[0, 15, 21] > math.exp(-0.5) > gauss[0, 15, 22]
+    assert not edges[0].any()  # a constant image has no edge
+    assert edges[1].max() == 1 and set(np.flatnonzero(edges[1].any(axis=0))) == {15, 16}
+    with pytest.raises(ValueError, match="sigma"):
+        attention.centre_gaussian(images, 0)
+
+
+def test_edge_of_the_padding_is_no_edge():
+    content = np.zeros((1, 32, 32), bool)
+    content[:, 8:24] = True
+    images = np.where(content, 150, 0).astype(np.uint8)[:, None]
+    assert attention.edge_map(images).any() and not attention.edge_map(images, content).any()

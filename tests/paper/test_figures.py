@@ -1,0 +1,207 @@
+"""Published figures and tables: made from committed rows, the same bytes every time, and README says nothing else."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from ynet_lite import drawing, methods, paths
+from ynet_lite.config import Config
+from ynet_lite.paper import report, select, store, tables
+from ynet_lite.paper.report import fill_readme, make_all, readme_blocks
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return store.read_runs()
+
+
+def test_every_committed_row_has_its_configuration_and_a_clean_commit(runs):
+    assert len(runs)
+    for name in runs["config_hash"].unique():
+        cfg = Config.from_json((paths.results() / "configs" / f"{name}.json").read_text())
+        assert cfg.hash() == name
+    assert not runs["dirty"].astype(bool).any(), "a row was made by code that no commit holds"
+    assert not runs.duplicated(["run_id", "metric", "k"]).any()
+    assert set(runs["fingerprint"].str.len()) == {16}
+
+
+def test_per_query_values_give_the_committed_means(runs):
+    for run_id, part in runs[(runs["metric"] == "map") & (runs["k"] == 10)].groupby("run_id"):
+        each = pd.read_csv(paths.results() / "per_query" / f"{run_id}.csv")
+        mean = each[(each["metric"] == "map") & (each["k"] == 10)]["value"].mean()
+        assert mean == pytest.approx(part["value"].item(), abs=2e-5), run_id
+
+
+def test_figures_rebuild_byte_for_byte(runs, tmp_path):
+    made = make_all(tmp_path / "figures", runs)
+    published = paths.root() / "figures"
+    listed = {path.name for path in published.iterdir() if path.is_file() and path.suffix in (".png", ".md", ".svg")}
+    assert {path.name for path in made} == listed
+    for path in made:
+        if path.name == "queries-phantom.png":
+            continue  # drawn from images and a network, not from rows: single grey levels may differ on another processor
+        assert path.read_bytes() == (published / path.name).read_bytes(), f"{path.name} differs; run make figures"
+
+
+def test_readme_tables_are_the_committed_rows(runs):
+    text = (paths.root() / "README.md").read_text()
+    blocks = readme_blocks(runs)
+    assert {"busbra", "phantom"} <= set(blocks)
+    assert fill_readme(text, blocks) == text, "README tables are out of date; run make figures"
+
+
+def test_other_sets_hold_what_was_run_on_every_fold_that_counts(runs):
+    table = report.others_table(runs)
+    assert set(table["set"]) == {title for title, _ in select.OTHER_SETS.values()}
+    for _, part in table.groupby("set"):
+        part = part.set_index("method")
+        names = [methods.METHOD_NAMES[m] for m in ("ynet", "ynet-no-seg", "dpsh", "hashnet", "ath")]
+        assert part.index.tolist() == [*names, "chance (random codes)"]
+        assert part.loc[methods.METHOD_NAMES["ynet"], "Y-Net minus it"] == "-"
+        assert part.loc[names[1:], "Y-Net minus it"].str.fullmatch(r"[+-]\d+\.\d \[-?\d+\.\d, -?\d+\.\d\]").all()
+    # nothing of BUSI was looked at during development, so all of its folds count; of BUS-BRA's images not fold 1
+    without = runs[~((runs["method"] == "hashnet") & (runs["fold"] == 1))]
+    kept = {name: set(part["method"]) for name, part in select.others(without).items()}
+    assert "hashnet" in kept["busbra-birads"] and "hashnet" not in kept["busi"]
+    assert report.others_table(runs[runs["dataset"] == "phantom"]).empty
+
+
+def test_a_phantom_that_a_method_lacks_takes_the_method_out_and_no_figure_down(runs):
+    lacking = runs[~((runs["dataset"] == "phantom") & (runs["method"] == "dsh") & (runs["seed"] == 4))]
+    phantom = select.select(lacking, "phantom", "quick")
+    ((_, part),) = select.parts(phantom)
+    assert set(phantom["method"]) - set(part["method"]) == {"dsh"}
+    assert "dsh" not in set(report.comparison(part)["method"])
+    # fewer draws of Y-Net itself: all methods, on those draws
+    fewer = select.complete(phantom[(phantom["method"] != "ynet") | (phantom["seed"] < 2)], (1,))
+    assert set(fewer["method"]) == set(phantom["method"]) and set(fewer["seed"]) == {0, 1}
+
+
+def test_what_no_trial_had_seen_is_compared_apart(runs):
+    part = select.headline(select.select(runs, "busbra", "full"))
+    seen = select.validated()
+    text = report.unseen_text(part, report.comparison(part))
+    queries = part[part["method"] == "ynet"]["run_id"].unique()
+    listed = set().union(*(pd.read_csv(paths.results() / "per_query" / f"{run}.csv")["case_id"] for run in queries))
+    assert f"Of these {len(listed):,} queries, {len(seen & listed)} were" in text and f"other {len(listed - seen)}," in text
+    without = report.comparison(part, without=sorted(seen)).set_index("method")
+    assert without["queries"].eq(len(listed - seen)).all()
+    assert f"in points: {without.loc['ynet-no-seg', 'points']:+.1f} [" in text and "] over its twin, +" in text
+
+
+def test_readme_has_no_scores_outside_its_blocks(runs):
+    text = (paths.root() / "README.md").read_text()
+    bare = re.sub(r"<!-- ([\w-]+) -->.*?<!-- /\1 -->", "", text, flags=re.DOTALL)
+    assert not re.findall(r"(?<![\w.])0?\.\d{2,}", bare)
+
+
+def test_fill_readme_wants_its_marks():
+    assert fill_readme("a\n<!-- x -->\nold\n<!-- /x -->\nb", {"x": "new"}) == "a\n<!-- x -->\nnew\n<!-- /x -->\nb"
+    with pytest.raises(ValueError, match="exactly one block <!-- x -->"):
+        fill_readme("nothing", {"x": "new"})
+
+
+def test_saved_figures_are_byte_stable(tmp_path):
+    drawing.use_style()
+    history = pd.DataFrame({"epoch": [1, 2], "classification": [1.0, 0.5], "seg_ce": [0.5, 0.2], "validation": [None, 0.3]})
+    first, second = (drawing.save(drawing.loss_curves(history), tmp_path / f"{n}.png").read_bytes() for n in "ab")
+    assert first == second
+
+
+def test_the_last_bits_of_the_layout_reach_no_file(tmp_path, monkeypatch):
+    """The solver of the layout sums in an order of memory addresses; an image that is resampled would show its last bits."""
+    drawing.use_style()
+    solve, rng = ConstrainedLayoutEngine.execute, np.random.default_rng(0)
+
+    def solve_inexactly(engine, figure):
+        solve(engine, figure)
+        for axis in figure.axes:
+            axis._set_position([x + 1e-9 * rng.standard_normal() for x in axis.get_position(original=True).bounds])
+        for part in figure.subfigs:
+            part.bbox_relative.p0 = part.bbox_relative.p0 + 1e-9 * rng.standard_normal(2)
+
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", solve_inexactly)
+    places = []
+    for _ in range(2):
+        figure = plt.figure(figsize=(5, 4))
+        for part, name in zip(figure.subfigures(2, 1), "ab", strict=True):
+            part.suptitle(f"query {name}", x=0.01, ha="left")
+            for axis in part.subplots(1, 3):
+                axis.imshow(np.arange(9).reshape(3, 3))
+        drawing.save(figure, tmp_path / "picture.png")
+        places.append([axis.get_window_extent().bounds for axis in figure.axes])
+    assert len(places[0]) == 6 and places[0] == places[1]
+
+
+def test_pictures_are_shown_as_they_are():
+    flat = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    colour = np.arange(18, dtype=np.uint8).reshape(3, 2, 3)
+    figure = drawing.pictures([[flat, flat[None], flat[:1]], [colour, flat, flat]], ("above", "below"), ("a", "b", "c"))
+    axes = np.reshape(figure.axes, (2, 3))
+    shown = [[axis.get_images()[0].get_array() for axis in line] for line in axes]
+    assert (shown[0][0] == flat).all() and (shown[0][1] == flat).all() and (shown[0][2] == flat[:1]).all()
+    assert (shown[1][0] == colour.transpose(1, 2, 0)).all()
+    assert all(axis.get_images()[0].get_clim() == (0, 255) for axis in axes.ravel())  # no stretching of single pictures
+    assert [axis.get_title() for axis in axes.ravel()] == ["a", "b", "c", "", "", ""] and axes[1, 0].get_ylabel() == "below"
+    plt.close(figure)
+    with pytest.raises(ValueError):
+        drawing.pictures([[flat]], ("one",), ("a", "b"))
+    plt.close("all")
+
+
+def test_pictures_of_real_cases_are_kept_outside_the_tracked_folders(tmp_path, monkeypatch, tiny_cases):
+    from matplotlib import pyplot
+
+    monkeypatch.delenv("YNET_LOCAL_FIGURES", raising=False)
+    assert paths.local_figures() == paths.root() / "figures" / "local"
+    monkeypatch.setenv("YNET_LOCAL_FIGURES", str(tmp_path))
+    figure = drawing.case_rows(tiny_cases, [[0, 1]], ["disc"])
+    assert drawing.keep_local(figure, "phantom", "some") is figure and not list(tmp_path.iterdir())
+    assert drawing.keep_local(figure, "busbra", "some") is figure and pyplot.fignum_exists(figure.number)
+    assert (tmp_path / "busbra-some.png").read_bytes().startswith(b"\x89PNG")
+    pyplot.close(figure)
+
+
+def test_nothing_to_draw_is_said(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(report.paths, "results", lambda: tmp_path)
+    assert report.main() == 1
+    assert "nothing to draw" in capsys.readouterr().out
+
+
+def compared_row(method, mean, points, p):
+    names = ("points", "points_low", "points_high", "percent", "percent_low", "percent_high")
+    return {"method": method, "mean_rival": mean, "p_holm": p, "p_least": p == 0.003} | dict(
+        zip(names, (points, points - 1, points + 1, 9, 8, 10), strict=True)
+    )
+
+
+def test_the_margin_is_over_the_best_of_the_papers_comparators_and_over_the_best_rival():
+    compared = pd.DataFrame(
+        [
+            compared_row("ynet-no-seg", 0.76, 3.0, 0.001),  # a part of ours: no rival
+            compared_row("dpsh", 0.70, 9.0, 0.0004),
+            compared_row("csq", 0.74, 5.0, 0.034),  # not among the paper's comparators
+            compared_row("crow", 0.65, 14.0, 0.0004),
+        ]
+    )
+    text = report.margin_text(compared)
+    first, second = text.split(" The best of all rivals")
+    assert "(2 were run) is DPSH" in first and "+9.0 [8.0, 10.0] points" in first and "p < .001" in first
+    assert "(3 were run) is CSQ" in second and "+5.0 [4.0, 6.0] points" in second and "p = .034" in second
+    assert "%, p ≤ .003." in report.margin_text(compared.assign(p_holm=0.003, p_least=True))
+    assert report.margin_text(compared[:1]) == ""
+
+
+def test_a_table_of_several_metrics_keeps_its_rivals_apart():
+    first = pd.DataFrame([compared_row("csq", 0.74, 5.0, 0.034), compared_row("dpsh", 0.70, 9.0, 0.0004)])
+    second = pd.DataFrame([compared_row("dpsh", 0.60, -2.0, 0.5), compared_row("csq", 0.55, 1.5, 0.04)])
+    table = tables.beside_table({"map": first, "ndcg": second})
+    assert table["Y-Net minus"].tolist() == ["CSQ", "DPSH"]
+    assert table["NDCG@10, points"].tolist() == ["+1.5 [0.5, 2.5]", "-2.0 [-3.0, -1.0]"]
+    assert table["p, NDCG@10"].tolist() == [".040", ".500"]

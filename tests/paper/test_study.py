@@ -1,0 +1,580 @@
+"""The study: a network against slow counts, the same images for every method, rows once, criteria by hand and by bootstrap."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ynet_lite import attribution, metrics, paths, provenance
+from ynet_lite.checkpoint import Checkpoint, checkpoint_path
+from ynet_lite.config import Config
+from ynet_lite.encoding import encode_floats
+from ynet_lite.model import YNet
+from ynet_lite.paper import store
+from ynet_lite.paper.ambiguity import appearance, attention, criteria, embedding, errors, exchange, measure, page, plots, study
+from ynet_lite.sets import load_cases
+
+SMALL = {"phantom_cases": 60, "size": 48, "epochs": 1, "planes": (4, 4, 8, 8), "blocks": 1, "fpn": 8, "batch": 16}
+
+
+def untrained(cfg: Config, cases, seed: int = 0) -> Checkpoint:
+    """A network with random weights: what is measured does not depend on how it was trained."""
+    torch.manual_seed(seed)
+    model = YNet(cfg, len(cases.class_names), len(cases.mask_names)).eval()
+    return Checkpoint(model, cfg, cases.fingerprint, cases.class_names, cases.mask_names)
+
+
+def small(method: str = "ynet", **changes) -> Config:
+    return Config.from_preset("quick", "phantom", method, **SMALL, **changes)
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return load_cases(small()).split(1)
+
+
+@pytest.fixture(scope="module")
+def phantom_prepared(phantom):
+    return measure.prepare(*phantom)
+
+
+# --- what does not depend on the network -----------------------------------------------------------------------------
+
+
+def test_outlined_rows_leave_out_unknown_and_empty_outlines(tiny_cases):
+    cases = replace(tiny_cases, has_mask=np.arange(48) != 3, masks=tiny_cases.masks * (np.arange(48) != 5)[:, None, None])
+    assert measure.outlined_rows(cases).tolist() == [i for i in range(48) if i not in (3, 5)]
+    some = measure.outlined_rows(cases, 10)
+    assert len(set(some)) == 10 and np.array_equal(some, np.sort(some)) and not {3, 5} & set(some)
+    assert np.array_equal(some, measure.outlined_rows(cases, 10))
+    assert not np.array_equal(some, measure.outlined_rows(cases)[:10])  # not simply the first ones
+
+
+def test_donors_are_other_patients_with_outlines_of_any_class(tiny_cases):
+    database, queries = tiny_cases.split(1)
+    donors = measure.donor_rows(queries, database)
+    assert len(set(donors)) == len(queries)  # no repetition while there are enough
+    assert len(set(database.labels[donors])) == 2
+    assert (database.labels[donors] != queries.labels).any() and (database.labels[donors] == queries.labels).any()
+    # the whole set as its own database: never the own patient, and taken again when all are used up
+    own = measure.donor_rows(tiny_cases, tiny_cases)
+    assert (tiny_cases.groups[own] != tiny_cases.groups).all()
+    few = database.take(range(4))
+    again = measure.donor_rows(queries, few)
+    assert np.bincount(again, minlength=4).tolist() == [3, 3, 3, 3]
+    bare = replace(database, has_mask=np.arange(len(database)) < 2)
+    assert set(measure.donor_rows(queries, bare)) == {0, 1}
+
+
+def test_no_donor_is_an_error(tiny_cases):
+    patient = tiny_cases.take(range(2))  # two views of one patient
+    with pytest.raises(ValueError, match="no case with an outline of another patient than that of 'case-000'"):
+        measure.donor_rows(patient, patient)
+    unknown = replace(tiny_cases, has_mask=np.zeros(48, bool))
+    with pytest.raises(ValueError, match="no case with an outline"):
+        measure.donor_rows(patient, unknown)
+    assert measure.donor_rows(tiny_cases.take([]), tiny_cases).shape == (0,)
+
+
+def test_thirds_of_the_whole_set_without_unknown_outlines(tiny_cases):
+    cases = replace(tiny_cases, has_mask=np.arange(48) != 7)
+    table = measure.case_thirds(cases)
+    assert table["case_id"].tolist() == cases.ids.tolist()
+    assert np.isnan(table["score"][7]) and table["third"][7] == ""
+    features = appearance.appearance(cases.images, cases.masks)
+    features.iloc[7] = np.nan
+    score = appearance.ambiguity_score(features, cases.labels, cases.groups)
+    np.testing.assert_allclose(table["score"], score)
+    assert table["third"].tolist() == errors.thirds(score, cases.labels).tolist()
+
+
+def test_levels_hold_chance_and_maps_without_a_model(phantom, phantom_prepared):
+    database, queries = phantom
+    levels = phantom_prepared.levels.set_index(["name", "metric"])["value"]
+    area = (queries.masks > 0).mean((1, 2)).mean()
+    assert levels["uniform map", "energy_ratio"] == pytest.approx(1)
+    assert levels["uniform map", "pointing"] == pytest.approx(area)
+    assert {"centre Gaussian", "edge map"} <= set(levels.index.get_level_values(0))
+    # a random list holds errors of the same manifestation as often as the database does
+    look, disease = (database.table[c].to_numpy() for c in ("manifestation", "disease"))
+    shares = []
+    for _, query in queries.table.iterrows():
+        event = (look == query["manifestation"]) & (disease != query["disease"])
+        if event.any():
+            shares.append(event.mean())
+    assert levels["chance", "spdd_error"] == pytest.approx(np.mean(shares))
+
+
+def test_thirds_must_hold_every_query(tiny_cases):
+    database, queries = tiny_cases.split(1)
+    with pytest.raises(ValueError, match="thirds lack 1 of the queries, such as 'case-000'"):
+        measure.prepare(database, queries, measure.case_thirds(tiny_cases).iloc[1:])
+
+
+# --- one network -----------------------------------------------------------------------------------------------------
+
+
+def test_which_methods_have_a_trained_code():
+    having = {m for m in ("ynet", "ynet-no-seg", "ynet-selfpool", "ynet-circle", "ynet-paper", "dpsh", "ath") if _trained(m)}
+    assert having == {"ynet", "ynet-no-seg", "ynet-selfpool", "ynet-circle", "ynet-paper", "dpsh", "ath"}
+    assert not any(_trained(m) for m in ("released", "released-sign", "gap", "gap-itq", "ynet-no-cls"))
+
+
+def _trained(method: str) -> bool:
+    return measure.has_trained_code(Config.from_preset(method=method))
+
+
+def test_measure_on_the_phantom_equals_its_parts(phantom, phantom_prepared):
+    database, queries = phantom
+    cfg = small()
+    checkpoint = untrained(cfg, database)
+    values, per_query = measure.measure(cfg, checkpoint, database, queries, phantom_prepared)
+    assert list(values) == ["metric", "k", "value"] and list(per_query) == ["case_id", "metric", "k", "value"]
+    assert not values.duplicated(["metric", "k"]).any() and not per_query.duplicated(["case_id", "metric", "k"]).any()
+    found = values.set_index("metric")["value"]
+
+    codes = [encode_floats(checkpoint.model, cfg, part)["code"] for part in (queries, database)]
+    distance = ((codes[0][:, None] >= 0) != (codes[1][None] >= 0)).sum(2)
+    for name in ("spdd_error", "dpsd_recall", "background_error"):
+        each = getattr(errors, name)(distance, queries.table, database.table, 10)
+        assert found[name] == pytest.approx(np.nanmean(each))
+
+    def encode(images):
+        return encode_floats(checkpoint.model, cfg, replace(queries, images=images))["code"]
+
+    donors = database.take(measure.donor_rows(queries, database))
+    slow = exchange.sensitivity(encode, queries.images, queries.masks, donors.images, donors.masks, codes[1])
+    for name in ("background", "lesion", "control"):
+        each = per_query[per_query["metric"] == f"flips_{name}"]
+        assert each["case_id"].tolist() == queries.ids.tolist()
+        np.testing.assert_allclose(each["value"], slow[f"flips_{name}"])
+    assert found["flips_background"] > 0
+
+    # attention of the third query, alone, for its own class
+    one = queries.take([2])
+    target = attribution.class_score(codes[1], database.labels, queries.labels[2])
+    for suffix, how in (
+        ("", {"level": 4}),
+        ("_elementwise", {"level": 4, "elementwise": True}),
+    ):
+        heat = attribution.grad_cam(checkpoint.model, cfg, one.images, target, **how)
+        each = per_query[per_query["metric"] == f"energy_ratio{suffix}"].set_index("case_id")["value"]
+        assert each[queries.ids[2]] == pytest.approx(attention.energy_ratio(heat, one.masks)[0], rel=1e-4)
+    # lesion-weighted pooling of C3 and C4: C4 is the deepest stage; the rule of alignment is the same with and without masks
+    assert found["energy_ratio_c4"] == found["energy_ratio"] == found["energy_ratio_receptive_field"]
+    assert found["energy_ratio_half_pixel"] != found["energy_ratio"]
+    heat = measure.class_maps(checkpoint, queries, codes[1], database.labels, align="half-pixel")
+    assert found["energy_ratio_half_pixel"] == pytest.approx(attention.energy_ratio(heat, queries.masks).mean(), rel=1e-4)
+    assert found["pointing_half_pixel"] == pytest.approx(attention.pointing(heat, queries.masks).mean(), rel=1e-4)
+    assert 0 <= found["pointing"] <= 1
+
+
+def test_the_twin_is_asked_at_c5_and_at_c4(phantom, phantom_prepared):
+    database, queries = phantom
+    cfg = small("ynet-no-seg")
+    checkpoint = untrained(cfg, database)
+    values, _ = measure.measure(cfg, checkpoint, database, queries, phantom_prepared)
+    found = values.set_index("metric")["value"]
+    assert found["energy_ratio"] == found["energy_ratio_receptive_field"] != found["energy_ratio_c4"]
+    codes = encode_floats(checkpoint.model, cfg, database)["code"]
+    heat = measure.class_maps(checkpoint, queries, codes, database.labels, level=4, align="receptive-field")
+    assert found["energy_ratio_c4"] == pytest.approx(attention.energy_ratio(heat, queries.masks).mean(), rel=1e-4)
+
+
+def test_measure_elsewhere_gives_map_by_third(tiny_cases, tiny_config):
+    database, queries = tiny_cases.split(1)
+    checkpoint = untrained(tiny_config, tiny_cases)
+    values, per_query = measure.measure(tiny_config, checkpoint, database, queries)
+    thirds = measure.case_thirds(measure._joined(database, queries)).set_index("case_id")["third"]
+    codes = [encode_floats(checkpoint.model, tiny_config, part)["code"] for part in (queries, database)]
+    distance = ((codes[0][:, None] >= 0) != (codes[1][None] >= 0)).sum(2)
+    ap = metrics.average_precision(distance, queries.labels[:, None] == database.labels, 10)
+    found = values.set_index("metric")
+    for third in ("clear", "middle", "ambiguous"):
+        own = [i for i, case in enumerate(queries.ids) if thirds[case] == third]
+        each = per_query[per_query["metric"] == f"map_{third}"]
+        assert each["case_id"].tolist() == queries.ids[own].tolist()
+        np.testing.assert_allclose(each["value"], ap[own])
+        if own:
+            assert found["value"][f"map_{third}"] == pytest.approx(ap[own].mean())
+    assert found["k"]["map_clear"] == 10 and "spdd_error" not in found.index
+
+
+def test_queries_without_outline_are_neither_exchanged_nor_attributed(tiny_cases, tiny_config):
+    database, queries = tiny_cases.split(1)
+    unknown = replace(queries, has_mask=np.zeros(len(queries), bool))
+    values, per_query = measure.measure(tiny_config, untrained(tiny_config, tiny_cases), database, unknown)
+    assert not values["metric"].str.startswith(("flips", "energy", "pointing")).any()
+    assert values["value"].isna().all() and per_query.empty
+
+
+def test_a_class_that_the_database_lacks_has_no_attention(tiny_cases, tiny_config):
+    database, queries = tiny_cases.split(1)
+    one_class = database.take(database.labels == 0)
+    _, per_query = measure.measure(tiny_config, untrained(tiny_config, tiny_cases), one_class, queries)
+    each = per_query[per_query["metric"] == "energy_ratio"]["value"].to_numpy()
+    assert np.array_equal(np.isnan(each), queries.labels == 1)
+
+
+def test_what_cannot_be_measured_is_an_error(tiny_cases, tiny_config):
+    database, queries = tiny_cases.split(1)
+    checkpoint = untrained(tiny_config, tiny_cases)
+    for changes in ({"cls_loss": "none", "balance": 0.0}, {"ranking": "cosine"}):
+        cfg = tiny_config.but(method="x", **changes)
+        with pytest.raises(ValueError, match="measure: x has no hash code that was trained"):
+            measure.measure(cfg, checkpoint, database, queries)
+    with pytest.raises(ValueError, match=r"24 patient\(s\) stand in database and queries, such as 'patient-000'"):
+        measure.measure(tiny_config, checkpoint, tiny_cases, tiny_cases)
+
+
+def test_neighbour_maps_ask_for_the_nearest_code_of_the_own_class(tiny_cases, tiny_config):
+    database, queries = tiny_cases.split(1)
+    checkpoint = untrained(tiny_config, tiny_cases)
+    codes = encode_floats(checkpoint.model, tiny_config, database)["code"]
+    maps = measure.neighbour_maps(checkpoint, queries.take([0, 5]), codes, database.labels)
+    bits = encode_floats(checkpoint.model, tiny_config, queries.take([5]))["code"] >= 0
+    gap = [
+        np.sum(bits[0] != (code >= 0)) if label == queries.labels[5] else 99
+        for code, label in zip(codes, database.labels, strict=True)
+    ]
+    target = attribution.similarity_to(codes[int(np.argmin(gap))])
+    alone = attribution.grad_cam(checkpoint.model, tiny_config, queries.images[[5]], target, level=4)[0]
+    np.testing.assert_array_equal(maps[1], alone)
+    gone = measure.neighbour_maps(
+        checkpoint, queries.take([0]), codes[database.labels == 1], database.labels[database.labels == 1]
+    )
+    assert np.isnan(gone).all() == (queries.labels[0] == 0)
+
+
+# --- the space of codes ----------------------------------------------------------------------------------------------
+
+
+def test_purity_by_hand():
+    # a line of cases at 0, 1, 2, 3; the first two are one patient
+    at = np.array([0.0, 1, 2, 3])
+    distance = abs(at[:, None] - at)
+    labels, groups = ["x", "x", "y", "x"], ["p", "p", "q", "r"]
+    # case 0 sees 2, 3 -> 1/2; case 1 sees 2, 3 -> 1/2; case 2 sees a tie of 1 and 3 -> 0; case 3 sees 2, 1 -> 1/2
+    assert embedding.knn_purity(distance, labels, groups, 2).tolist() == [0.5, 0.5, 0.0, 0.5]
+    # one neighbour: the nearest, or half of a tie
+    assert embedding.knn_purity(distance, ["x", "x", "y", "y"], groups, 1).tolist() == [0.0, 0.0, 0.5, 1.0]
+    assert embedding.knn_purity(distance, labels, groups, 50).tolist() == [0.5, 0.5, 0.0, pytest.approx(2 / 3)]
+    assert np.isnan(embedding.knn_purity(distance, labels, ["p"] * 4)).all()
+    numbers = embedding.space_numbers(distance, labels, groups, 1)
+    assert numbers["chance"] == pytest.approx((0.5 + 0.5 + 0 + 2 / 3) / 4)
+    assert np.isnan(embedding.space_numbers(distance, ["x"] * 4, groups)["silhouette"])
+    with pytest.raises(ValueError, match="knn_purity: distances"):
+        embedding.knn_purity(distance[:3], labels, groups)
+
+
+def test_silhouette_by_hand():
+    at = np.array([0.0, 1, 10, 11])
+    found = embedding.space_numbers(abs(at[:, None] - at), [0, 0, 1, 1], range(4), 1)
+    # outer cases: own 1, other (10 + 11) / 2; inner ones: own 1, other (9 + 10) / 2
+    assert found["silhouette"] == pytest.approx(((1 - 1 / 10.5) + (1 - 1 / 9.5)) / 2)
+    assert found["purity"] == 1
+
+
+def test_own_distances_are_cosine_and_bits():
+    found = {"descriptor": np.array([[1, 0], [0, 2], [1, 1]], np.float32), "code": np.array([[1] * 8, [-1] * 8, [1, -1] * 4])}
+    own = embedding.own_distances(found | {"code": found["code"].astype(np.float32)})
+    np.testing.assert_allclose(own["descriptor"][0], [0, 1, 1 - 0.5**0.5], atol=1e-7)
+    assert own["code"].tolist() == [[0, 8, 4], [8, 0, 4], [4, 4, 0]]
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def test_pictures_keep_the_nearest_cases_and_a_small_map(phantom):
+    database, queries = phantom
+    cfg = small()
+    checkpoint = untrained(cfg, database)
+    kept = measure.pictures(cfg, checkpoint, database, queries)
+    codes = [encode_floats(checkpoint.model, cfg, part)["code"] for part in (queries, database)]
+    distance = ((codes[0][:, None] >= 0) != (codes[1][None] >= 0)).sum(2)
+    for row in (0, 5):
+        ranked = sorted(zip(distance[row].tolist(), database.ids.tolist(), strict=True))[:5]
+        assert kept["answers"][row].tolist() == [case for _, case in ranked]
+        assert kept["bits"][row].tolist() == [bits for bits, _ in ranked]
+    assert kept["maps"].shape == (len(queries), 16, 16) and kept["maps"].dtype == np.uint8
+    heat = measure.class_maps(checkpoint, queries, codes[1], database.labels)[3]
+    np.testing.assert_allclose(kept["maps"][3] / 255, heat.reshape(16, 3, 16, 3).mean((1, 3)), atol=0.003)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def out(tmp_path, monkeypatch):
+    monkeypatch.setenv("YNET_OUT", str(tmp_path))
+    for name in ("YNET_DATASET", "YNET_PRESET", "YNET_DATA_DIR", "YNET_MANIFEST", "YNET_CHANNELS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def test_grids_are_those_of_the_runs_without_aggregations():
+    phantom = study.configs_of(["phantom"])
+    assert {cfg.method for cfg in phantom} == set(study.METHODS) and len(phantom) == 5 * 5 + 2 * 5
+    busbra = study.configs_of(["busbra"], ("ynet", "ynet-no-seg"))
+    assert {(cfg.fold, cfg.seed) for cfg in busbra} == {(f, s) for f in range(1, 6) for s in range(3)}
+    assert {cfg.method for cfg in study.configs_of(["busbra"], folds=[2], seeds=[1])} >= {"ynet", "ynet-no-seg"}
+    assert {(cfg.fold, cfg.seed) for cfg in study.configs_of(["busbra"], folds=[2], seeds=[1])} == {(2, 1)}
+    assert not study.configs_of(["phantom"], ("gap", "ynet-no-cls"))
+    # one configuration under two names is measured once, under the name that was asked for first
+    trainings = [(cfg.dataset, cfg.hash(), cfg.fold, cfg.seed) for cfg in study.configs_of(["busbra"])]
+    assert len(trainings) == len(set(trainings))
+    assert {cfg.method for cfg in study.configs_of(["busbra"], ("ynet", "ynet-rmac"))} == {"ynet"}
+    assert {cfg.method for cfg in study.configs_of(["busbra"], ("ynet-rmac",))} == {"ynet-rmac"}
+    assert [provenance.run_id(c) for c in phantom] == list(dict.fromkeys(provenance.run_id(c) for c in phantom))
+
+
+def test_the_command_measures_what_is_stored_once(out, phantom, monkeypatch, capsys):
+    configs = [small(m) for m in ("ynet", "ynet-no-seg", "ynet-rmac")]
+    monkeypatch.setattr(study.plans, "grid", lambda name: configs)
+    database, _ = phantom
+    for seed, cfg in enumerate(configs[:2]):
+        untrained(cfg, database, seed).save(checkpoint_path(cfg, database))
+    folder = out / "results"
+    command = ["--grid", "phantom", "--jobs", "1", "--folder", str(folder)]
+    assert study.main(command) == 0
+    said = capsys.readouterr().out
+    assert f"{provenance.run_id(configs[2])}: skipped, no checkpoint" in said and said.count(" in ") == 2
+    names = [provenance.run_id(cfg) for cfg in configs[:2]]
+    assert sorted(path.stem for path in (folder / "ambiguity").glob("*.csv")) == sorted(names)
+    assert sorted(path.stem for path in (folder / "ambiguity" / "pictures").glob("*.npz")) == sorted(names)
+    assert len(list((folder / "ambiguity" / "levels").glob("*.csv"))) == 1
+
+    rows = criteria.read_rows(folder)
+    assert list(rows) == store.COLUMNS and set(rows["run_id"]) == set(names)
+    for name in names:
+        each = pd.read_csv(folder / "ambiguity" / "per_query" / f"{name}.csv")
+        means = each.groupby("metric")["value"].mean()
+        own = rows[rows["run_id"] == name].set_index("metric")["value"]
+        for metric in means.index:
+            assert own[metric] == pytest.approx(means[metric], abs=1e-4), metric
+        assert set(own.index) == set(means.index)
+    assert criteria.first_rule(rows) == []
+
+    monkeypatch.setattr(study, "measure", lambda *args: pytest.fail("a measured run was repeated"))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert study.main(command) == 0
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+    # the same cases, fewer of them
+    monkeypatch.setattr(plots, "load_cases", lambda cfg: load_cases(configs[0].but(size=cfg.size, seed=cfg.seed)))
+    assert [path.name for path in page.make(out / "figures", folder)] == ["ambiguity.md"]  # queries are chosen by their ranking
+    for shift, name in enumerate(names):
+        cases = pd.read_csv(folder / "ambiguity" / "per_query" / f"{name}.csv")["case_id"].unique()
+        values = pd.DataFrame({"case_id": cases, "value": np.roll(np.linspace(0, 1, len(cases)), shift)})
+        values = values.assign(metric="map", k=10)
+        paths.write_csv(values, folder / "per_query" / f"{name}.csv")
+    made = page.make(out / "figures", folder)
+    assert [path.name for path in made] == ["ambiguity.md", "ambiguity-phantom.png"]
+    text = made[0].read_text()
+    assert "## phantom, preset quick" in text and "edge map" in text and ("reached" in text or "missed" in text)
+    assert page.page(rows, folder) == text  # the same rows, the same page
+
+
+def test_without_rows_nothing_is_made(tmp_path):
+    assert page.make(tmp_path / "figures", tmp_path) == []
+    assert not (tmp_path / "figures").exists()
+    assert list(criteria.read_rows(tmp_path)) == store.COLUMNS and criteria.read_levels(tmp_path).empty
+
+
+# --- what the rows say -----------------------------------------------------------------------------------------------
+
+
+def write(folder, method, seed, table, fold=1, config_hash=None, dataset="phantom"):
+    """Rows and per-query values of a made-up run: {metric: {case: value}}."""
+    run = f"{dataset}-{method}-{config_hash or method}-{fold}-{seed}"
+    each = [(case, m, 0, v) for m, part in table.items() for case, v in part.items()]
+    each = pd.DataFrame(each, columns=["case_id", "metric", "k", "value"])
+    paths.write_csv(each, folder / "ambiguity" / "per_query" / f"{run}.csv")
+    about = {"run_id": run, "config_hash": config_hash or method, "dataset": dataset, "fingerprint": f"print{seed}", "fold": fold}
+    about |= {
+        "seed": seed,
+        "preset": "quick",
+        "method": method,
+        "variant": "",
+        "bits": 64,
+        "k": 0,
+        "seconds": 1.0,
+        "device": "cpu",
+    }
+    about |= {"versions": "", "commit": "abc", "dirty": False, "date": "2026-01-01"}
+    rows = [{**about, "metric": m, "value": float(np.nanmean(list(part.values())))} for m, part in table.items()]
+    paths.write_csv(pd.DataFrame(rows)[store.COLUMNS], folder / "ambiguity" / f"{run}.csv")
+
+
+def test_criteria_by_hand(tmp_path):
+    cases = [f"p{i:04d}-1" for i in range(4)]
+    looks = "pointing_receptive_field"
+    ours = {"spdd_error": dict(zip(cases, (0.1, 0.2, 0.3, 0.0), strict=True)), looks: dict.fromkeys(cases, 0.8)}
+    twin = {"spdd_error": dict(zip(cases, (0.2, 0.4, 0.6, np.nan), strict=True)), looks: dict.fromkeys(cases, 0.5)}
+    write(tmp_path, "ynet", 0, ours | {"flips_background": dict.fromkeys(cases, 0.2)})
+    write(tmp_path, "ynet-no-seg", 0, twin | {"flips_background": dict.fromkeys(cases, 0.0)})
+    found = criteria.criteria(criteria.read_rows(tmp_path), tmp_path).set_index("metric")
+    spdd = found.loc["spdd_error"]
+    # (.1 + .2 + .3) / (.2 + .4 + .6): the query that one method leaves undefined does not count; each query halves
+    assert spdd["value"] == pytest.approx(0.5) and spdd["low"] == pytest.approx(0.5) and spdd["high"] == pytest.approx(0.5)
+    assert spdd["reached"] and spdd["sure"] and spdd["queries"] == 3 and spdd["patients"] == 3 and spdd["runs"] == "1 x 1"
+    pointing = found.loc[looks]
+    assert pointing["value"] == pytest.approx(0.8) and not pointing["reached"] and pointing["sure"]
+    # nothing to divide by
+    flips = found.loc["flips_background"]
+    assert np.isnan(flips["value"]) and not flips["reached"] and not flips["sure"]
+    assert "flips_lesion" not in found.index and "map" not in found.index
+    text = page.criteria_table(found.reset_index())
+    assert text["aim"].tolist() == ["at most 70 %", "at most 50 %", "at least .90"]
+    assert text["found [95 %]"].tolist() == ["50 [50, 50] %", "-", ".800 [.800, .800]"]
+    assert text["verdict"].tolist() == ["reached", "missed, interval crosses the aim", "missed"]
+
+
+def made_by_the_first_rule(folder):
+    """Y-Net by half a pixel, its twin by the receptive field, and values per query of pointing under the plain name only."""
+    cases = [f"p{i:04d}-1" for i in range(4)]
+    for method, plain, half, field in (("ynet", 0.2, 0.2, 0.6), ("ynet-no-seg", 0.55, 0.4, 0.55)):
+        table = {"": plain, "_half_pixel": half, "_receptive_field": field}
+        energy = {f"energy_ratio{name}": dict.fromkeys(cases, 4 * value) for name, value in table.items()}
+        pointing = {f"pointing{name}": dict.fromkeys(cases, value) for name, value in table.items()}
+        write(folder, method, 0, energy | pointing)
+        path = folder / "ambiguity" / "per_query" / f"phantom-{method}-{method}-1-0.csv"
+        each = pd.read_csv(path)
+        each[~each["metric"].isin(("pointing_half_pixel", "pointing_receptive_field"))].to_csv(path, index=False)
+
+
+def test_rows_of_the_first_rule_stay_readable(tmp_path):
+    made_by_the_first_rule(tmp_path)
+    rows = criteria.read_rows(tmp_path)
+    assert criteria.first_rule(rows) == ["ynet"]
+    found = criteria.criteria(rows, tmp_path).set_index("criterion")
+    # by the rule, by half a pixel, and each by the alignment that it had first
+    assert found.loc["attention energy in the lesion, Y-Net / twin", "value"] == pytest.approx(0.6 / 0.55)
+    assert found.loc["other reading: both aligned by half a pixel", "value"] == pytest.approx(0.2 / 0.4)
+    first = found.loc["other reading: Y-Net by half a pixel, its twin by the receptive field"]
+    assert first["value"] == pytest.approx(0.2 / 0.55) and first["queries"] == 4
+    # what the plain name meant has values per query, the other a mean
+    bare = found.loc["maximum of the attention in the lesion, Y-Net"]
+    assert bare["value"] == pytest.approx(0.6) and np.isnan(bare["low"]) and not bare["sure"] and bare["queries"] == 0
+    half = found.loc["other reading: aligned by half a pixel"]
+    assert half["value"] == half["low"] == pytest.approx(0.2) and half["queries"] == 4
+    text = page.criteria_table(found.reset_index()).set_index("criterion")
+    assert text.loc[bare.name, ["found [95 %]", "verdict", "queries", "patients", "sets x trainings"]].tolist() == [
+        ".600", "missed, no interval", "-", "-", "-",
+    ]  # fmt: skip
+    assert 'and "on C4" of `ynet`\n' in page.page(rows, tmp_path)
+    with pytest.raises(criteria.NotKept, match="has no pointing_receptive_field"):
+        criteria.per_query_values(rows, "ynet", "pointing_receptive_field", tmp_path)
+    assert criteria.per_query_values(rows, "ynet-no-seg", "pointing_receptive_field", tmp_path)["value"].tolist() == [0.55] * 4
+
+
+def test_a_mean_without_values_per_query_counts_each_fold_once(tmp_path):
+    for seed, fold, value in ((0, 1, 0.2), (1, 1, 0.4), (0, 2, 0.9)):
+        write(tmp_path, "ynet", seed, {"pointing": {"bus_0001-l": value}}, fold=fold, dataset="busbra")
+    rows = criteria.read_rows(tmp_path).assign(metric="pointing_receptive_field", fingerprint="same")
+    estimate, *size = criteria._mean(rows, "ynet", "pointing_receptive_field", "busbra", tmp_path)
+    assert estimate.value == pytest.approx((0.3 + 0.9) / 2) and np.isnan(estimate.low) and size == [0, 0, ""]
+
+
+def test_maps_without_a_network_stand_under_the_rule(tmp_path):
+    made_by_the_first_rule(tmp_path)
+    levels = pd.DataFrame(
+        [("phantom", "print0", 1, "edge map", "energy_ratio", 0, 1.25)], columns=list(criteria.read_levels(tmp_path))
+    )
+    table = page.means_table(criteria.read_rows(tmp_path), levels, page.LOOKS).set_index("method")
+    assert table.loc["edge map", "energy ratio"] == "1.250" and table.loc["edge map", "half-pixel"] == "-"
+    assert table["energy ratio"].tolist()[:2] == ["2.400", "2.200"] and table["half-pixel"].tolist()[:2] == [".800", "1.600"]
+
+
+def test_an_interval_over_the_aim_is_said(tmp_path):
+    cases = [f"p{i:04d}-1" for i in range(30)]
+    values = np.random.default_rng(0).uniform(0.2, 1, 30)
+    write(tmp_path, "ynet", 0, {"spdd_error": dict(zip(cases, values * 0.68, strict=True))})
+    write(tmp_path, "ynet-no-seg", 0, {"spdd_error": dict(zip(cases, values[::-1], strict=True))})
+    one = criteria.criteria(criteria.read_rows(tmp_path), tmp_path).iloc[0]
+    assert one["value"] == pytest.approx(0.68) and one["low"] < 0.7 < one["high"]
+    assert one["reached"] and not one["sure"]
+    assert page.criteria_table(criteria.criteria(criteria.read_rows(tmp_path), tmp_path))["verdict"].item() == (
+        "reached, interval crosses the aim"
+    )
+
+
+def test_gain_by_third_by_hand_and_against_a_slow_bootstrap(tmp_path):
+    rng = np.random.default_rng(1)
+    patient = np.repeat(np.arange(60), 2)
+    cases = np.array([f"bus_{i:04d}-{view}" for i, view in zip(patient, "lr" * 60, strict=True)])
+    ambiguous = rng.random(120) < 0.4
+    twin = rng.uniform(0, 0.6, 120)
+    ours = twin + np.where(ambiguous, 0.2, 0.05) + rng.normal(0, 0.1, 120) + 0.1 * rng.standard_normal(60)[patient]
+    parts = {"map_ambiguous": ambiguous, "map_clear": ~ambiguous}
+
+    def table(values):
+        return {name: dict(zip(cases[own], values[own], strict=True)) for name, own in parts.items()}
+
+    write(tmp_path, "ynet", 0, table(ours), dataset="busbra")
+    write(tmp_path, "ynet-no-seg", 0, table(twin), dataset="busbra")
+    one = criteria.criteria(criteria.read_rows(tmp_path), tmp_path).set_index("metric").loc["map"]
+    gain = ours - twin
+    assert one["value"] == pytest.approx(100 * (gain[ambiguous].mean() - gain[~ambiguous].mean()), abs=1e-3)
+    again = []
+    for _ in range(2000):
+        rows = (2 * rng.integers(0, 60, 60)[:, None] + (0, 1)).ravel()
+        mine = ambiguous[rows]
+        again.append(100 * (gain[rows][mine].mean() - gain[rows][~mine].mean()))
+    np.testing.assert_allclose([one["low"], one["high"]], np.quantile(again, [0.025, 0.975]), atol=0.6)
+    assert one["patients"] == 60 and one["queries"] == 120 and one["kind"] == "thirds"
+
+
+def test_thirds_of_other_queries_are_an_error():
+    a = pd.DataFrame({"fingerprint": "f", "fold": 1, "case_id": ["x", "y"], "value": [0.1, 0.2], "runs": 1})
+    with pytest.raises(ValueError, match="must answer the same queries"):
+        criteria.third_gain([a, a], [a, a.iloc[:1]], {"x": "1", "y": "2"})
+
+
+def test_seeds_of_one_fold_are_averaged_first(tmp_path):
+    for seed in range(2):
+        write(tmp_path, "ynet", seed, {"pointing": {"p0000-1": float(seed), "p0001-1": 1.0}})
+    rows = criteria.read_rows(tmp_path).assign(fingerprint="same")
+    found = criteria.per_query_values(rows, "ynet", "pointing", tmp_path)
+    assert found["value"].tolist() == [0.5, 1.0] and found["runs"].tolist() == [2, 2]
+    # another draw of the phantom has other queries under the same names
+    assert len(criteria.per_query_values(criteria.read_rows(tmp_path), "ynet", "pointing", tmp_path)) == 4
+
+
+def test_per_query_values_want_one_configuration(tmp_path):
+    for seed, name in enumerate(("one", "two")):
+        write(tmp_path, "ynet", seed, {"pointing": {"p0000-1": 1.0}}, config_hash=name)
+    rows = criteria.read_rows(tmp_path)
+    with pytest.raises(ValueError, match=r"several configurations: \['one', 'two'\]"):
+        criteria.per_query_values(rows, "ynet", "pointing", tmp_path)
+    with pytest.raises(ValueError, match=r"no run of ynet-rmac; there are runs of \['ynet'\]"):
+        criteria.per_query_values(rows, "ynet-rmac", "pointing", tmp_path)
+    with pytest.raises(ValueError, match="has no spdd_error"):
+        criteria.per_query_values(rows[rows["config_hash"] == "one"], "ynet", "spdd_error", tmp_path)
+
+
+def test_shown_queries_follow_their_rule():
+    cases = [f"c{i:02d}" for i in range(11)]
+    twin = pd.DataFrame({"case_id": cases, "value": np.linspace(0, 1, 11)})
+    ours = pd.DataFrame({"case_id": cases[::-1], "value": 1.0})
+    assert plots.shown_queries(ours, twin) == ["c01", "c09"]  # gains of .9 and .1
+    assert plots.shown_queries(ours, twin.assign(value=[np.nan] * 10 + [0.3]), (1.0,)) == ["c10"]
+    with pytest.raises(ValueError, match="no query has a value"):
+        plots.shown_queries(ours, twin.assign(value=np.nan))
+
+
+def test_a_map_lies_on_the_image_whatever_its_size():
+    """A bright quarter of a 2 x 2 map covers the same quarter of the drawn image."""
+    from matplotlib import pyplot as plt
+
+    cases = load_cases(small())
+    figure, axis = plt.subplots()
+    plots.overlay(axis, cases, 0, np.array([[1.0, 0.0], [0.0, 0.0]]))
+    drawn = axis.images[-1]
+    assert drawn.get_extent() == [-0.5, 47.5, 47.5, -0.5]
+    assert axis.get_xlim() == (-0.5, 47.5) and axis.get_ylim() == (47.5, -0.5)
+    plt.close(figure)

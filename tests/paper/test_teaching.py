@@ -1,0 +1,308 @@
+"""Demonstrations of the notebooks: the numbers they draw against slow loops and values by hand; every drawing draws."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.ndimage import binary_dilation
+
+from ynet_lite import metrics
+from ynet_lite.config import Config
+from ynet_lite.losses.pairwise import pairwise_loss
+from ynet_lite.losses.unified import UnifiedLoss
+from ynet_lite.model import YNet
+from ynet_lite.paper.teaching import codes, losses, network
+from ynet_lite.pooling import rmac_regions
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+def make_network(cfg: Config, n_masks: int = 2) -> YNet:
+    torch.manual_seed(0)
+    return YNet(cfg, 2, n_masks)
+
+
+def batch(cases, n: int = 8):
+    part = cases.take(np.arange(n))
+    return (
+        torch.from_numpy(part.images).float(),
+        torch.from_numpy(part.masks).long(),
+        torch.from_numpy(part.has_mask),
+        torch.from_numpy(part.labels),
+    )
+
+
+# --- the network
+
+
+def test_shapes_are_those_of_the_forward_pass(tiny_cases, tiny_config):
+    images, *_ = batch(tiny_cases, 2)
+    model = make_network(tiny_config, n_masks=3).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    shapes = network.tensor_shapes(model, images)
+    assert shapes == {
+        "image": (1, 32, 32),
+        "stem": (4, 16, 16),
+        "C2": (4, 16, 16),
+        "C3": (4, 8, 8),
+        "C4": (8, 4, 4),
+        "C5": (8, 2, 2),
+        "coarse": (3, 16, 16),
+        "logits": (3, 32, 32),
+        "descriptor": (sum({3: 4, 4: 8}[level] for level in tiny_config.pool_levels),),
+        "code": (16,),
+        "P2": (8, 16, 16),
+        "P3": (8, 8, 8),
+        "P4": (8, 4, 4),
+        "P5": (8, 2, 2),
+    }
+    assert model.training and all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"balance": 1.0, "pooling": "rmac", "pool_levels": (5,)}, {"pooling": "lesion+gap"}, {"code_input": "c5"}],
+    ids=["ours", "twin", "two poolings", "released code"],
+)
+def test_network_is_drawn_with_its_own_shapes(tiny_cases, tiny_config, changes):
+    images, *_ = batch(tiny_cases, 2)
+    model = make_network(tiny_config.but(**changes))
+    shapes = network.tensor_shapes(model, images)
+    texts = [text.get_text() for text in network.draw_network(model, images).axes[0].texts]
+    for shape in shapes.values():
+        assert " × ".join(str(n) for n in shape) in texts
+    assert ("segmentation loss" in texts) == (model.segmentation is not None)
+
+
+def test_gradients_arrive_where_the_method_says(tiny_cases, tiny_config):
+    parts = batch(tiny_cases)
+    reach = network.gradient_reach(make_network(tiny_config), UnifiedLoss(tiny_config, 2), *parts)
+    assert list(reach.index) == ["classification", "seg_ce", "seg_dice", "quantisation"]
+    expected = {"classification": (1, 0, 1), "seg_ce": (1, 1, 0), "seg_dice": (1, 1, 0), "quantisation": (1, 0, 1)}
+    for term, arrives in expected.items():
+        assert tuple(reach.loc[term].gt(0)) == tuple(map(bool, arrives)), term
+
+
+def test_released_code_layer_is_taught_by_nothing(tiny_cases):
+    cfg = Config.from_preset(method="released").but(size=32, channels=1, planes=(4, 4, 4, 4), descriptor=8, bits=16)
+    reach = network.gradient_reach(make_network(cfg), UnifiedLoss(cfg, 2), *batch(tiny_cases))
+    assert (reach["code"] == 0).all() and (reach["encoder"] > 0).all()
+
+
+def test_gradient_length_is_that_of_backward(tiny_cases, tiny_config):
+    twin = tiny_config.but(balance=1.0, pooling="rmac", pool_levels=(5,), quant_weight=0.0)
+    model, parts = make_network(twin).eval(), batch(tiny_cases)
+    reach = network.gradient_reach(model, UnifiedLoss(twin, 2), *parts)
+    total, _ = UnifiedLoss(twin, 2)(model(parts[0]), *parts[1:])
+    total.backward()
+    for name, module in (("encoder", model.encoder), ("code", model.code)):
+        by_hand = math.sqrt(sum(float(p.grad.square().sum()) for p in module.parameters()))
+        assert reach.loc["classification", name] == pytest.approx(by_hand, rel=1e-4)
+    assert math.isnan(reach.loc["classification", "segmentation"])
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (8, 8), (6, 9)])
+def test_regions_are_all_drawn_and_counted(grid):
+    figure = network.region_boxes(np.full((32, 48), 90, np.uint8), grid)
+    # two lines per frame: the pale one and the coloured one
+    frames = sum(len(axis.patches) for axis in figure.axes[:3])
+    assert frames == 2 * len(rmac_regions(*grid))
+    counts = [int(text.get_text()) for text in figure.axes[3].texts]
+    assert sum(counts) == sum(side * side for _, _, side in rmac_regions(*grid))
+
+
+def test_other_tissue_keeps_the_lesion_and_brings_none(tiny_cases):
+    before = tiny_cases.images.copy()
+    swapped, masks = network.other_tissue(tiny_cases, seed=3)
+    assert swapped.shape == before.shape and swapped.dtype == np.uint8 and (masks == tiny_cases.masks).all()
+    wide = np.stack([binary_dilation(mask > 0, iterations=4) for mask in masks])
+    partners = set()
+    for i in range(len(tiny_cases)):
+        # far from both lesions nothing is blended and nothing is painted over: there it is another case's image
+        near = [wide[j] | wide[i] for j in range(len(masks))]
+        fits = [j for j in range(len(masks)) if (swapped[i, 0] == tiny_cases.images[j, 0])[~near[j]].all()]
+        assert len(fits) == 1 and fits[0] != i
+        partners.add(fits[0])
+    assert len(partners) == len(tiny_cases), "each case lends its tissue once"
+    assert (tiny_cases.images == before).all()
+    one = tiny_cases.take([0])
+    alone, _ = network.other_tissue(one)
+    inside = one.masks > 0
+    assert np.abs(alone[:, 0].astype(int) - one.images[:, 0])[inside].mean() < 2
+
+
+# --- losses
+
+
+def test_slope_is_the_difference_quotient():
+    table = losses.value_and_slope({"cube": lambda x: x**3, "sine": torch.sin}, [-1.0, 0.5])
+    assert list(table["curve"]) == ["cube", "cube", "sine", "sine"]
+    for name, function in (("cube", lambda x: x**3), ("sine", math.sin)):
+        for _, row in table[table["curve"] == name].iterrows():
+            assert row["value"] == pytest.approx(function(row["x"]))
+            quotient = (function(row["x"] + 1e-5) - function(row["x"] - 1e-5)) / 2e-5
+            assert row["slope"] == pytest.approx(quotient, rel=1e-6)
+
+
+def test_gradient_of_toy_points_by_hand():
+    points = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
+    (value, gradient) = losses.point_gradients(points, {"squares": lambda u: u.square().sum() / 2})["squares"]
+    assert value == 7.5  # (1 + 4 + 9 + 1) / 2
+    assert (gradient == points.numpy()).all() and not points.requires_grad
+
+
+def test_descent_of_codes_follows_the_loss():
+    """One step by hand for two codes of one bit of the same class: dL/dz_1 = -sigmoid(-t) u_2 (1 - u_1^2) / 2."""
+    values = losses.descend_codes(0.5, [0, 0], 1, steps=1, lr=0.3, seed=2)
+    z = 0.5 * torch.randn(2, 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64).numpy()[:, 0]
+    u = np.tanh(z)
+    t = u[0] * u[1] / 2
+    assert values[0] == pytest.approx(math.log1p(math.exp(t)) - t)
+    pull = 1 / (1 + math.exp(t)) / 2
+    u = np.tanh(z + 0.3 * pull * u[::-1] * (1 - u**2))
+    t = u[0] * u[1] / 2
+    assert values[1] == pytest.approx(math.log1p(math.exp(t)) - t)
+
+
+def test_descent_stays_at_the_saddle():
+    assert losses.descend_codes(0.0, [0, 0, 1, 1], 4, steps=20, lr=1.0) == pytest.approx(math.log(2))
+    assert losses.descend_codes(0.1, [0, 0, 1, 1], 4, steps=200, lr=1.0)[-1] < 0.6
+
+
+def test_a_trained_balance_runs_to_the_smaller_loss():
+    first = losses.descend_balance((0.2, 0.6), lr=0.01, steps=600).iloc[-1]
+    assert first["a"] == pytest.approx(1, abs=0.05) and first["L1"] < 0.3 < 1.1 < first["L2"]
+    second = losses.descend_balance((0.6, 0.2), lr=0.01, steps=600).iloc[-1]
+    assert second["a"] == pytest.approx(0, abs=0.05) and second["L2"] < 0.3
+    fixed = losses.descend_balance((0.2, 0.6), train_a=False, steps=50)
+    assert (fixed["a"] == 0.5).all() and fixed["L1"].to_numpy() == pytest.approx(0.7)  # w = 0 is where both pulls cancel
+
+
+def test_first_step_of_the_balance_by_hand():
+    run = losses.descend_balance((0.2, 0.6), a=0.25, lr=0.1, steps=1)
+    # at w = 0: L1 = 0.7, L2 = 1.1, da = L1 - L2 = -0.4, dw = 0.25 (-1) + 0.75 (1) = 0.5
+    assert run.loc[1, "a"] == pytest.approx(0.29)
+    assert run.loc[1, "L1"] == pytest.approx((-0.05 - 1) ** 2 / 2 + 0.2)
+
+
+# --- bits
+
+
+def test_correlation_of_bits_as_numpy_has_it():
+    bits = np.random.default_rng(0).random((50, 6)) < 0.4
+    bits[:, 5] = ~bits[:, 0]
+    assert codes.bit_correlation(bits) == pytest.approx(np.corrcoef(bits.T.astype(float)))
+
+
+def test_effective_bits_of_known_cases():
+    every = np.array(list(itertools.product((False, True), repeat=4)))
+    assert codes.effective_bits(every) == pytest.approx(4)  # all 16 words: independent
+    assert codes.effective_bits(np.hstack([every[:, :1], ~every[:, :1]])) == pytest.approx(1)
+    # two copies of one bit and an independent one: eigenvalues 2, 1, 0
+    assert codes.effective_bits(every[:, [0, 0, 1]]) == pytest.approx(9 / 5)
+    assert codes.effective_bits(np.ones((5, 3), bool)) == 0
+    constant = np.hstack([every[:, :2], np.ones((16, 1), bool)])
+    assert codes.effective_bits(constant) == pytest.approx(2), "a bit that never changes adds nothing"
+
+
+def test_bits_must_be_bits():
+    for wrong in (np.zeros((3, 2)), np.zeros(3, bool), np.zeros((0, 4), bool)):
+        with pytest.raises(ValueError, match="bool of shape"):
+            codes.bit_correlation(wrong)
+
+
+# --- ties
+
+
+def test_naive_score_by_hand():
+    distances, relevance = np.array([[2, 2, 2, 5, 6]]), np.array([[True, False, False, True, False]])
+    assert codes.naive_average_precision(distances, relevance, 3) == pytest.approx([1 / 2])
+    assert codes.naive_average_precision(distances, relevance, 5) == pytest.approx([(1 + 2 / 4) / 2])
+    swapped = [1, 0, 2, 3, 4]
+    assert codes.naive_average_precision(distances[:, swapped], relevance[:, swapped], 3) == pytest.approx([1 / 4])
+    assert np.isnan(codes.naive_average_precision(distances, np.zeros((1, 5), bool), 3))
+
+
+def test_mean_of_every_order_is_the_expected_value():
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        distances, relevance = rng.integers(0, 3, 6), rng.random(6) < 0.5
+        relevance[0] = True
+        for k in (1, 3, 6):
+            orders = codes.every_order(distances, relevance, k)
+            expected = metrics.average_precision(distances[None], relevance[None], k)[0]
+            assert len(orders) == 720 and orders.mean() == pytest.approx(expected)
+            assert codes.extreme_scores(distances[None], relevance[None], k) == pytest.approx((orders.min(), orders.max()))
+
+
+def test_every_order_of_too_many_cases_is_refused():
+    with pytest.raises(ValueError, match="at most 8"):
+        codes.every_order(range(9), [True] * 9, 3)
+
+
+def test_shuffles_scatter_about_the_expected_value_only_where_there_are_ties():
+    rng = np.random.default_rng(1)
+    distances, relevance = rng.integers(0, 3, (6, 20)), rng.random((6, 20)) < 0.4
+    relevance[:, 0] = True
+    values = codes.shuffled_scores(distances, relevance, 5, shuffles=200, seed=0)
+    low, high = codes.extreme_scores(distances, relevance, 5)
+    assert low < values.min() and values.max() < high and np.ptp(values) > 0.02
+    assert values.mean() == pytest.approx(metrics.average_precision(distances, relevance, 5).mean(), abs=0.02)
+    untied = np.argsort(rng.random((6, 20)), axis=1)
+    assert np.ptp(codes.shuffled_scores(untied, relevance, 5, shuffles=5)) < 1e-12
+
+
+# --- drawings
+
+
+def test_panels_draw(tiny_cases):
+    image, mask = tiny_cases.images[0, 0], tiny_cases.masks[0]
+    small = np.random.default_rng(0).random((4, 4))
+    assert len(network.pooling_panels(image, mask, small, small).axes) == 7  # four panels, three scales
+    network.pooling_panels(image, np.zeros_like(mask), np.zeros((4, 4)), small)  # no lesion, a silent channel
+    losses.curve_panels(losses.value_and_slope({"square": lambda x: x * x}, [0.0, 1.0]), "x", "slope")
+    losses.descent_curves({"a": np.array([0.7, 0.3])}, 0.69, "log 2")
+    run = losses.descend_balance((0.2, 0.6), steps=3)
+    losses.balance_panels({"one": run}, run)
+    u = np.random.default_rng(0).uniform(-1, 1, (30, 8))
+    codes.bit_panels(u, u >= 0)
+    table = pd.DataFrame({"name": ["a", "a"], "bits": [8, 16], "mean": [0.2, 0.3], "low": [0.1, 0.2], "high": [0.3, 0.4]})
+    codes.length_panel(table, {"float": (256, 0.5)}, 0.1)
+    codes.shuffle_panel({"a": np.array([0.4, 0.5])}, {"a": 0.45}, {"a": (0.1, 0.9)})
+
+
+def test_arrows_point_downhill():
+    points = torch.tensor([[1.0, 0.5], [-0.5, -0.5], [0.0, 0.0]])
+    labels = torch.tensor([0, 1, 1])
+    toy = {"bowl": lambda u: u.square().sum(), "flat": lambda u: 0 * u.sum()}
+    figure = losses.gradient_arrows(points, labels, toy, marks={"bowl": [[1, 1], [-1, -1]]})
+    bowl, flat = (axis.collections[0] for axis in figure.axes[:2])
+    push = np.stack([bowl.U, bowl.V], 1)
+    assert (push * points.numpy()).sum(1)[:2].max() < 0 and np.allclose(push[2], 0)
+    assert np.hypot(*push[0]) == pytest.approx(0.5) and np.allclose(flat.U, 0)
+
+
+def test_saddle_has_a_level_line_through_zero():
+    figure = losses.saddle_panels()
+    assert [axis.get_title() for axis in figure.axes] == ["same class", "different classes"]
+    u = torch.tensor([[0.0], [0.7]])
+    assert pairwise_loss(u, torch.ones(2, 2, dtype=bool)).item() == pytest.approx(math.log(2))
+
+
+def test_histograms_hold_all_pairs():
+    distances = np.array([[0, 1, 8], [3, 3, 4]])
+    relevance = np.array([[True, True, False], [False, False, False]])
+    figure = codes.distance_histograms(distances, relevance, 8)
+    shares = [sum(patch.get_height() for patch in group) for group in figure.axes[0].containers if len(group) > 1]
+    assert all(share == pytest.approx(100) for share in shares)
+    codes.distance_histograms(distances, np.zeros_like(relevance), 8)  # no relevant pair at all

@@ -1,0 +1,99 @@
+"""Checkpoints: a trained network and everything that is needed to use it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from . import paths
+from .cases.core import Cases
+from .config import Config
+from .model import YNet
+
+#: Raise it when network, losses or training change: stored weights of older code are then left alone.
+TRAINER = "2"
+
+
+@dataclass
+class Checkpoint:
+    """A trained network with everything that is needed to use it again.
+
+    ``made_by`` is the commit of the code that trained (`results.commit`). ``history`` has one row per epoch: the mean of each
+    loss term, the learning rate, the validation score where it was taken.
+    """
+
+    model: YNet
+    cfg: Config
+    fingerprint: str
+    class_names: tuple[str, ...]
+    mask_names: tuple[str, ...]
+    history: pd.DataFrame = field(default_factory=pd.DataFrame)
+    best_epoch: int = 0
+    seconds: float = 0.0
+    made_by: tuple[str, bool] | None = None
+
+    def save(self, path: str | Path) -> Path:
+        """Write ``path`` (.safetensors, weights) and beside it ``.json`` (the rest), each renamed into place when complete."""
+        path = Path(path)
+        state = {key: value.detach().cpu().contiguous() for key, value in self.model.state_dict().items()}
+        about = {
+            "config": json.loads(self.cfg.to_json()),
+            "fingerprint": self.fingerprint,
+            "class_names": list(self.class_names),
+            "mask_names": list(self.mask_names),
+            "history": {k: [None if v != v else v for v in column] for k, column in self.history.to_dict(orient="list").items()},
+            "best_epoch": self.best_epoch,
+            "seconds": self.seconds,
+            "made_by": list(self.made_by) if self.made_by else None,
+        }
+        with paths.replacing(path) as temporary, paths.replacing(path.with_suffix(".json")) as text:
+            save_file(state, temporary)
+            os.chmod(temporary, 0o644)  # safetensors makes files that only their owner may read
+            text.write_text(json.dumps(about, indent=1) + "\n")
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Checkpoint:
+        """Read what `save` wrote. Raises ``FileNotFoundError`` or ``ValueError`` that name the file."""
+        path = Path(path)
+        for part in (path, path.with_suffix(".json")):
+            if not part.is_file():
+                raise FileNotFoundError(f"checkpoint: {part} is missing; a checkpoint is a .safetensors and a .json file")
+        try:
+            about = json.loads(path.with_suffix(".json").read_text())
+            cfg = Config.from_json(json.dumps(about["config"]))
+            model = YNet(cfg, len(about["class_names"]), len(about["mask_names"]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"checkpoint {path.with_suffix('.json')}: not what Checkpoint.save writes: {error}") from error
+        try:
+            model.load_state_dict(load_file(path))
+        except (RuntimeError, OSError, ValueError, SafetensorError) as error:
+            raise ValueError(f"checkpoint {path}: its weights do not fit its configuration: {error}") from error
+        model.eval()
+        history = pd.DataFrame(about["history"]).astype(float).astype({"epoch": int} if about["history"] else {})
+        return cls(
+            model,
+            cfg,
+            about["fingerprint"],
+            tuple(about["class_names"]),
+            tuple(about["mask_names"]),
+            history,
+            about["best_epoch"],
+            about["seconds"],
+            tuple(about["made_by"]) if about.get("made_by") else None,
+        )
+
+
+def checkpoint_path(cfg: Config, cases: Cases) -> Path:
+    """Where `load_or_train` keeps the weights: the name changes with the training settings and with the data."""
+    # a part of a set has the fingerprint of the whole set: which part it is, the ids tell
+    data = hashlib.sha256("\n".join([TRAINER, cases.fingerprint, *cases.ids]).encode()).hexdigest()[:8]
+    name = f"{cfg.dataset}-{cfg.training_hash()}-{cfg.fold}-{cfg.seed}-{data}.safetensors"
+    return paths.out() / "checkpoints" / name

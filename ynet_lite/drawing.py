@@ -1,0 +1,234 @@
+"""Pictures: rows of cases, retrieval pages, training curves, method comparisons. One style, from ``figures/style.mplstyle``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from . import paths
+from .cases.core import Cases
+from .methods import METHOD_NAMES
+
+# Okabe and Ito's colours: told apart with any colour vision; meaning is always doubled by a line style or a word
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+
+
+def use_style() -> None:
+    """Switch matplotlib to the project's style (falls back to the defaults where the file is not installed)."""
+    path = paths.root() / "figures" / "style.mplstyle"
+    if path.is_file():
+        plt.style.use(path)
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure so that the same figure gives the same bytes (no date, no version), and close it."""
+    _settle(figure)
+    path = _write(figure, path)
+    plt.close(figure)
+    return path
+
+
+def _settle(figure: Figure) -> None:
+    """Do the layout now and round the places it found, instead of doing it while writing.
+
+    The solver behind the constrained layout sums in an order that depends on memory addresses, so that the last bits of its
+    places change from process to process. Lines do not show that; a resampled image does, in single grey levels.
+    """
+    if figure.get_layout_engine() is None:
+        return
+    figure.set_dpi(plt.rcParams["savefig.dpi"] if plt.rcParams["savefig.dpi"] != "figure" else figure.dpi)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+    def rounded(values):
+        return np.round(np.asarray(values, float), 5)
+
+    def visit(part):
+        for inner in part.subfigs:
+            inner.bbox_relative.p0, inner.bbox_relative.p1 = rounded(inner.bbox_relative.p0), rounded(inner.bbox_relative.p1)
+            visit(inner)
+        for text in part.texts:
+            text.set_position(rounded(text.get_position()))
+
+    visit(figure)
+    for axis in figure.axes:
+        x, y, width, height = rounded(axis.get_position(original=True).bounds)
+        axis.set_position([x, y, width, height])
+
+
+def _write(figure: Figure, path: str | Path) -> Path:
+    path = Path(path)
+    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None} if path.suffix == ".png" else None
+    with paths.replacing(path) as temporary:
+        figure.savefig(temporary, metadata=metadata)
+    return path
+
+
+def keep_local(figure: Figure, dataset: str, name: str) -> Figure:
+    """For figures of cases in notebooks: those of real sets are also written to ``figures/local/``, which git ignores.
+
+    The file is ``<dataset>-<name>.png``; nothing is written for the phantom. Returns the figure, open, so that it is shown.
+    """
+    if dataset != "phantom":
+        _write(figure, paths.local_figures() / f"{dataset}-{name}.png")
+    return figure
+
+
+def draw_case(axis: Axes, cases: Cases, row: int, *, title: str = "", colour: str = ORANGE, outline: bool = True) -> None:
+    """One image, cropped to its content, with the outline of its mask."""
+    image, mask = cases.images[row], cases.masks[row]
+    if "box_top" in cases.table:
+        top, left, height, width = cases.table.loc[row, ["box_top", "box_left", "box_height", "box_width"]].astype(int)
+        image, mask = image[:, top : top + height, left : left + width], mask[top : top + height, left : left + width]
+    axis.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
+    if outline and mask.any():
+        # a half-transparent dark line under the coloured one keeps it visible on bright tissue
+        for line, width in (("black", 1.8), (colour, 1.0)):
+            axis.contour(mask > 0, [0.5], colors=[line], linewidths=width)
+    axis.set_title(title, fontsize=8)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.grid(False)
+
+
+def frame(axis: Axes, colour: str, dashed: bool = False, width: float = 2.5) -> None:
+    """A coloured frame around an axis."""
+    for spine in axis.spines.values():
+        spine.set(visible=True, color=colour, linewidth=width, linestyle="--" if dashed else "-")
+
+
+def case_rows(cases: Cases, rows: Sequence[Sequence[int]], row_names: Sequence[str], titles=None) -> Figure:
+    """A grid of cases: one line per entry of ``rows``, named on the left. ``titles(case_row) -> str`` names each picture."""
+    wide = max(len(r) for r in rows)
+    lines = max((titles(row).count("\n") + 1 for picked in rows for row in picked), default=0) if titles else 0
+    size = (1.15 * wide + 0.6, (1.2 + 0.14 * lines) * len(rows) + 0.1)
+    figure, axes = plt.subplots(len(rows), wide, figsize=size, squeeze=False)
+    for line, (picked, name) in enumerate(zip(rows, row_names, strict=True)):
+        for column, axis in enumerate(axes[line]):
+            if column >= len(picked):
+                axis.axis("off")
+                continue
+            draw_case(axis, cases, picked[column], title=titles(picked[column]) if titles else "")
+        axes[line, 0].set_ylabel(name, fontsize=8)
+    return figure
+
+
+def pictures(rows: Sequence[Sequence[np.ndarray]], row_names: Sequence[str], titles: Sequence[str]) -> Figure:
+    """A grid of images as they are: uint8 (H, W), (1, H, W) or (3, H, W), one line per entry of ``rows``, titles on the first."""
+    size = (1.3 * len(titles), 1.35 * len(rows) + 0.4)
+    figure, axes = plt.subplots(len(rows), len(titles), figsize=size, squeeze=False)
+    for line, (images, name) in enumerate(zip(rows, row_names, strict=True)):
+        for axis, image, title in zip(axes[line], images, titles, strict=True):
+            grey = image[0] if image.ndim == 3 and len(image) == 1 else image
+            axis.imshow(grey if grey.ndim == 2 else grey.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
+            axis.set_title("" if line else title, fontsize=8)
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+        axes[line, 0].set_ylabel(name, fontsize=8)
+    return figure
+
+
+def retrieval_page(queries: Cases, database: Cases, rows: Sequence[int], distance: np.ndarray, k: int = 10) -> Figure:
+    """Each query (left) with its ``k`` nearest cases; blue frame = same class, red dashed frame = another class.
+
+    distance : (Q, N) distances of all queries to the whole database; equal distances are shown in order of ``case_id``.
+    """
+    per_line = min(k, 10)
+    lines = [(row, start) for row in rows for start in range(0, k, per_line)]
+    figure, axes = plt.subplots(
+        len(lines), per_line + 1, figsize=(0.98 * (per_line + 1), 1.28 * len(lines) + 0.35), squeeze=False
+    )
+    for axis in axes.ravel():
+        axis.axis("off")
+    by_id = np.argsort(np.argsort(database.ids, kind="stable"))
+    for line, (row, start) in enumerate(lines):
+        if start == 0:
+            axes[line, 0].axis("on")
+            draw_case(axes[line, 0], queries, row, title=f"query\n{queries.class_names[queries.labels[row]]}")
+            frame(axes[line, 0], "black")
+        order = np.lexsort((by_id, distance[row]))[start : min(start + per_line, k)]
+        for column, answer in enumerate(order, start=1):
+            axis = axes[line, column]
+            axis.axis("on")
+            same = database.labels[answer] == queries.labels[row]
+            gap = distance[row, answer]
+            number = f"{gap:.2f}" if np.issubdtype(distance.dtype, np.floating) else f"{int(gap)} bits"
+            draw_case(axis, database, answer, title=f"{number}\n{database.class_names[database.labels[answer]]}")
+            frame(axis, BLUE if same else RED, dashed=not same)
+    return figure
+
+
+def loss_curves(history: pd.DataFrame) -> Figure:
+    """Each loss term against the epoch, and the validation score beside them."""
+    names = {"classification": BLUE, "seg_ce": ORANGE, "seg_dice": RED, "quantisation": GREY}
+    shown = [name for name in names if name in history]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.8), width_ratios=[3, 2])
+    for name, style in zip(shown, ("-", "--", "-.", ":"), strict=False):
+        left.plot(history["epoch"], history[name], style, color=names[name], label=name)
+    left.set(xlabel="epoch", ylabel="loss term, unweighted", ylim=(0, None))
+    left.legend(fontsize=8)
+    score = history.dropna(subset="validation")
+    right.plot(score["epoch"], score["validation"], "o-", color=GREEN)
+    right.set(xlabel="epoch", ylabel="mAP@10, validation patients", xlim=left.get_xlim(), ylim=(0, 1))
+    for axis in (left, right):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def method_dots(runs: pd.DataFrame, metrics: Sequence[tuple[str, int]], chance: dict | None = None) -> Figure:
+    """One panel per (metric, k): a dot per run, a bar for the mean, one line per method. Chance as a dotted line."""
+    order = [m for m in METHOD_NAMES if m in set(runs["method"])][::-1]
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(2.6 * len(metrics) + 2, 0.34 * len(order) + 1.0), sharey=True, squeeze=False
+    )
+    for axis, (metric, k) in zip(axes[0], metrics, strict=True):
+        for height, method in enumerate(order):
+            chosen = runs[(runs["method"] == method) & (runs["metric"] == metric) & (runs["k"] == k)]["value"]
+            colour = BLUE if method == "ynet" else GREY
+            axis.plot(chosen, np.full(len(chosen), height), "o", ms=4, alpha=0.6, color=colour, mew=0)
+            if len(chosen):
+                axis.plot([chosen.mean()] * 2, [height - 0.3, height + 0.3], color=colour, lw=2)
+        if chance and (metric, k) in chance:
+            axis.axvline(chance[(metric, k)], color="black", ls=":", lw=1)
+            place = (chance[(metric, k)], len(order) - 0.45)
+            axis.annotate("chance", place, xytext=(4, 0), textcoords="offset points", fontsize=8, ha="left", va="center")
+        name = {"map": "mAP", "precision": "P", "ndcg": "NDCG"}.get(metric, metric)
+        axis.set_xlabel(f"{name}@{k}" if k else name)
+    axes[0, 0].set_yticks(range(len(order)), [METHOD_NAMES[m] for m in order])
+    axes[0, 0].set_ylim(-0.6, len(order) - 0.2)
+    return figure
+
+
+def two_sets(first: Cases, first_rows, second: Cases, second_rows, names: Sequence[str]) -> Figure:
+    """A line of cases from each of two sets, one above the other."""
+    wide = max(len(first_rows), len(second_rows))
+    figure, axes = plt.subplots(2, wide, figsize=(1.35 * wide, 3.0), squeeze=False)
+    for axis in axes.ravel():
+        axis.axis("off")
+    for line, cases, rows, name in ((0, first, first_rows, names[0]), (1, second, second_rows, names[1])):
+        for column, row in enumerate(rows):
+            axes[line, column].axis("on")
+            draw_case(axes[line, column], cases, int(row))
+        axes[line, 0].set_ylabel(name)
+    return figure
+
+
+def predicted_masks(cases: Cases, rows: Sequence[int], predicted: np.ndarray, scores: np.ndarray) -> Figure:
+    """Cases with the true outline (orange) and the predicted one (blue, dashed). predicted (N, H, W), scores (N,) Dice."""
+    figure, axes = plt.subplots(1, len(rows), figsize=(1.35 * len(rows), 1.75), squeeze=False)
+    for axis, row in zip(axes[0], rows, strict=True):
+        draw_case(axis, cases, row, title=f"Dice {scores[row]:.2f}")
+        mask = predicted[row]
+        if "box_top" in cases.table:
+            top, left, height, width = cases.table.loc[row, ["box_top", "box_left", "box_height", "box_width"]].astype(int)
+            mask = mask[top : top + height, left : left + width]
+        if mask.any():
+            axis.contour(mask > 0, [0.5], colors=[BLUE], linewidths=1.3, linestyles="--")
+    return figure

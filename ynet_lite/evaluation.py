@@ -1,0 +1,47 @@
+"""A trained network against a split: every metric, per-query values and codes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from . import metrics
+from .cases.core import Cases
+from .checkpoint import Checkpoint
+from .config import Config
+from .encoding import distances, encode_floats
+from .hashing import Codes, pack
+
+
+def evaluate_checkpoint(
+    checkpoint: Checkpoint, cfg: Config, database: Cases, queries: Cases, encoded: tuple[dict, dict] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Codes]]:
+    """All metrics of one trained network: (values [metric, k, value], per-query values, codes of both sides).
+
+    ``encoded``: codes and descriptors of queries and database that something else than the network made.
+    """
+    # Dice is the lesion's: queries without a lesion, or with an unknown outline, have none
+    known = np.flatnonzero(queries.has_mask & queries.masks.any((1, 2)))
+    has_map = checkpoint.model.segmentation is not None and cfg.uses_masks and len(known) > 0
+    if encoded is not None:
+        found, base = encoded
+    else:
+        found = encode_floats(checkpoint.model, cfg, queries, masks=has_map)
+        base = encode_floats(checkpoint.model, cfg, database)
+    codes, shown = {}, None
+    if cfg.ranking == "hamming":
+        shown = pack(found["code"])
+        codes = {
+            "queries": Codes(shown, queries.ids, queries.labels, cfg.bits),
+            "database": Codes(pack(base["code"]), database.ids, database.labels, cfg.bits),
+        }
+    distance = distances(cfg, found, base)
+    values, per_query = metrics.evaluate(distance, queries, database, cfg.ks, query_codes=shown)
+    if has_map:
+        predicted, true = found["masks"][known] > 0, queries.masks[known] > 0
+        scores = {"dice": metrics.dice(predicted, true), "iou": metrics.iou(predicted, true)}
+        extra = pd.DataFrame([{"metric": name, "k": 0, "value": float(np.mean(v))} for name, v in scores.items()])
+        values = pd.concat([values, extra], ignore_index=True)
+        each = pd.DataFrame({"case_id": queries.ids[known], "metric": "dice", "k": 0, "value": scores["dice"]})
+        per_query = pd.concat([per_query, each], ignore_index=True)
+    return values, per_query, codes

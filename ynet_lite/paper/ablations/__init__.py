@@ -1,0 +1,1 @@
+"""Ablations: what each loss, outline and bit is worth."""

@@ -1,0 +1,155 @@
+"""Figures of the ablations, from rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ... import drawing, methods, metrics, paths
+from ...hashing import Codes, hamming
+from .. import statistics, store
+from . import plots
+from .ablated import MOST_LINES, PARTS, _member_rows, common_folds, groups, twin
+from .pages import SET_NAMES, TABLES
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def chance_level(dataset: str, group: str, source: str | Path | None = None) -> dict[tuple[str, int], float]:
+    """{(metric, k): value} of random codes on this set; empty where nothing is committed."""
+    path = (Path(source) if source else paths.results()) / "chance" / f"{dataset}-{group}.csv"
+    return pd.read_csv(path).set_index(["metric", "k"])["value"].to_dict() if path.is_file() else {}
+
+
+def _one_fold_set(runs: pd.DataFrame, dataset: str, group: str) -> pd.DataFrame:
+    """Default runs on common folds, of the methods that have them all; the same training under another name once."""
+    rows = _member_rows(runs, dataset, group, tuple(methods.METHOD_NAMES))
+    rows = rows[rows["variant"] == ""]
+    folds = common_folds(rows)
+    rows = rows[rows["fold"].isin(folds)]
+    have = rows.groupby("method")["fold"].nunique()
+    rows = rows[rows["method"].isin(have.index[have == len(folds)])]
+    ours = set(rows[rows["method"] == "ynet"]["config_hash"])
+    return rows[(rows["method"] == "ynet") | ~rows["config_hash"].isin(ours)]
+
+
+def by_list(runs: pd.DataFrame, dataset: str, group: str, most: int = MOST_LINES) -> pd.DataFrame:
+    """mAP@k of methods: columns method, k, map, sd, runs, on the folds of `common_folds`, seeds of a fold averaged first.
+
+    Where more than ``most`` methods have rows, Y-Net, its twin, the paper's network and the released one stay, and the best of
+    the others by mAP@10 fill up: rivals where there are any, else parts of Y-Net.
+    """
+    rows = _one_fold_set(runs, dataset, group)
+    rows = rows[rows["metric"] == "map"]
+    if rows.empty:
+        return pd.DataFrame(columns=["method", "k", "map", "sd", "runs"])
+    rows = store.seeds_averaged(rows) if rows["fold"].nunique() > 1 else rows
+    table = rows.groupby(["method", "k"], as_index=False)["value"].agg(["mean", "std", "count"])
+    table = table.rename(columns={"mean": "map", "std": "sd", "count": "runs"})
+    kept = _shown_methods(table[table["k"] == 10].set_index("method")["map"], most)
+    table["place"] = table["method"].map({name: place for place, name in enumerate(kept)})
+    return table.dropna(subset="place").sort_values(["place", "k"], ignore_index=True).drop(columns="place")
+
+
+def _shown_methods(scores: pd.Series, most: int) -> list[str]:
+    always = [name for name in ("ynet", "ynet-no-seg", "ynet-paper", "released") if name in scores.index]
+    others = scores.drop(always).sort_values(ascending=False, kind="stable").index.tolist()
+    # parts of Y-Net have a figure of their own and leave these lines to its rivals
+    others = [name for name in others if name not in PARTS] or others
+    kept = {*always, *others[: max(0, most - len(always))]}
+    return scores[[name in kept for name in scores.index]].sort_values(ascending=False, kind="stable").index.tolist()
+
+
+def pr_curves(
+    runs: pd.DataFrame, dataset: str, group: str, source: str | Path | None = None, most: int = MOST_LINES
+) -> tuple[pd.DataFrame, float]:
+    """Precision against recall from the committed codes: (columns method, recall, precision; level of a random ranking).
+
+    Only methods that end in a code and whose codes are committed, one training per fold (its lowest seed), on the folds of
+    `common_folds`; curves of several folds are averaged. The level is the mean share of the query's class in the database.
+    Empty, NaN without codes.
+    """
+    source = Path(source) if source else paths.results()
+    rows = _member_rows(runs, dataset, group, tuple(methods.METHOD_NAMES))
+    rows = rows[rows["variant"] == ""][["method", "config_hash", "fold", "seed", "run_id"]].drop_duplicates()
+    there = [
+        all((source / "codes" / f"{run}.{side}.npz").is_file() for side in ("queries", "database")) for run in rows["run_id"]
+    ]
+    rows = _one_fold_set(runs[runs["run_id"].isin(rows["run_id"][np.array(there, bool)])], dataset, group)
+    if rows.empty:
+        return pd.DataFrame(columns=["method", "recall", "precision"]), np.nan
+    scores = rows[(rows["metric"] == "map") & (rows["k"] == 10)].groupby("method")["value"].mean()
+    curves, levels = [], []
+    for method in _shown_methods(scores, most):
+        own = rows[rows["method"] == method].sort_values("seed").drop_duplicates("fold").sort_values("fold")
+        found = []
+        for run in own["run_id"]:
+            queries, database = (Codes.load(source / "codes" / f"{run}.{side}.npz") for side in ("queries", "database"))
+            relevance = queries.labels[:, None] == database.labels
+            recall, precision = metrics.precision_recall_curve(hamming(queries.packed, database.packed), relevance)
+            found.append(precision)
+            levels.append(relevance.mean())
+        curves.append(pd.DataFrame({"method": method, "recall": recall, "precision": np.mean(found, axis=0)}))
+    return pd.concat(curves, ignore_index=True), float(np.mean(levels))
+
+
+#: What the variants of an ablation are called; "losses", "lists" and "pr" are made of default runs.
+_VARIANTS = {"balance": "a=", "bits": "bits=", "masks": "masks"}
+
+
+def where(what: str, runs: pd.DataFrame, dataset: str, group: str) -> str:
+    """The set that an ablation stands on, as a title: ``BUS-BRA, folds 2 to 5``; ``phantom, seeds 0 and 1``."""
+    rows = _member_rows(runs, dataset, group, tuple(methods.METHOD_NAMES))
+    if what in _VARIANTS:
+        rows = rows[rows["variant"].str.contains(_VARIANTS[what], regex=False)]
+        folds = sorted(set(rows["fold"]))
+    else:
+        rows = rows[rows["variant"] == ""]
+        folds = list(common_folds(rows))
+    drawn = dataset in statistics.DRAWN_PER_SEED
+    numbers, name = (sorted(set(rows["seed"])), "seed") if drawn else (folds, "fold")
+    text = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 2 else " and ".join(str(n) for n in numbers)
+    return f"{SET_NAMES.get(dataset, dataset)}, {name}{'s' if len(numbers) > 1 else ''} {text}"
+
+
+def figure(what: str, runs: pd.DataFrame, dataset: str, group: str, source: str | Path | None = None) -> Figure | None:
+    """One figure of a set, or None where too few rows exist to compare anything.
+
+    what : "losses", "balance", "masks", "bits", "lists" (mAP by length of the list) or "pr" (precision against recall).
+    """
+    level, title = chance_level(dataset, group, source), where(what, runs, dataset, group)
+    if what == "lists":
+        table = by_list(runs, dataset, group)
+        return plots.lists_figure(table, level, title) if table["method"].nunique() > 1 else None
+    if what == "pr":
+        table, random = pr_curves(runs, dataset, group, source)
+        return plots.pr_figure(table, random, title) if table["method"].nunique() > 1 else None
+    if what not in TABLES:
+        raise ValueError(f"figure: {what!r} is not known; known are {', '.join(FIGURES)}")
+    table = TABLES[what](runs, dataset, group, source=source)
+    if what == "losses":
+        table = table.dropna(subset="points")
+        return plots.losses_figure(table, where=title) if len(table) else None
+    if len(table) < 2 or (what == "bits" and table["bits"].nunique() < 2):
+        return None
+    if what == "masks":
+        return plots.masks_figure(table, twin(runs, dataset, group, source), level, title)
+    return {"balance": plots.balance_figure, "bits": plots.bits_figure}[what](table, level, title)
+
+
+FIGURES = (*TABLES, "lists", "pr")
+
+
+def make(folder: str | Path, runs: pd.DataFrame, source: str | Path | None = None) -> list[Path]:
+    """Write ``ablation-<what>-<dataset>.png`` for everything that has rows; returns the files. Same rows, same bytes."""
+    drawing.use_style()
+    made = []
+    for dataset, group in groups(runs):
+        for what in FIGURES:
+            drawn = figure(what, runs, dataset, group, source)
+            if drawn is not None:
+                made.append(drawing.save(drawn, Path(folder) / f"ablation-{what}-{dataset}.png"))
+    return made

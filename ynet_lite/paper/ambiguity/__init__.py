@@ -1,0 +1,1 @@
+"""Ambiguity: errors by cause, exchanged tissue, attention."""

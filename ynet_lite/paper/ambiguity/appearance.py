@@ -1,0 +1,176 @@
+"""Where ambiguity leads a retrieval astray: errors by cause, ambiguous cases, what flips the code, where a map looks.
+
+Four questions, each answered by arrays in and a small table out:
+
+- *Which errors?* On the phantom every hidden variable is known, so each answer can be counted as an error of the same
+  manifestation in another disease (SPDD), as an answer from another stage of the disease (DPSD), or as an error that shares the
+  tissue around the lesion (`phantom_errors`, `spdd_pairs`).
+- *Which cases?* Real sets have no manifestation labels. A case is ambiguous when lesions that look like it, by plain
+  descriptors, have another class (`appearance`, `ambiguity_score`, `thirds`, `by_third`); examples are chosen by rule
+  (`ambiguous_examples`, `unlike_examples`).
+- *What is the code made of?* Bits that flip when only the background, or only the lesion, is exchanged (`sensitivity`).
+- *Where does an attention map lie?* `energy_ratio` and `pointing`, beside maps that need no model.
+
+Lists under equal distances are counted by their expected value over the orders of the ties, as in `ynet_lite.metrics`.
+Padding: squares of real images are padded with black. Where a function takes ``content`` (bool (N, H, W), True where the square
+holds image, see `content_masks`; None = everywhere), pixels of the padding count neither as lesion nor as background.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+from scipy.spatial.distance import cdist
+from skimage.measure import perimeter_crofton, regionprops, shannon_entropy
+
+from ... import metrics
+from .attention import WINDOW
+from .errors import THIRDS, thirds
+from .exchange import RING, _grey, _images, _masks
+
+#: Columns of `appearance`.
+FEATURES = ("area", "elongation", "solidity", "irregularity", "echo", "contrast", "local_std", "entropy")
+
+
+def appearance(images, masks, content=None) -> pd.DataFrame:
+    """Plain descriptors of each lesion, from image and outline alone; none depends on orientation or position.
+
+    ``images`` uint8 (N, 1 or 3, H, W) (RGB is read as luma), ``masks`` (N, H, W), anything but 0 is lesion (several parts are
+    described together). Returns a DataFrame with N rows, all NaN for an empty mask, and the columns
+
+    - ``area``: share of the content covered by the lesion, (0, 1];
+    - ``elongation``: 1 - minor / major axis of the ellipse of equal second moments, 0 (round) to 1;
+    - ``solidity``: area / area of the convex hull, (0, 1];
+    - ``irregularity``: perimeter / perimeter of the convex hull, both by Crofton's formula in four directions, about 1 and more;
+    - ``echo``: mean grey value inside, 0 to 1;
+    - ``contrast``: echo minus the mean of the ring around the lesion (`RING` of the side wide, one pixel off the outline), -1
+      to 1; 0 where there is no such ring;
+    - ``local_std``: mean over the lesion of the standard deviation of the lesion's pixels in a window (`WINDOW` of the side, at
+      least 3 pixels), 0 to 0.5;
+    - ``entropy``: of the lesion's histogram in 32 grey levels, 0 to 5 bits.
+
+    Texture depends on the resolution: compare images of one size only.
+    """
+    images = _images(images)
+    shape = (len(images), *images.shape[2:])
+    masks, content = _masks(masks, content, shape)
+    side = max(shape[1:])
+    window = max(3, 2 * round(WINDOW * side / 2) + 1)
+    table = np.full((len(images), len(FEATURES)), np.nan)
+    for i, (grey, mask, inside) in enumerate(zip(_grey(images), masks, content, strict=True)):
+        if not mask.any():
+            continue
+        region = regionprops(mask.astype(np.uint8))[0]
+        major, hull = region.axis_major_length, perimeter_crofton(region.image_convex, directions=4)
+        away = ndimage.distance_transform_edt(~mask)
+        ring = (away > 1) & (away <= 1 + max(2.0, RING * side)) & inside
+        lesion = grey[mask]
+        weight = ndimage.uniform_filter(mask.astype(float), window, mode="constant")[mask]
+        mean, square = (
+            ndimage.uniform_filter(np.where(mask, grey**power, 0), window, mode="constant")[mask] / weight for power in (1, 2)
+        )
+        table[i] = (
+            mask.sum() / inside.sum(),
+            1 - region.axis_minor_length / major if major > 0 else 0,
+            region.solidity,
+            perimeter_crofton(region.image, directions=4) / hull if hull > 0 else 1,
+            lesion.mean() / 255,
+            (lesion.mean() - grey[ring].mean()) / 255 if ring.any() else 0,
+            np.sqrt(np.maximum(square - mean**2, 0)).mean() / 255,
+            shannon_entropy(lesion.astype(np.uint8) // 8),
+        )
+    return pd.DataFrame(table, columns=list(FEATURES))
+
+
+def ambiguity_score(features, labels, groups, k: int = 10) -> np.ndarray:
+    """How far lesions that look alike have another class: share of other classes among the k nearest in descriptor space.
+
+    Likeness is `look_distances`. Neighbours of the case's own patient do not count. Equal distances count by expected share.
+
+    ``features`` (N, F): `appearance`, or any numbers; ``labels`` (N,); ``groups`` (N,): patient. Returns float64 (N,) in [0, 1],
+    0 = clear; NaN for a case with an undefined descriptor (it is nobody's neighbour either) and where no other patient is left.
+    With fewer than k cases of other patients all of them are the neighbours.
+    """
+    k = metrics._check_k(k)
+    labels, groups = np.asarray(labels), np.asarray(groups)
+    if np.ndim(features) != 2 or labels.shape != (len(features),) or groups.shape != (len(features),):
+        raise ValueError(f"ambiguity_score: features {np.shape(features)}, labels {labels.shape}, groups {groups.shape}; N each")
+    distances = look_distances(features)
+    known = np.flatnonzero(np.isfinite(distances.diagonal()))
+    score = np.full(len(features), np.nan)
+    distances, labels, groups = distances[np.ix_(known, known)], labels[known], groups[known]
+    own = groups[:, None] == groups
+    distances = np.where(own, np.inf, distances)
+    wrong = labels[:, None] != labels
+    places = np.minimum(k, (~own).sum(axis=1))
+    for n in np.unique(places[places > 0]):
+        rows = np.flatnonzero(places == n)
+        score[known[rows]] = metrics.precision(distances[rows], wrong[rows], int(n))
+    return score
+
+
+def look_distances(features) -> np.ndarray:
+    """How unlike two lesions are: distances between the rows of ``features`` (N, F), such as `appearance`. float64 (N, N).
+
+    Each descriptor is standardised robustly, (x - median) / interquartile range (one whose range is 0 says nothing and is left
+    out); distance is Euclidean, in these units. Infinite, also to itself, for a case with an undefined descriptor.
+    """
+    features = np.asarray(features, float)
+    if features.ndim != 2:
+        raise ValueError(f"look_distances: features of shape {features.shape}; (N, F) is needed")
+    distances = np.full((len(features),) * 2, np.inf)
+    known = np.flatnonzero(np.isfinite(features).all(axis=1))
+    if len(known) == 0:
+        return distances
+    x = features[known]
+    low, middle, high = np.percentile(x, (25, 50, 75), axis=0)
+    spread = high - low
+    x = ((x - middle) / np.where(spread > 0, spread, 1))[:, spread > 0]
+    distances[np.ix_(known, known)] = cdist(x, x) if x.shape[1] else 0
+    return distances
+
+
+def ambiguous_examples(score, labels) -> np.ndarray:
+    """One row per class that shows what ambiguous means there, chosen by rule: the middle of its most ambiguous third.
+
+    ``score`` (N,): `ambiguity_score`; ``labels`` (N,). The rows of the third "ambiguous" of `thirds` are ordered by score
+    (stable), and of n the one of rank n // 2 is taken: neither the worst case nor one chosen by eye. int64, in the order of the
+    classes; a class with fewer than three known scores has no such third and is left out.
+    """
+    score, labels = np.asarray(score, float), np.asarray(labels)
+    parts, found = thirds(score, labels), []
+    for label in np.unique(labels):
+        rows = np.flatnonzero((labels == label) & (parts == THIRDS[-1]))
+        if len(rows):
+            found.append(rows[np.argsort(score[rows], kind="stable")][len(rows) // 2])
+    return np.array(found, np.int64)
+
+
+def unlike_examples(distances, groups, n: int = 7, share: float = 0.9) -> np.ndarray:
+    """Up to ``n`` rows of *one* class that show how unlike its cases are, chosen by rule.
+
+    First the most typical case: the one with the smallest mean distance to all others. Then, again and again, the case whose
+    nearest already chosen case is farthest away. The least typical cases, by that mean, are left out (``share`` stay, rounded
+    up), because an outlier may be a slip of an outline; so are further cases of a chosen patient.
+
+    ``distances`` (M, M): `look_distances` of the class; ``groups`` (M,): patients. Cases with undefined descriptors are never
+    chosen. Equally far: the more typical one. Returns int64 in the order of choice; fewer than ``n`` where patients run out.
+    """
+    distances, groups = np.asarray(distances, float), np.asarray(groups)
+    if distances.shape != (len(groups),) * 2:
+        raise ValueError(f"unlike_examples: distances {distances.shape}, groups {groups.shape}; (M, M) and (M,) are needed")
+    if not 0 < share <= 1:
+        raise ValueError(f"unlike_examples: share must be above 0 and at most 1, got {share!r}")
+    known = np.flatnonzero(np.isfinite(distances.diagonal()))
+    if len(known) == 0:
+        return known
+    typical = distances[np.ix_(known, known)].mean(axis=1)
+    order = known[np.argsort(typical, kind="stable")]
+    left = order[: int(np.ceil(share * len(order)))]
+    found = []
+    while len(left) and len(found) < n:
+        nearest = distances[np.ix_(left, found)].min(axis=1) if found else np.zeros(len(left))
+        found.append(left[int(nearest.argmax())])
+        left = left[groups[left] != groups[found[-1]]]
+    return np.array(found, np.int64)

@@ -1,0 +1,247 @@
+"""Pictures of the study: before and after, attention maps beside images, distributions of their scores, maps of codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ... import paths
+from ...cases.core import Cases
+from ...config import Config
+from ...drawing import BLUE, GREEN, GREY, ORANGE, RED, draw_case, frame
+from ...methods import METHOD_NAMES
+from ...sets import load_cases
+from . import criteria, measure, study
+
+PURPLE = "#CC79A7"  # the fifth of Okabe and Ito's colours
+
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE)
+
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+SHORT = {"ynet": "Y-Net", "ynet-no-seg": "twin"}
+
+#: Panels of numbers in `before_after`: metric, its heading, whether less is better (None: neither).
+PANELS = (
+    ("spdd_error", "same look,\nother disease", True),
+    ("background_error", "same tissue,\nother disease", True),
+    ("dpsd_recall", "other stage among\nright answers", False),
+    ("flips_background", "bits that flip with\nthe background", True),
+    ("flips_lesion", "bits that flip with\nthe lesion", None),
+    (criteria.RULED, "attention energy\nin the lesion", False),
+)
+
+
+def read_pictures(rows: pd.DataFrame, source: str | Path | None = None) -> dict[str, dict[str, np.ndarray]]:
+    """What `study.pictures` kept, by method: {method: {"ids", "answers", "bits", "maps"}}; {} where nothing was kept."""
+    found = {}
+    for run, method in rows[["run_id", "method"]].drop_duplicates().itertuples(index=False, name=None):
+        path = Path(source or paths.results()) / study.FOLDERS["pictures"] / f"{run}.npz"
+        if path.is_file():
+            with np.load(path) as stored:
+                found[method] = dict(stored) | {"run_id": np.array(run)}
+    return found
+
+
+def shown_queries(ours: pd.DataFrame, twin: pd.DataFrame, shares: Sequence[float] = (0.9, 0.1)) -> list[str]:
+    """Queries at given ranks of what Y-Net gains: by rule, so that nobody picked the prettiest.
+
+    ``ours``, ``twin``: case_id and value (more is better) per query. Queries are sorted by our value minus the twin's (equal ones
+    by case_id); share .9 is the query below which nine tenths lie. NaN is left out; raises ``ValueError`` where nothing is left.
+    """
+    both = ours.merge(twin, on="case_id", suffixes=("", "_twin"))
+    both = both.assign(gain=both["value"] - both["value_twin"]).dropna(subset="gain").sort_values(["gain", "case_id"])
+    if both.empty:
+        raise ValueError("shown_queries: no query has a value in both methods")
+    return [both["case_id"].iloc[round(share * (len(both) - 1))] for share in shares]
+
+
+def _ranking(run_id, source: str | Path | None = None) -> Path:
+    return Path(source or paths.results()) / "per_query" / f"{run_id}.csv"
+
+
+def ranked(kept: Mapping, source: str | Path | None = None) -> bool:
+    """Whether the average precision of each query is there for the runs that `before_after` shows."""
+    return all(_ranking(kept[method]["run_id"], source).is_file() for method in SHORT)
+
+
+def before_after(rows: pd.DataFrame, levels: pd.DataFrame, kept: Mapping, source: str | Path | None = None) -> Figure:
+    """Twin and Y-Net on two queries of the phantom, chosen by rule, and below them what all queries of all seeds say.
+
+    ``rows``: of the phantom, quick preset, without variant. ``kept``: `read_pictures`. Queries: at the 90 % and the 10 % rank of
+    the gain in average precision (`shown_queries`), so one that gains and one that loses. (A single kind of error would not do
+    as a rule: it also falls where an answer stays wrong and becomes another kind of error.)
+    """
+    first = rows[rows["run_id"] == str(kept["ynet"]["run_id"])]
+    values = {}
+    for method in SHORT:
+        table = pd.read_csv(_ranking(kept[method]["run_id"], source), dtype={"case_id": str})
+        values[method] = table.loc[(table["metric"] == "map") & (table["k"] == 10), ["case_id", "value"]]
+    picked = shown_queries(values["ynet"], values["ynet-no-seg"])
+    cases = load_cases(Config.from_preset(seed=int(first["seed"].iloc[0]), size=96))
+    database, queries = cases.split(int(first["fold"].iloc[0]))
+
+    figure = plt.figure(figsize=(8.2, 8.6))
+    top, bottom = figure.subfigures(2, 1, height_ratios=[6.1, 2.4])
+    blocks = top.subfigures(2, 1)
+    names = ("query that gains (90 % rank of the gain in mAP@10)", "query that loses (10 % rank)")
+    for block, case, name in zip(blocks, picked, names, strict=True):
+        _one_query(block, queries, database, case, kept, name)
+    _slopes(bottom, rows, levels)
+    return figure
+
+
+def _one_query(figure, queries: Cases, database: Cases, case: str, kept: Mapping, name: str) -> None:
+    """Query, attention and nearest cases: a line for the twin, a line for Y-Net."""
+    row = int(np.flatnonzero(queries.ids == case)[0])
+    place = {answer: i for i, answer in enumerate(database.ids)}
+    own = queries.table.loc[row]
+    figure.suptitle(f"{name}: {own['disease']}, {own['manifestation']}, stage {own['stage']}", fontsize=9, x=0.01, ha="left")
+    axes = figure.subplots(2, 2 + measure.SHOWN)
+    for line, method in zip(axes, ("ynet-no-seg", "ynet"), strict=True):
+        at = int(np.flatnonzero(kept[method]["ids"] == case)[0])
+        draw_case(line[0], queries, row, title="query")
+        line[0].set_ylabel(SHORT[method], fontsize=9)
+        overlay(line[1], queries, row, kept[method]["maps"][at] / 255)
+        line[1].set_title("Grad-CAM", fontsize=8)
+        for axis, answer in zip(line[2:], kept[method]["answers"][at], strict=True):
+            other = database.table.loc[place[answer]]
+            same = other["disease"] == own["disease"]
+            look = "same look" if other["manifestation"] == own["manifestation"] else "other look"
+            draw_case(axis, database, place[answer], title=f"{other['disease']}\n{look}")
+            frame(axis, BLUE if same else RED, dashed=not same, width=2)
+
+
+def overlay(axis: Axes, cases: Cases, row: int, heat: np.ndarray, *, title: str = "") -> None:
+    """An image with a map (h, w) in [0, 1] over it and the outline of the lesion; cropped to its content as `plots.draw_case`."""
+    draw_case(axis, cases, row, title=title, colour="white")
+    if "box_top" in cases.table:
+        top, left, height, width = cases.table.loc[row, ["box_top", "box_left", "box_height", "box_width"]].astype(int)
+    else:
+        top, left, (height, width) = 0, 0, cases.images.shape[2:]
+    # the map covers the whole square, the axis shows the content: place it by its corners
+    square = cases.images.shape[2:]
+    y, x = (square[i] / heat.shape[i] for i in (0, 1))
+    extent = (-0.5 - left, heat.shape[1] * x - 0.5 - left, heat.shape[0] * y - 0.5 - top, -0.5 - top)
+    alpha = 0.15 + 0.55 * np.clip(heat, 0, 1)
+    smooth = {"interpolation": "bilinear", "extent": extent}
+    axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=alpha, **smooth)
+    axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+
+
+def _slopes(figure, rows: pd.DataFrame, levels: pd.DataFrame) -> None:
+    """One panel per number: a thin line per training, a thick one for the mean, chance dotted."""
+    axes = figure.subplots(1, len(PANELS))
+    figure.suptitle(
+        "all queries: a thin line per phantom (seed), the thick one is their mean; dotted: chance", fontsize=9, x=0.01, ha="left"
+    )
+    chance = levels[(levels["name"] == "chance") & levels["fingerprint"].isin(set(rows["fingerprint"]))]
+    chance = chance.groupby("metric")["value"].mean().to_dict()
+    chance |= {"flips_background": 1.0, "flips_lesion": 1.0, criteria.RULED: 1.0}
+    for axis, (metric, heading, falls) in zip(axes, PANELS, strict=True):
+        wide = rows[rows["metric"] == metric].pivot_table(index=["fold", "seed"], columns="method", values="value")
+        pairs = wide[["ynet-no-seg", "ynet"]].dropna().to_numpy()
+        for pair in pairs:
+            axis.plot((0, 1), pair, color=GREY, lw=0.8, alpha=0.7, marker="o", ms=2.5)
+        axis.plot((0, 1), pairs.mean(axis=0), color=BLUE, lw=2.6, marker="o", ms=5)
+        if metric in chance:
+            axis.axhline(chance[metric], color="black", ls=":", lw=1)
+        better = {True: "less is better", False: "more is better", None: "should not fall"}[falls]
+        axis.set_title(heading, fontsize=8)
+        axis.set_xlabel(better, fontsize=7.5, style="italic")
+        axis.set_xticks((0, 1), ("twin", "Y-Net"), fontsize=8)
+        axis.tick_params(axis="y", labelsize=7.5)
+        axis.set(xlim=(-0.25, 1.25), ylim=_limits([*pairs.ravel(), *([chance[metric]] if metric in chance else [])]))
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """From zero, except where all values lie together far above it: there a change would be flattened away."""
+    if not values or max(values) <= 0:
+        return 0, 1
+    low, high = min(values), max(values)
+    return (low - (high - low), high + (high - low)) if low > 0.8 * high and high > low else (0, 1.1 * high)
+
+
+# --- attention -------------------------------------------------------------------------------------------------------
+
+
+def attention_panels(cases: Cases, rows: Sequence[int], maps: Mapping[str, np.ndarray], scores: Mapping | None = None) -> Figure:
+    """A line per case: the image with its outline, then each map over it.
+
+    maps : {heading: float (N, H, W) in [0, 1]}, N = the cases. scores : {heading: (N,)}, written above the map.
+    """
+    figure, axes = plt.subplots(len(rows), 1 + len(maps), figsize=(1.35 * (1 + len(maps)), 1.5 * len(rows) + 0.3), squeeze=False)
+    for number, (line, row) in enumerate(zip(axes, rows, strict=True)):
+        head = "image and outline\n" if number == 0 else ""
+        draw_case(line[0], cases, row, title=f"{head}{cases.class_names[cases.labels[row]]}")
+        for axis, (name, heat) in zip(line[1:], maps.items(), strict=True):
+            head = f"{name}\n" if number == 0 else ""
+            shown = "" if scores is None else f"{scores[name][row]:.1f}"
+            overlay(axis, cases, row, heat[row], title=f"{head}{shown}")
+    return figure
+
+
+def score_boxes(scores: Mapping[str, np.ndarray], label: str, level: float | None = None, level_name: str = "") -> Figure:
+    """Scores of all cases, a line per map: a dot per case, box from the lower to the upper quartile, bar at the median.
+
+    A diamond marks the mean. ``level``: a dotted line. NaN is left out.
+    """
+    figure, axis = plt.subplots(figsize=(7.4, 0.5 * len(scores) + 1.0))
+    rng = np.random.default_rng(0)
+    for height, (name, values) in enumerate(reversed(list(scores.items()))):
+        values = np.asarray(values, float)
+        values = values[~np.isnan(values)]
+        colour = BLUE if name.startswith("Y-Net") else GREY
+        jitter = height + rng.uniform(-0.3, 0.3, len(values))
+        axis.plot(values, jitter, "o", ms=2.5, alpha=0.35, mew=0, color=colour)
+        if len(values):
+            low, middle, high = np.percentile(values, (25, 50, 75))
+            axis.barh(height, high - low, 0.5, low, fc="none", ec="black", lw=1)
+            axis.plot([middle] * 2, [height - 0.25, height + 0.25], color="black", lw=2)
+            axis.plot(values.mean(), height, "D", ms=6, color=ORANGE, mec="black", mew=0.8)
+    if level is not None:
+        axis.axvline(level, color="black", ls=":", lw=1)
+        axis.annotate(
+            level_name, (level, 1), xycoords=("data", "axes fraction"), xytext=(3, 2), textcoords="offset points", fontsize=8
+        )
+    axis.set_yticks(range(len(scores)), list(scores)[::-1])
+    axis.set(xlabel=label, ylim=(-0.6, len(scores) - 0.4))
+    axis.grid(False, axis="y")
+    return figure
+
+
+# --- maps of codes ---------------------------------------------------------------------------------------------------
+
+
+def embedding_panels(places: Mapping[str, np.ndarray], colourings: Mapping[str, Sequence[str]]) -> Figure:
+    """Scatter plots: a column per network, a line per colouring of the same points.
+
+    places : {network: (N, 2)}. colourings : {name: N words}; each word has a colour and a marker of its own, in sorted order.
+    """
+    size = (2.55 * len(places) + 1.5, 2.35 * len(colourings) + 0.2)
+    figure, axes = plt.subplots(len(colourings), len(places), figsize=size, squeeze=False)
+    for line, (name, words) in zip(axes, colourings.items(), strict=True):
+        words = np.asarray(words, str)
+        for axis, (network, at) in zip(line, places.items(), strict=True):
+            for number, word in enumerate(sorted(set(words))):
+                own = words == word
+                style = {"c": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+                axis.scatter(*at[own].T, s=9, alpha=0.75, lw=0, label=word, **style)
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+            if axis in axes[0]:
+                axis.set_title(network)
+        line[0].set_ylabel(f"by {name}")
+        line[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, markerscale=1.8, handletextpad=0.2)
+    return figure
+
+
+def method_name(method: str) -> str:
+    """Short name of a method in these pictures."""
+    return SHORT.get(method, METHOD_NAMES.get(method, method))

@@ -1,0 +1,179 @@
+"""How ambiguous are the answers, and what reduces it: measured on stored networks.
+
+``python -m ynet_lite.paper.ambiguity.study --grid phantom``
+
+`measure` asks one trained network four questions; the command asks every network of the grids whose
+checkpoint is stored and writes one file of rows per run (`FOLDERS`); `criteria` compares Y-Net with its twin on these rows,
+patient by patient, with the aims that were set beforehand (`CRITERIA`); `make` writes the page and the picture.
+
+Choices, the same for every method:
+
+- **Attention** is asked for the score of the query's *own class* (`attribution.class_score`): which pixels speak for the right
+  disease. The nearest relevant code would ask each method about another case.
+- **Stage**: the deepest that passes a gradient to the code (`attribution.deepest_level`). Two poolings may differ in it, and so
+  in the fineness of their maps; the metrics ``_c4`` take C4 for all. ``_elementwise``: weighted cell by cell, in place of
+  Grad-CAM's mean over cells.
+- **Alignment** of the stage's cells with the image: the plain names use "auto", one rule for all networks, which was measured
+  (`.alignment`); ``_half_pixel`` and ``_receptive_field`` name theirs. On the coarse C5 of the full preset the choice
+  moves the numbers a lot. Rows from before the rule have other plain names: see `first_rule`.
+- **Exchange**: the donor of a query is a database case with an outline, of another patient and of any class, drawn without
+  repetition from a fixed seed. Any class, because a background that goes with a disease misleads only when it comes from another
+  one. Every method and every training of a fold gets the same exchanged images.
+- **At most** `MOST` **queries** of a fold are exchanged and attributed, the same for every method; errors and mAP use all.
+- **Thirds** are made over the whole set, so that a case belongs to the same third in every fold and for every method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+
+from ... import paths, provenance
+from ...cases.core import Cases
+from ...checkpoint import Checkpoint, checkpoint_path
+from ...config import Config
+from ...sets import load_cases
+from ...training import load_or_train
+from .. import grids as plans
+from .. import store
+from .measure import Prepared, _hidden_known, case_thirds, has_trained_code, keeps_pictures, measure, pictures, prepare
+
+#: Methods that are asked when none are named: the encoder and the loss are the same, what differs is masks and pooling.
+METHODS = ("ynet", "ynet-no-seg", "ynet-rmac", "ynet-lesion", "ynet-selfpool")
+
+#: Runs of `experiments` behind each name of ``--grid``.
+GRIDS = {"phantom": ("phantom",), "busbra": ("headline", "losses")}
+
+#: Under the folder of results: rows and per-query values of each run, what needs no network, ambiguity of each case, pictures.
+FOLDERS = {
+    "rows": "ambiguity",
+    "per_query": "ambiguity/per_query",
+    "levels": "ambiguity/levels",
+    "thirds": "ambiguity/thirds",
+    "pictures": "ambiguity/pictures",
+    "alignment": "ambiguity/alignment",  # see `ynet_lite.paper.ambiguity.alignment`
+}
+
+
+def _file(folder: str | Path, kind: str, name: str) -> Path:
+    return Path(folder) / FOLDERS[kind] / name
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def done(cfg: Config, folder: str | Path) -> bool:
+    """Whether the rows of this run exist (they are written last)."""
+    return _file(folder, "rows", f"{provenance.run_id(cfg)}.csv").is_file()
+
+
+def run(
+    cfg: Config, checkpoint: Checkpoint, database: Cases, queries: Cases, folder: str | Path, prepared: Prepared | None = None
+) -> Path:
+    """`measure` one network and write its rows, per-query values and (`keeps_pictures`) pictures. Returns the file of rows.
+
+    The rows name the commit that *measured*; the commit that trained stands in the run's own rows.
+    """
+    began = time.perf_counter()
+    name = provenance.run_id(cfg)
+    values, per_query = measure(cfg, checkpoint, database, queries, prepared)
+    seconds = round(time.perf_counter() - began, 3)
+    if keeps_pictures(cfg):
+        with paths.replacing(_file(folder, "pictures", f"{name}.npz")) as temporary:
+            np.savez_compressed(temporary, **pictures(cfg, checkpoint, database, queries))
+    paths.write_csv(per_query, _file(folder, "per_query", f"{name}.csv"))
+    rows = store.rows(cfg, queries.fingerprint, values, seconds)
+    return paths.write_csv(rows, _file(folder, "rows", f"{name}.csv"))
+
+
+def _data(cfg: Config) -> tuple:
+    """What names the images of a run: runs that share it share `prepare` (one fold) and `case_thirds` (all folds)."""
+    drawn = (cfg.phantom_cases, cfg.confounding, cfg.seed) if cfg.dataset == "phantom" else ()
+    return (cfg.dataset, cfg.size, cfg.channels, *drawn)
+
+
+def _set_thirds(cases: Cases, folder: str | Path) -> pd.DataFrame:
+    """`case_thirds`, from its file where there is one."""
+    path = _file(folder, "thirds", f"{cases.name}-{cases.images.shape[2]}-{cases.fingerprint[:8]}.csv")
+    if not path.is_file():
+        paths.write_csv(case_thirds(cases), path)
+    return pd.read_csv(path, dtype={"case_id": str}).fillna({"third": ""})
+
+
+def _one_fold(configs: Sequence[Config], folder: Path, train: bool) -> list[str]:
+    """All runs on one fold of one set; returns lines for the log."""
+    torch.set_num_threads(configs[0].threads)
+    cases = load_cases(configs[0])
+    database, queries = cases.split(configs[0].fold)
+    prepared, log = None, []
+    for cfg in configs:
+        path = checkpoint_path(cfg, database)
+        if not (path.is_file() and path.with_suffix(".json").is_file()) and not train:
+            log.append(f"{provenance.run_id(cfg)}: skipped, no checkpoint {path.name} is stored; --train makes it")
+            continue
+        checkpoint = load_or_train(cfg, database, progress=False)
+        began = time.perf_counter()
+        if prepared is None:
+            known = _hidden_known(database, queries)
+            prepared = prepare(database, queries, None if known else _set_thirds(cases, folder))
+            levels = prepared.levels.assign(dataset=cfg.dataset, fingerprint=cases.fingerprint[:16], fold=cfg.fold)
+            name = f"{cfg.dataset}-{cfg.size}-{cases.fingerprint[:8]}-{cfg.fold}.csv"
+            if not _file(folder, "levels", name).is_file():
+                columns = ["dataset", "fingerprint", "fold", "name", "metric", "k", "value"]
+                paths.write_csv(levels[columns], _file(folder, "levels", name))
+        run(cfg, checkpoint, database, queries, folder, prepared)
+        log.append(f"{provenance.run_id(cfg)} in {time.perf_counter() - began:.0f} s")
+    return log
+
+
+def configs_of(
+    grids: Iterable[str], methods: Sequence[str] = METHODS, folds: Sequence[int] = (), seeds: Sequence[int] = ()
+) -> list[Config]:
+    """The runs of the named grids (`GRIDS`) that can be measured, each once; empty ``folds`` or ``seeds`` = all.
+
+    Under some presets two methods are one configuration (Y-Net with R-MAC, and Y-Net where R-MAC is its pooling): the first of
+    ``methods`` stands for both.
+    """
+    named = [cfg for grid in grids for name in GRIDS[grid] for cfg in plans.grid(name)]
+    chosen: dict[tuple, Config] = {}
+    for cfg in sorted((cfg for cfg in named if cfg.method in methods), key=lambda cfg: methods.index(cfg.method)):
+        if has_trained_code(cfg) and (not folds or cfg.fold in folds) and (not seeds or cfg.seed in seeds):
+            chosen.setdefault((cfg.dataset, cfg.hash(), cfg.fold, cfg.seed), cfg)
+    return list(chosen.values())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure the ambiguity of every stored network of the grids; what is measured already is not repeated."""
+    parser = argparse.ArgumentParser(prog="python -m ynet_lite.paper.ambiguity.study", description=main.__doc__)
+    parser.add_argument("--grid", nargs="*", choices=list(GRIDS), default=list(GRIDS), help="which grids (default: all)")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), help=f"which methods (default: {' '.join(METHODS)})")
+    parser.add_argument("--folds", nargs="*", type=int, default=[], help="only these folds")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[], help="only these seeds")
+    parser.add_argument("--folder", type=Path, default=paths.out() / "results", help="where rows are looked for and written")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one per core)")
+    parser.add_argument("--train", action="store_true", help="train what has no stored checkpoint, instead of skipping it")
+    given = parser.parse_args(argv)
+    missing = [cfg for cfg in configs_of(given.grid, given.methods, given.folds, given.seeds) if not done(cfg, given.folder)]
+    groups: dict[tuple, list[Config]] = {}
+    for cfg in missing:
+        groups.setdefault((*_data(cfg), cfg.fold), []).append(cfg)
+    for cfg in {key[:-1]: part[0] for key, part in groups.items()}.values():
+        if cfg.dataset != "phantom":
+            _set_thirds(load_cases(cfg), given.folder)  # before several folds want it at once
+    parallel = joblib.Parallel(n_jobs=given.jobs, return_as="generator_unordered")
+    for log in parallel(joblib.delayed(_one_fold)(part, given.folder, given.train) for part in groups.values()):
+        print("\n".join(log), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Tables from result rows: what README, notebooks and ``make figures`` show. Nothing here trains or evaluates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ..methods import METHOD_NAMES
+from .statistics import interval_text, p_text
+from .store import seeds_averaged, summary
+
+#: Columns of the main table: (metric, k) and its heading.
+MAIN = {
+    ("map", 10): "mAP@10",
+    ("precision", 10): "P@10",
+    ("map_macro", 10): "mAP@10, macro",
+    ("ndcg", 10): "NDCG@10",
+    ("mask_agreement", 10): "mask agreement@10",
+    ("distinct_codes", 0): "distinct codes",
+    ("tied_at_k", 10): "tied at 10",
+    ("dice", 0): "Dice",
+}
+
+LISTS = {("map", k): f"mAP@{k}" for k in (5, 10, 20, 50)}
+
+
+def number(mean: float, sd: float, runs: int) -> str:
+    """``.765 ± .004``; three decimals below ten, one above; a dash where there is nothing; no spread for a single run."""
+    if pd.isna(mean):
+        return "-"
+
+    def short(value: float) -> str:
+        if runs < 2 and float(mean).is_integer() and mean > 1:
+            return f"{mean:.0f}"
+        if abs(mean) >= 10:
+            return f"{value:.1f}"
+        return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
+
+    return short(mean) if runs < 2 or pd.isna(sd) else f"{short(mean)} ± {short(sd)}"
+
+
+def retrieval_table(runs: pd.DataFrame, columns: dict[tuple[str, int], str] | None = None, chance: pd.DataFrame | None = None):
+    """Methods x metrics as text, mean ± standard deviation, in the fixed order of methods.
+
+    Over seeds where all rows are of one fold; over folds, each the mean of its seeds, where there are several. "runs" counts the
+    trainings.
+    ``runs``: rows of one data set, preset and variant (`results.read_runs`, filtered). ``chance``: `metrics.chance`, added as a
+    last line. Raises ``ValueError`` when rows of several sets would be averaged together.
+    """
+    columns = MAIN if columns is None else columns
+    _one_each(runs, ["dataset", "variant"], "retrieval_table")
+    unnamed = sorted(set(runs["method"]) - set(METHOD_NAMES))
+    if unnamed:
+        raise ValueError(f"retrieval_table: methods {unnamed} have no name in plots.METHOD_NAMES")
+    means = summary(seeds_averaged(runs) if runs["fold"].nunique() > 1 else runs, columns, by=("method",))
+    lines = []
+    for method in [m for m in METHOD_NAMES if m in means.index]:
+        line = {"method": METHOD_NAMES[method], "runs": int(runs[runs["method"] == method]["run_id"].nunique())}
+        for (metric, k), heading in columns.items():
+            name = f"{metric}@{k}" if k else metric
+            line[heading] = number(*(means.loc[method, (name, part)] for part in ("mean", "sd", "runs")))
+        lines.append(line)
+    if chance is not None:
+        values = chance.set_index(["metric", "k"])["value"]
+        line = {"method": "chance (random codes)", "runs": ""}
+        lines.append(line | {heading: number(values.get(key, float("nan")), 0, 1) for key, heading in columns.items()})
+    return pd.DataFrame(lines)
+
+
+def comparison_table(compared: pd.DataFrame) -> pd.DataFrame:
+    """`statistics.compare_methods` as text: mean of each rival, difference in points and in per cent with 95 % intervals, p."""
+    lines = []
+    for row in compared.itertuples(index=False):
+        lines.append(
+            {
+                "Y-Net against": METHOD_NAMES[row.method],
+                "its mAP@10": number(row.mean_rival, float("nan"), 1),
+                "Y-Net's": number(row.mean_ours, float("nan"), 1),
+                "points": interval_text(row.points, row.points_low, row.points_high),
+                "per cent": interval_text(row.percent, row.percent_low, row.percent_high, digits=0),
+                "p (Holm)": p_text(row.p_holm, row.p_least),
+                "patients": row.patients,
+                "folds x seeds": row.runs_rival,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+#: Metrics that must not be lost where mAP is won, and their headings: {metric: heading}.
+BESIDE = {"map": "mAP@10", "ndcg": "NDCG@10", "mask_agreement": "mask agreement@10"}
+
+
+def beside_table(compared: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Y-Net minus each rival in points of several metrics, each with its 95 % interval and Holm-corrected p.
+
+    ``compared``: {metric: `statistics.compare_methods`} with the same rivals, keys among `BESIDE`. Order of the first table.
+    """
+    first = next(iter(compared.values()))
+    table = pd.DataFrame({"Y-Net minus": [METHOD_NAMES[method] for method in first["method"]]})
+    for metric, part in compared.items():
+        part = part.set_index("method").loc[first["method"]]
+        table[f"{BESIDE[metric]}, points"] = [
+            interval_text(*row) for row in part[["points", "points_low", "points_high"]].itertuples(index=False)
+        ]
+        table[f"p, {BESIDE[metric]}"] = [p_text(p, least) for p, least in zip(part["p_holm"], part["p_least"], strict=True)]
+    return table
+
+
+def _one_each(runs: pd.DataFrame, columns: Sequence[str], where: str) -> None:
+    """Raise where numbers of different kinds would be averaged together."""
+    parts = [(where, runs, columns)]
+    parts += [(f"{where}, method {name}", part, ["config_hash"]) for name, part in runs.groupby("method")]
+    for place, part, names in parts:
+        for column in names:
+            values = sorted(map(str, part[column].unique()))
+            if len(values) > 1:
+                raise ValueError(f"{place}: rows of several {column}s ({', '.join(values)}); filter to one first")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A GitHub table."""
+    head = "| " + " | ".join(map(str, table.columns)) + " |"
+    rule = "|" + "|".join(" --- " if i == 0 else " ---: " for i in range(len(table.columns))) + "|"
+    body = ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
+    return "\n".join([head, rule, *body])
+
+
+def lift(
+    runs: pd.DataFrame, method: str, base: str, metric: str = "map", k: int = 10, by: Sequence[str] = ("seed",)
+) -> pd.DataFrame:
+    """``method`` against ``base``, run by run: both values, the difference in points and in per cent of the base."""
+    _one_each(runs, [c for c in ("dataset", "variant", "fold") if c not in by], "lift")
+    chosen = runs[(runs["metric"] == metric) & (runs["k"] == k)]
+    wide = chosen.pivot_table(index=list(by), columns="method", values="value")
+    missing = [m for m in (method, base) if m not in wide]
+    if missing:
+        raise ValueError(f"lift: no rows of {missing} for {metric}@{k}")
+    table = wide[[method, base]].dropna().reset_index()
+    table["points"] = 100 * (table[method] - table[base])
+    table["per cent"] = 100 * (table[method] / table[base] - 1)
+    table.columns.name = None
+    return table

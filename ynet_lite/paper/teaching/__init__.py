@@ -1,0 +1,1 @@
+"""Small experiments and drawings that explain the method."""

@@ -1,0 +1,186 @@
+"""Losses and the balance, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ...drawing import BLUE, RED
+from ...losses.pairwise import pairwise_loss
+from .network import COLOURS, LINES, MARKERS
+
+# --- losses on toy points --------------------------------------------------------------------------------------------
+
+
+def value_and_slope(curves: Mapping[str, Callable[[Tensor], Tensor]], x: Sequence[float]) -> pd.DataFrame:
+    """Value and derivative (by autograd) of functions of one number. Columns curve, x, value, slope.
+
+    Each function takes a scalar float64 tensor and returns a scalar tensor.
+    """
+    rows = []
+    for name, function in curves.items():
+        for at in np.asarray(x, float):
+            point = torch.tensor(at, dtype=torch.float64, requires_grad=True)
+            value = function(point)
+            (slope,) = torch.autograd.grad(value, point)
+            rows.append((name, at, value.item(), slope.item()))
+    return pd.DataFrame(rows, columns=["curve", "x", "value", "slope"])
+
+
+def curve_panels(table: pd.DataFrame, xlabel: str, slope_label: str) -> Figure:
+    """Values on the left, slopes on the right, of the table of `value_and_slope`."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 2.9))
+    for number, name in enumerate(dict.fromkeys(table["curve"])):
+        one = table[table["curve"] == name]
+        style = {"color": COLOURS[number % 4], "ls": LINES[number % 4]}
+        left.plot(one["x"], one["value"], label=name, **style)
+        right.plot(one["x"], one["slope"], **style)
+    right.axhline(0, color="black", lw=0.8)
+    left.set(xlabel=xlabel, ylabel="loss")
+    right.set(xlabel=xlabel, ylabel=slope_label)
+    left.legend()
+    return figure
+
+
+def point_gradients(points: Tensor, losses: Mapping[str, Callable[[Tensor], Tensor]]) -> dict[str, tuple[float, np.ndarray]]:
+    """{name: (value, gradient (N, 2))} of each loss at ``points`` (N, 2)."""
+    found = {}
+    for name, loss in losses.items():
+        u = points.detach().clone().requires_grad_()
+        value = loss(u)
+        (gradient,) = torch.autograd.grad(value, u)
+        found[name] = value.item(), gradient.numpy()
+    return found
+
+
+def gradient_arrows(points: Tensor, labels: Tensor, losses: Mapping[str, Callable[[Tensor], Tensor]], marks=None) -> Figure:
+    """One panel per loss: codes of two bits and where each is pushed (minus the gradient).
+
+    The length of an arrow is the square root of its push, on a scale of its own in each panel, since losses have different units.
+    ``marks``: {name of a loss: (C, 2)} targets drawn as hollow symbols of their class.
+    """
+    found = point_gradients(points, losses)
+    across = 3 if len(losses) > 2 else len(losses)
+    down = -(-len(losses) // across)
+    figure, axes = plt.subplots(down, across, figsize=(2.95 * across, 3.0 * down), squeeze=False)
+    for axis in axes.ravel()[len(losses) :]:
+        axis.axis("off")
+    x, y = points.numpy().T
+    for axis, (name, (value, gradient)) in zip(axes.ravel(), found.items(), strict=False):
+        longest = np.linalg.norm(gradient, axis=1).max()
+        # square roots, so that weak pushes are seen beside strong ones
+        length = np.sqrt(np.linalg.norm(gradient, axis=1, keepdims=True) * longest)
+        push = np.divide(-0.5 * gradient, length, out=np.zeros_like(gradient), where=length > 0)
+        axis.quiver(x, y, *push.T, angles="xy", scale_units="xy", scale=1, width=0.009, color="#444444", zorder=2)
+        for label in labels.unique().tolist():
+            own = (labels == label).numpy()
+            style = {"color": COLOURS[label % 4], "marker": MARKERS[label % 8]}
+            axis.scatter(x[own], y[own], s=42, zorder=3, edgecolor="white", linewidth=0.6, **style)
+            if marks and name in marks:
+                axis.scatter(*np.asarray(marks[name])[label], s=130, marker=style["marker"], fc="none", ec=style["color"], lw=1.6)
+        axis.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
+        axis.set(xlabel="bit 1 before the sign", ylabel="bit 2 before the sign")
+        axis.set_title(f"{name}: {value:.2f}")
+        axis.axhline(0, color="#AAAAAA", lw=0.8, zorder=1)
+        axis.axvline(0, color="#AAAAAA", lw=0.8, zorder=1)
+    return figure
+
+
+def saddle_panels(sharpness: float = 0.5) -> Figure:
+    """The pairwise likelihood of two codes of one bit: level lines and push, for one class and for two. Flat at zero codes."""
+    grid = torch.linspace(-1, 1, 41)
+    arrows = torch.linspace(-0.9, 0.9, 7)
+    figure, axes = plt.subplots(1, 2, figsize=(7.6, 3.5), sharey=True)
+    for axis, alike in zip(axes, (True, False), strict=True):
+        same = torch.full((2, 2), alike)
+
+        def at(a, b, same=same):
+            u = torch.stack([a, b])[:, None].requires_grad_()
+            value = pairwise_loss(u, same, sharpness)
+            return value.item(), torch.autograd.grad(value, u)[0][:, 0].numpy()
+
+        heights = np.array([[at(a, b)[0] for a in grid] for b in grid])
+        lines = axis.contour(grid, grid, heights, levels=np.linspace(heights.min(), heights.max(), 11)[1:-1], colors="#999999")
+        axis.clabel(lines, fmt="%.2f", fontsize=7)
+        a, b = (part.ravel() for part in torch.meshgrid(arrows, arrows, indexing="xy"))
+        push = -np.array([at(p, q)[1] for p, q in zip(a, b, strict=True)])
+        axis.quiver(a, b, *push.T, angles="xy", color=BLUE, width=0.006)
+        axis.plot(0, 0, "X", ms=9, color=RED, mec="white", zorder=4)
+        axis.set(xlabel="code of image 1", aspect="equal", title="same class" if alike else "different classes")
+    axes[0].set_ylabel("code of image 2")
+    return figure
+
+
+def descend_codes(scale: float, labels: Sequence[int], bits: int, *, steps: int, lr: float, seed: int = 0) -> np.ndarray:
+    """Pairwise loss after each step of plain gradient descent on real codes z that start at ``scale`` times a normal draw.
+
+    No network: z (N, bits) itself is moved, u = tanh(z). Returns float64 (steps + 1,), the start first.
+    """
+    y = torch.as_tensor(labels)
+    same = y[:, None] == y[None, :]
+    generator = torch.Generator().manual_seed(seed)
+    z = scale * torch.randn(len(y), bits, generator=generator, dtype=torch.float64)
+    values = []
+    for _ in range(steps + 1):
+        z.requires_grad_()
+        value = pairwise_loss(torch.tanh(z), same)
+        values.append(value.item())
+        z = z.detach() - lr * torch.autograd.grad(value, z)[0]
+    return np.array(values)
+
+
+def descent_curves(curves: Mapping[str, np.ndarray], level: float, level_name: str) -> Figure:
+    """Loss against step for several starts, and a dotted line at ``level``."""
+    figure, axis = plt.subplots(figsize=(7, 2.8))
+    for number, (name, values) in enumerate(curves.items()):
+        axis.plot(values, label=name, color=COLOURS[number % 4], ls=LINES[number % 4])
+    axis.axhline(level, color="black", ls=":", lw=1)
+    axis.annotate(
+        level_name, (1, level), xycoords=("axes fraction", "data"), xytext=(-3, 3), textcoords="offset points", ha="right"
+    )
+    axis.set(xlabel="step", ylabel="pairwise loss", ylim=(0, None))
+    axis.legend(loc="lower left")
+    return figure
+
+
+def descend_balance(
+    floors: tuple[float, float], *, a: float = 0.5, train_a: bool = True, steps: int = 300, lr: float = 0.02
+) -> pd.DataFrame:
+    """Gradient descent on |a| L1(w) + |1 - a| L2(w), two tasks that share one weight w. Columns step, a, L1, L2.
+
+    L1 = (w - 1)^2 / 2 + floor 1 and L2 = (w + 1)^2 / 2 + floor 2: the tasks want opposite weights, and the floors say how hard
+    each is. w starts at 0, between them. With ``train_a`` the balance a is moved like any weight.
+    """
+    w, balance = torch.zeros((), dtype=torch.float64), torch.tensor(float(a), dtype=torch.float64)
+    rows = []
+    for step in range(steps + 1):
+        w.requires_grad_()
+        balance.requires_grad_()
+        first, second = (w - 1) ** 2 / 2 + floors[0], (w + 1) ** 2 / 2 + floors[1]
+        rows.append((step, balance.item(), first.item(), second.item()))
+        of_w, of_a = torch.autograd.grad(balance.abs() * first + (1 - balance).abs() * second, (w, balance))
+        w = w.detach() - lr * of_w
+        balance = balance.detach() - lr * of_a * train_a
+    return pd.DataFrame(rows, columns=["step", "a", "L1", "L2"])
+
+
+def balance_panels(runs: Mapping[str, pd.DataFrame], fixed: pd.DataFrame) -> Figure:
+    """The balance of several descents on the left; on the right both losses of the first one beside a fixed balance."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.1))
+    for number, (name, run) in enumerate(runs.items()):
+        left.plot(run["step"], run["a"], label=name, color=COLOURS[number % 4], ls=LINES[number % 4])
+    left.set(xlabel="step", ylabel="a (weight of L1)", ylim=(-0.08, 1.08))
+    left.legend(fontsize=8, loc="center right")
+    trained = next(iter(runs.values()))
+    for name, run, line in (("a trained", trained, "-"), ("a fixed", fixed, "--")):
+        for part, colour in (("L1", BLUE), ("L2", RED)):
+            right.plot(run["step"], run[part], line, color=colour, label=f"{part}, {name}")
+    right.set(xlabel="step", ylabel="loss, unweighted", ylim=(0, None))
+    right.legend(fontsize=8)
+    return figure

@@ -1,0 +1,50 @@
+"""The real sets in their original layout, as manifests: BUS-BRA and BUSI."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ..cases.manifest import ManifestError, first_few
+from .folders import _columns, find
+
+
+def busbra(data_dir=None, label: str = "pathology") -> pd.DataFrame:
+    """Manifest of BUS-BRA: 1,875 images of 1,064 patients, official five folds, one outline per image.
+
+    ``label`` is ``pathology`` (benign / malignant, proven by biopsy) or ``birads`` (``BI-RADS 2`` .. ``BI-RADS 5``).
+    Columns besides the required ones: ``mask, pathology, birads, histology, device, side``. ``group`` is the patient
+    (``Case``), ``fold`` the ``kFold`` column; the ``valid_*`` columns divide patients and are not read, and neither is
+    the lesion box. Raises ``FileNotFoundError`` (see `find`) or `ManifestError` when the two tables of the set do not
+    fit each other.
+
+    Source: Gomez-Flores, Gregorio-Calas, Pereira, Medical Physics 51 (2024) 3110-3123, DOI 10.5281/zenodo.7730709.
+    """
+    if label not in ("pathology", "birads"):
+        raise ValueError(f"busbra: label must be 'pathology' or 'birads', got {label!r}")
+    folder = find("busbra", data_dir)
+    wanted = ["ID", "Case", "Histology", "Pathology", "BIRADS", "Device", "Side"]
+    cases = _columns(folder / "bus_data.csv", wanted)
+    folds = _columns(folder / "5-fold-cv.csv", ["ID", "kFold"])
+    odd = sorted(set(cases["ID"]) ^ set(folds["ID"]))
+    if odd or folds["ID"].duplicated().any():
+        raise ManifestError(
+            f"busbra: bus_data.csv and 5-fold-cv.csv must list the same cases once; they differ in {first_few(odd)}"
+        )
+    fold = cases["ID"].map(folds.set_index("ID")["kFold"])
+    number = cases["ID"].str.removeprefix("bus_")
+    return pd.DataFrame(
+        {
+            "case_id": cases["ID"],
+            "image": [str(folder / "Images" / f"{case}.png") for case in cases["ID"]],
+            "mask": [str(folder / "Masks" / f"mask_{case}.png") for case in number],
+            "label": cases["Pathology"] if label == "pathology" else "BI-RADS " + cases["BIRADS"],
+            "group": cases["Case"],
+            "fold": fold.astype(np.int64),
+            "pathology": cases["Pathology"],
+            "birads": cases["BIRADS"],
+            "histology": cases["Histology"],
+            "device": cases["Device"],
+            "side": cases["Side"],
+        }
+    )

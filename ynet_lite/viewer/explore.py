@@ -1,0 +1,364 @@
+"""A page in the notebook: choose a case or upload an image, see the most similar known cases."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import tifffile
+from PIL import Image, ImageOps
+
+from .. import drawing
+from ..cases.core import Cases
+from ..cases.formats import BITS_PER_SAMPLE, UNREADABLE, _open_tiff, _pixels, _to_bytes
+from ..cases.loading import BOX, letterbox
+from . import pages
+
+#: Largest upload in bytes. Jupyter itself takes at most 10 MB in one message.
+MOST_BYTES = 8_000_000
+
+#: Largest uploaded picture in pixels, read from its header: a small file can unpack to a huge picture.
+MOST_PIXELS = 40_000_000
+
+#: Kinds of files taken, as Pillow calls them, and how their names end.
+FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "TIFF": (".tif", ".tiff"), "BMP": (".bmp",)}
+
+#: Longest list that the page offers.
+MOST_ANSWERS = 50
+
+LONGEST_NAME = 60
+
+# Value of the choice "uploaded image" in the list of queries, whose other values are rows.
+_UPLOADED = -1
+
+
+@dataclass(frozen=True)
+class View:
+    """What the page shows: its whole state.
+
+    Attributes
+    ----------
+    query : row of the query case.
+    k : length of the list.
+    bits : how many of the first bits of the code are compared; None for all.
+    only : a class name: the ``k`` nearest of this class are listed; "" for all classes. The vote always counts all classes.
+    outlines, maps : whether lesion outlines and attention maps are shown.
+    upload : `Cases` of one image that is asked instead of the query, see `read_upload`.
+    """
+
+    query: int = 0
+    k: int = 10
+    bits: int | None = None
+    only: str = ""
+    outlines: bool = True
+    maps: bool = False
+    upload: Cases | None = None
+
+
+class Explorer:
+    """The page without its controls: a `View` in, rows or HTML or a figure out. Parameters as in `explore`."""
+
+    def __init__(self, queries: Cases, database: Cases, ranked_by, *, maps: pages.Maps | None = None, side: int = 128):
+        self.retrieval = pages.Retrieval(ranked_by, queries, database)
+        self.queries, self.database, self.maps, self.side = queries, database, maps, side
+        self._queries, self._database = (pages.Drawings(cases, side, maps) for cases in (queries, database))
+
+    def rows(self, view: View) -> pd.DataFrame:
+        """The list that the page shows, see `ynet_lite.pages.answers`."""
+        return self._answers(view, self._distance(view))
+
+    def html(self, view: View) -> str:
+        """The page. Raises ``ValueError`` for a view that cannot be shown, and when an attention map fails."""
+        distance = self._distance(view)
+        shown = self._answers(view, distance)
+        voters = shown if not view.only else self._answers(replace(view, only=""), distance)
+        votes = pages.vote(voters["label"].tolist(), self.database.class_names)
+        own = self._label(view)
+        switches = ("" if view.outlines else " no-outlines") + (" with-maps" if view.maps else "")
+        bits = self.retrieval.bits if view.bits is None else view.bits
+        answers = [
+            f"<li>{pages.answer_card(self._database.draw(answer.row, view.maps), answer, bits)}</li>"
+            for answer in shown.itertuples()
+        ]
+        listed = f'<ol class="cards answers">{"".join(answers)}</ol>'
+        if not answers:
+            listed = f"<p>The database has no case of {pages.name(view.only)}.</p>"
+        note = "" if not view.only else f"<p>Listed: only {pages.name(view.only)}, with ranks among all cases.</p>"
+        return (
+            f'<style>{pages.STYLE}</style><section class="ynl{switches}" aria-label="Similar cases">'
+            f'<p class="vote" role="status">{pages.vote_html(votes, own)}</p>{note}'
+            f'<div class="result">{self._query_card(view)}{listed}</div>'
+            f'<p class="quiet">{pages.LEGEND} {pages.NOTICE}</p></section>'
+        )
+
+    def figure(self, k: int = 10, rows=None):
+        """The page as one matplotlib figure (`plots.retrieval_page`): by default the first query of each class."""
+
+        if rows is None:
+            rows = [int(np.flatnonzero(self.queries.labels == label)[0]) for label in np.unique(self.queries.labels)]
+        self.rows(View(k=k))  # refuses a wrong k
+        distance = np.stack([self.retrieval.of_query(row) for row in rows])
+        return drawing.retrieval_page(self.queries.take(rows), self.database, range(len(rows)), distance, k)
+
+    def _distance(self, view: View) -> np.ndarray:
+        if view.upload is not None:
+            return self.retrieval.of_case(view.upload, view.bits)
+        return self.retrieval.of_query(view.query, view.bits)
+
+    def _answers(self, view: View, distance: np.ndarray) -> pd.DataFrame:
+        if view.only and view.only not in self.database.class_names:
+            raise ValueError(f"explore: class {view.only!r} is not one of {list(self.database.class_names)}")
+        only = self.database.class_names.index(view.only) if view.only else None
+        label = None if view.upload is not None else int(self.queries.labels[view.query])
+        return pages.answers(self.retrieval, distance, self.database, view.k, label=label, only=only)
+
+    def _label(self, view: View) -> str | None:
+        return None if view.upload is not None else self.queries.class_names[self.queries.labels[view.query]]
+
+    def _query_card(self, view: View) -> str:
+        if view.upload is not None:
+            drawing = pages.Drawings(view.upload, self.side, self.maps).draw(0, view.maps)
+            return pages.query_card(drawing, view.upload.ids[0], None, None, what="Uploaded image")
+        drawing, group = self._queries.draw(view.query, view.maps), self.queries.groups[view.query]
+        return pages.query_card(drawing, self.queries.ids[view.query], self._label(view), group)
+
+
+def read_upload(content: bytes, filename: str, size: int, channels: int) -> Cases:
+    """An uploaded file as `Cases` of one, read in memory only.
+
+    The pixels are those of ``read_image`` and ``letterbox``, so that a file has one code however it is given. ``filename``
+    is kept as the case id, without folders and cut to 60 characters. The case has no known outline; its label means nothing.
+
+    Raises ``ValueError``, written for the page, for an empty file, one above 8 MB or 40 million pixels, a kind other than PNG,
+    JPEG, TIFF and BMP (by name and by content), several pages, or damage.
+    """
+    shown = PurePath(filename.replace("\\", "/")).name
+    shown = shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 1]}\u2026"
+    if len(content) == 0:
+        raise ValueError(f"{shown}: the file is empty")
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"{shown}: {len(content) / 1e6:.1f} MB; at most {MOST_BYTES / 1e6:.0f} MB are taken, make it smaller")
+    if PurePath(filename).suffix.lower() not in (ending for endings in FORMATS.values() for ending in endings):
+        raise ValueError(f"{shown}: {', '.join(FORMATS)} files are taken, by the end of their name; convert it to PNG")
+    array = _decode(bytes(content), shown)
+    if array.dtype != np.uint8:
+        array = _to_bytes(array, shown)
+    if array.ndim == 3 and channels == 1:
+        array = np.asarray(Image.fromarray(array).convert("L"))
+    array = np.repeat(array[None], channels, 0) if array.ndim == 2 else array.transpose(2, 0, 1)
+    square, box = letterbox(array, size)
+    table = pd.DataFrame({"case_id": [shown], "label": [""], "group": [""], "fold": [0]})
+    table = table.assign(**dict(zip(BOX, (*array.shape[1:], *box), strict=True)))
+    return Cases(
+        square[None],
+        np.zeros((1, size, size), np.uint8),
+        np.zeros(1, bool),
+        np.zeros(1, np.int64),
+        table,
+        class_names=("unknown",),
+        name="upload",
+    )
+
+
+def _decode(content: bytes, shown: str) -> np.ndarray:
+    """Pixels (H, W) or (H, W, 3) in the file's own number type; sizes are checked before anything is unpacked."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged headers, and of sizes, for which our own limit is lower
+            with Image.open(io.BytesIO(content), formats=list(FORMATS)) as image:
+                _check_size(*image.size, shown)
+                if getattr(image, "n_frames", 1) > 1 and image.format == "TIFF":
+                    raise _Refused(f"{shown}: holds {image.n_frames} pages; give one image")
+                bits = image.tag_v2.get(BITS_PER_SAMPLE, 8) if image.format == "TIFF" else 8
+                if isinstance(bits, tuple) and len(bits) >= 3 and max(bits) > 8:
+                    pixels = _open_tiff(io.BytesIO(content))  # Pillow would keep the upper 8 bits only
+                    if pixels is not None:
+                        return pixels
+                image.load()
+                return _pixels(ImageOps.exif_transpose(image) if image.format in ("JPEG", "MPO") else image, colour=True)
+    except _Refused:
+        raise
+    except Image.DecompressionBombError:
+        raise _Refused(f"{shown}: too many pixels; at most {MOST_PIXELS // 10**6} million are taken") from None
+    except UNREADABLE:
+        pixels = _other_tiff(content, shown)
+        if pixels is None:
+            raise _Refused(f"{shown}: cannot be read as {', '.join(FORMATS)}; it is damaged or another kind of file") from None
+        return pixels
+
+
+class _Refused(ValueError):
+    """A message for the page, told apart from errors of the readers."""
+
+
+def _check_size(width: int, height: int, shown: str) -> None:
+    if width * height > MOST_PIXELS:
+        raise _Refused(f"{shown}: {width} x {height} pixels; at most {MOST_PIXELS // 10**6} million are taken, make it smaller")
+
+
+def _other_tiff(content: bytes, shown: str) -> np.ndarray | None:
+    """TIFF kinds that Pillow does not know (16 bit colour, for one); None when this is no such file."""
+    try:
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
+            _check_size(int(file.pages[0].imagewidth), int(file.pages[0].imagelength), shown)
+    except _Refused:
+        raise
+    except Exception:  # whatever is wrong with it, the first reader's message is the one to show
+        return None
+    return _open_tiff(io.BytesIO(content))
+
+
+def uploaded_file(value) -> tuple[str, bytes] | None:
+    """Name and content in the ``value`` of a ``FileUpload``, of ipywidgets 8 (a tuple) or 7 (a dictionary); None if empty."""
+    if not value:
+        return None
+    if isinstance(value, dict):
+        filename, part = next(iter(value.items()))
+        return filename, bytes(part["content"])
+    return value[0]["name"], bytes(value[0]["content"])
+
+
+def explore(queries: Cases, database: Cases, ranked_by, *, k: int = 10, maps: pages.Maps | None = None, side: int = 128):
+    """A page to click through: a query case or an uploaded image, and the ``k`` most similar cases of the database.
+
+    Parameters
+    ----------
+    queries, database : `Cases` on both sides, parts of one set.
+    ranked_by : a `Checkpoint` (then images can be uploaded), a pair ``(query codes, database codes)``, or distances (Q, N);
+        see `ynet_lite.pages.Retrieval`.
+    k : length of the list at first.
+    maps : where the network looks: a callable, uint8 image (C, H, W) -> float (H, W) in [0, 1]. Called when maps are
+        switched on, once per shown case.
+    side : longest side of a picture in pixels.
+
+    Returns
+    -------
+    An ``ipywidgets.VBox`` (JupyterLab, Colab, Binder) that shows itself as the last line of a cell. Without ipywidgets: the
+    matplotlib figure of `ynet_lite.plots.retrieval_page` with the first query of each class. Uploads are never written to disk.
+
+    Raises ``ValueError`` as `pages.Retrieval` does, and for ``k`` outside 1 to N.
+    """
+    explorer = Explorer(queries, database, ranked_by, maps=maps, side=side)
+    explorer.rows(View(k=k))  # refuses a wrong k before anything is shown
+    try:
+        import ipywidgets
+    except ImportError:
+        from matplotlib import pyplot
+
+        figure = explorer.figure(k)
+        pyplot.close(figure)  # the last line of a cell shows it; an open figure would be shown twice
+        return figure
+    return _Page(explorer, k, ipywidgets).box
+
+
+class _Page:
+    """Controls around an `Explorer`: every change makes a `View`, the view makes the page."""
+
+    def __init__(self, explorer: Explorer, k: int, widgets):
+        self.explorer = explorer
+        self.upload: Cases | None = None
+        self._quiet = False
+        queries, database, bits = explorer.queries, explorer.database, explorer.retrieval.bits
+        self._options = [
+            (f"{case} ({queries.class_names[label]})", row)
+            for row, (case, label) in enumerate(zip(queries.ids, queries.labels, strict=True))
+        ]
+        wide = {"description_width": "initial"}
+        slider = {"style": wide, "continuous_update": False}
+        most = min(max(MOST_ANSWERS, k), len(database))
+        controls = {
+            "query": widgets.Dropdown(options=self._options, value=0, description="Query case", style=wide),
+            "only": widgets.Dropdown(
+                options=[("all classes", ""), *((c, c) for c in database.class_names)], description="List only", style=wide
+            ),
+            "k": widgets.IntSlider(value=k, min=1, max=most, description="Answers (k)", **slider),
+        }
+        if bits is not None and bits > 8:
+            controls["bits"] = widgets.IntSlider(
+                value=bits, min=8, max=bits, step=8, description="First bits of the code", **slider
+            )
+        controls["outlines"] = widgets.ToggleButton(value=True, description="Outlines", tooltip="Show lesion outlines")
+        if explorer.maps is not None:
+            controls["maps"] = widgets.ToggleButton(value=False, description="Attention", tooltip="Show where the network looks")
+        self.controls = SimpleNamespace(**controls)
+        for control in controls.values():
+            control.observe(self._changed, "value")
+        if explorer.retrieval.checkpoint is not None:
+            endings = ",".join(ending for endings in FORMATS.values() for ending in endings)
+            said = f"PNG, JPEG, TIFF or BMP, at most {MOST_BYTES / 1e6:.0f} MB; the file stays in memory"
+            file = widgets.FileUpload(accept=endings, multiple=False, description="Upload image", tooltip=said)
+            file.layout.width = "auto"
+            file.observe(self._uploaded, "value")
+            self.controls.file = controls["file"] = file
+        self.alert, self.page = widgets.HTML(), widgets.HTML(layout=widgets.Layout(width="100%"))
+        row = widgets.Box(list(controls.values()), layout=widgets.Layout(display="flex", flex_flow="row wrap"))
+        self.box = _box(widgets, [row, self.alert, self.page], f"{len(queries)} queries, {len(explorer.database)} cases")
+        self._show()
+
+    def view(self) -> View:
+        at = self.controls
+        uploaded = at.query.value == _UPLOADED
+        return View(
+            query=0 if uploaded else at.query.value,
+            k=at.k.value,
+            bits=at.bits.value if hasattr(at, "bits") else None,
+            only=at.only.value,
+            outlines=at.outlines.value,
+            maps=at.maps.value if hasattr(at, "maps") else False,
+            upload=self.upload if uploaded else None,
+        )
+
+    def _changed(self, _) -> None:
+        if not self._quiet:
+            self._show()
+
+    def _show(self) -> None:
+        view = self.view()
+        try:
+            self.page.value, self.alert.value = self.explorer.html(view), ""
+        except ValueError as error:
+            self._tell(error)
+            if view.maps:  # most likely the user's callable: show the rest
+                self.page.value = self.explorer.html(replace(view, maps=False))
+
+    def _tell(self, error: Exception) -> None:
+        style = f"<style>{pages.STYLE}</style>"
+        self.alert.value = f'{style}<div class="ynl"><p class="alert" role="alert">{pages.text(error)}</p></div>'
+
+    def _uploaded(self, change) -> None:
+        given = uploaded_file(change["new"])
+        if given is None:
+            return
+        filename, content = given
+        cfg = self.explorer.retrieval.checkpoint.cfg
+        try:
+            self.upload = read_upload(content, filename, cfg.size, cfg.channels)
+        except ValueError as error:
+            self._tell(error)
+        else:
+            # both changes are one event for the page
+            self._quiet = True
+            self.controls.query.options = [*self._options, (f"uploaded: {self.upload.ids[0]}", _UPLOADED)]
+            self.controls.query.value = _UPLOADED
+            self._quiet = False
+            self._show()
+        if isinstance(self.controls.file.value, tuple):
+            self.controls.file.value = ()  # the content is not needed any longer
+
+
+def _box(widgets, children, about: str):
+    """A ``VBox`` whose text, which is all that a page without widgets shows (GitHub, for one), says what would be here.
+
+    The text of a plain ``VBox`` lists the controls inside it; ipywidgets cuts it off at 110 characters.
+    """
+
+    class Page(widgets.VBox):
+        def __repr__(self) -> str:
+            return f"A page to click through ({about}): run this cell in JupyterLab, Binder or Colab."
+
+    return Page(children)
