@@ -36,6 +36,9 @@ class Config:
     channels: int = 1
 
     # --- network
+    encoder: str = "small"  # "lite0": ImageNet weights; "hf:<name or folder>": a backbone of `transformers`
+    frozen: int = 0  # levels of a pretrained encoder that stay as they came, the stem with them; 0 = none
+    drop_path: float = 0.0  # lite0: probability that the last block is skipped in training; earlier ones in proportion
     stem: str = "conv3"  # "conv7-pool": 7x7 /2 and max-pool /2, as released; "conv3": one 3x3 /2
     block: str = "basic"  # "bottleneck" as released (expansion 4)
     planes: tuple[int, ...] = (16, 32, 64, 128)
@@ -116,6 +119,13 @@ class Config:
             for part in value.split("+") if name == "pooling" else [value]:
                 if part not in known:
                     raise ValueError(f"Config.{name}: {value!r} is not known; known are {', '.join(known)}")
+        if self.encoder not in ENCODERS and not self.encoder.startswith(HUGGINGFACE):
+            known = ", ".join([*ENCODERS, f"{HUGGINGFACE}<name>"])
+            raise ValueError(f"Config.encoder: {self.encoder!r} is not known; known are {known}")
+        if not 0 <= self.frozen <= 4:
+            raise ValueError(f"Config.frozen: {self.frozen}; an encoder has 4 levels (C2 to C5)")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"Config.drop_path: {self.drop_path}; it is a probability below 1")
         if self.bits not in (8, 16, 32, 48, 64, 128, 256):
             raise ValueError(f"Config.bits: {self.bits}; known are 8, 16, 32, 48, 64, 128, 256")
         if not self.pool_levels or not set(self.pool_levels) <= {2, 3, 4, 5}:
@@ -198,6 +208,10 @@ class Config:
         return cls.from_preset(preset, dataset, method, **changes)
 
 
+#: Encoders of `ynet_lite.encoders`, and the prefix of those that the package transformers brings.
+ENCODERS = ("small", "lite0")
+HUGGINGFACE = "hf:"
+
 POOLINGS = ("rmac", "gap", "mac", "lesion", "selfpool")
 
 #: Deep hashing losses of `ynet_lite.rivals`.
@@ -242,6 +256,9 @@ NEUTRAL = {
     "mask_quality": "exact",
     "aggregation": "",
     "code_source": "trained",
+    "encoder": "small",
+    "frozen": 0,
+    "drop_path": 0.0,
 }
 
 PRESETS: dict[str, dict] = {
@@ -293,6 +310,16 @@ PRESETS: dict[str, dict] = {
         "clip_norm": 0.0,
         "precision": "bfloat16",
     },
+}
+
+#: `full` with an encoder that starts from ImageNet weights: a third of the epochs, a lower rate.
+PRESETS["pretrained"] = PRESETS["full"] | {
+    "encoder": "lite0",
+    "drop_path": 0.1,
+    "epochs": 12,
+    "lr": 1e-3,
+    "pair_sharpness": 0.125,
+    "precision": "float32",  # depthwise convolutions are slow in bfloat16
 }
 
 _RELEASED = {
