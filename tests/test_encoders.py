@@ -98,6 +98,39 @@ def test_lite0_gives_the_numbers_of_a_plain_forward_pass(channels):
             torch.testing.assert_close(level, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kernel", (3, 5))
+@pytest.mark.parametrize("stride", (1, 2))
+@pytest.mark.parametrize("shape", ((8, 8), (7, 6), (4, 9)))
+def test_depthwise_gradients_are_those_of_a_padded_convolution(kernel, stride, shape):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 6, *shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(6, 1, kernel, kernel, generator=generator, dtype=torch.float64, requires_grad=True)
+    lack = [(-(-side // stride) - 1) * stride + kernel - side for side in (shape[1], shape[0])]  # "same": ceil(side / stride)
+    pads = (lack[0] // 2, lack[0] - lack[0] // 2, lack[1] // 2, lack[1] - lack[1] // 2)
+    expected = F.conv2d(F.pad(x, pads), weight, stride=stride, groups=6)
+    found = lite0.Depthwise.apply(x, weight, stride, pads)
+    torch.testing.assert_close(found, expected)
+    pull = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    for a, b in zip(torch.autograd.grad(found, (x, weight), pull), torch.autograd.grad(expected, (x, weight), pull), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_fixed_norm_is_folded_into_its_convolution():
+    part = lite0.ConvNorm(6, 6, 5, 2, groups=6).eval()
+    with torch.no_grad():
+        for value in (part.norm.running_mean, part.norm.running_var, part.norm.weight, part.norm.bias):
+            value.copy_(torch.rand(6) + 0.5)
+        x = torch.randn(2, 6, 8, 8)
+        expected = part.norm(F.conv2d(F.pad(x, (1, 2, 1, 2)), part.conv.weight, stride=2, groups=6)).clamp(0, 6)
+        torch.testing.assert_close(part(x), expected)
+
+
+@needs_weights
+def test_mixed_precision_trains(tiny_cases, tiny_config):
+    cfg = tiny_config.but(encoder="lite0", precision="bfloat16", epochs=1)
+    assert np.isfinite(train(cfg, tiny_cases, progress=False).history["loss"]).all()
+
+
 @pytest.mark.parametrize("frozen", (0, 1, 3))
 def test_frozen_levels_get_no_gradient_and_keep_their_statistics(frozen):
     model = YNet(LITE0.but(frozen=frozen, drop_path=0.1), 2, pretrained=False)
@@ -244,6 +277,8 @@ def test_a_backbone_of_one_stride_is_resampled(tmp_path):
         levels = model.encode(images())
     assert [tuple(level.shape) for level in levels] == [(3, 8, s, s) for s in (16, 8, 4, 2)]
     assert model.encoder.backbone.out_features == ["stage2"]  # its last map alone
+    frozen = YNet(Config(encoder=f"hf:{tmp_path}", size=64, frozen=1), 2).encoder
+    assert [name for name, p in frozen.named_parameters() if p.requires_grad] == ["backbone.embeddings.mask_token"]  # unused
 
 
 def test_a_backbone_trains(folder, tiny_cases, tiny_config, tmp_path):

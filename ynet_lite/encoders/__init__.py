@@ -12,6 +12,18 @@ from torch import nn
 from ..config import HUGGINGFACE, Config
 
 
+class Pretrained(nn.Module):
+    """What encoders with given weights share: the modules of ``frozen`` stay as they came, batch statistics included."""
+
+    frozen: tuple[nn.Module, ...] = ()
+
+    def train(self, mode: bool = True) -> Pretrained:
+        super().train(mode)
+        for module in self.frozen:
+            module.requires_grad_(False).eval()
+        return self
+
+
 def _small(cfg: Config, pretrained: bool) -> nn.Module:
     from ..model import Encoder  # here, because model reads this module
 
