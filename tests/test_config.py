@@ -17,6 +17,10 @@ def changed(cfg: Config, name: str) -> Config:
     value = getattr(cfg, name)
     if name == "code_source":
         return cfg.but(code_source="itq", aggregation="rmac")
+    if name == "encoder":
+        return cfg.but(encoder="lite0")
+    if name == "drop_path":
+        return cfg.but(drop_path=0.1)
     if name in CHOICES:
         return cfg.but(**{name: next(other for other in CHOICES[name] if other != value)})
     if name in ("bits", "pool_levels"):

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from ynet_lite.config import Config
-from ynet_lite.encoders.small import Encoder
+from ynet_lite.encoders.small import Small
 from ynet_lite.losses.unified import UnifiedLoss
 from ynet_lite.methods import METHODS
 from ynet_lite.model import YNet, count_parameters, upsampled, upsampled_conv
@@ -383,7 +383,7 @@ def test_unknown_settings_are_named(tiny_config, wrong):
 def test_encoder_halves_odd_sizes_upwards():
     cfg = Config(size=50, planes=(4, 4, 4, 4), blocks=1)
     model = build(cfg).eval()
-    assert [f.shape[-1] for f in Encoder(cfg)(pictures(cfg))] == [25, 13, 7, 4]
+    assert [f.shape[-1] for f in Small(cfg)(pictures(cfg))] == [25, 13, 7, 4]
     assert model(pictures(cfg)).logits.shape == (2, 2, 50, 50)
 
 

@@ -69,7 +69,7 @@ class Checkpoint:
         try:
             about = json.loads(path.with_suffix(".json").read_text())
             cfg = Config.from_json(json.dumps(about["config"]))
-            model = YNet(cfg, len(about["class_names"]), len(about["mask_names"]))
+            model = YNet(cfg, len(about["class_names"]), len(about["mask_names"]), pretrained=False)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"checkpoint {path.with_suffix('.json')}: not what Checkpoint.save writes: {error}") from error
         try:

@@ -8,6 +8,7 @@ import operator
 import os
 from dataclasses import asdict, dataclass, fields, replace
 
+from . import encoders
 from .methods import AGGREGATIONS, METHODS, PAPER_METHODS, PARENT, POOLINGS, PRESETS, RIVALS, TUNED
 
 DATASETS = ("phantom", "busbra", "busbra-birads", "busi", "csv")
@@ -38,6 +39,9 @@ class Config:
     channels: int = 1
 
     # --- network
+    encoder: str = "small"  # "lite0": ImageNet weights; "hf:<name or folder>": a backbone of `transformers`
+    frozen: int = 0  # levels of a pretrained encoder that stay as they came, the stem with them; 0 = none
+    drop_path: float = 0.0  # lite0: probability that the last block is skipped in training; earlier ones in proportion
     stem: str = "conv3"  # "conv7-pool": 7x7 /2 and max-pool /2, as released; "conv3": one 3x3 /2
     block: str = "basic"  # "bottleneck" as released (expansion 4)
     planes: tuple[int, ...] = (16, 32, 64, 128)
@@ -118,6 +122,11 @@ class Config:
             for part in value.split("+") if name == "pooling" else [value]:
                 if part not in known:
                     raise ValueError(f"Config.{name}: {value!r} is not known; known are {', '.join(known)}")
+        encoders.named(self.encoder)
+        if not 0 <= self.frozen <= 4:
+            raise ValueError(f"Config.frozen: {self.frozen}; an encoder has 4 levels (C2 to C5)")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"Config.drop_path: {self.drop_path}; it is a probability below 1")
         if self.bits not in (8, 16, 32, 48, 64, 128, 256):
             raise ValueError(f"Config.bits: {self.bits}; known are 8, 16, 32, 48, 64, 128, 256")
         if not self.pool_levels or not set(self.pool_levels) <= {2, 3, 4, 5}:
@@ -236,4 +245,7 @@ NEUTRAL = {
     "mask_quality": "exact",
     "aggregation": "",
     "code_source": "trained",
+    "encoder": "small",
+    "frozen": 0,
+    "drop_path": 0.0,
 }

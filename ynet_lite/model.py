@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import encoders
 from .config import Config
-from .encoders.small import Encoder
 from .pooling import SpatialAttention, rmac, weighted_pool
 
 #: Stages of the encoder, named as in feature pyramid networks (Lin et al., CVPR 2017): C2 is the finest.
@@ -120,12 +120,15 @@ def upsampled_conv(x: Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> Tensor:
 
 
 class YNet(nn.Module):
-    """The network. ``forward(images)`` takes uint8 or float images in 0..255, shape (N, channels, H, W), and returns `Output`."""
+    """The network. ``forward(images)`` takes uint8 or float images in 0..255, shape (N, channels, H, W), and returns `Output`.
 
-    def __init__(self, cfg: Config, n_classes: int, n_masks: int = 2):
+    With ``pretrained=False`` an encoder that has weights to start from leaves them out: a checkpoint brings its own.
+    """
+
+    def __init__(self, cfg: Config, n_classes: int, n_masks: int = 2, pretrained: bool = True):
         super().__init__()
         self.cfg = cfg
-        self.encoder = Encoder(cfg)
+        self.encoder = encoders.build(cfg, pretrained)
         widths = self.encoder.widths
         needs_map = cfg.uses_masks or not {"lesion", "selfpool"}.isdisjoint(cfg.pooling.split("+"))
         self.segmentation = SegmentationBranch(widths, cfg, n_masks) if needs_map else None
@@ -135,7 +138,7 @@ class YNet(nn.Module):
         parts = len(cfg.pooling.split("+"))
         self.descriptor_size = sum(level_widths) * parts
         c5 = cfg.size
-        for _ in range(4 if cfg.stem == "conv3" else 5):  # every stride of 2 rounds up
+        for _ in range(4 if cfg.encoder == "small" and cfg.stem == "conv3" else 5):  # every stride of 2 rounds up
             c5 = (c5 + 1) // 2
         self.code = nn.Linear(widths[-1] * c5 * c5 if cfg.code_input == "c5" else self.descriptor_size, cfg.bits)
         if cfg.code_norm:
@@ -145,8 +148,11 @@ class YNet(nn.Module):
         self.classifier = None
         if cfg.rival == "ath" or (cfg.cls_loss == "ce" and not cfg.rival):
             self.classifier = nn.Linear(cfg.bits if cfg.cls_target == "code" else self.descriptor_size, n_classes)
-        # grey value statistics: ImageNet's for three channels, as released; one grey pair for one channel
-        mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if cfg.channels == 3 else ([0.3], [0.25])
+        # grey value statistics: the encoder's own; ImageNet's for three channels, as released; one grey pair for one channel
+        if hasattr(self.encoder, "mean"):
+            mean, std = self.encoder.mean, self.encoder.std
+        else:
+            mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if cfg.channels == 3 else ([0.3], [0.25])
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 

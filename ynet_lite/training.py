@@ -58,7 +58,8 @@ def train(cfg: Config, cases: Cases, *, progress: bool = True, resume: str | Pat
     earlier = state.seconds
     bar = tqdm(range(state.epoch, cfg.epochs), initial=state.epoch, total=cfg.epochs, desc=cfg.method, disable=not progress)
     for _ in bar:
-        row = state.run_epoch()
+        with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as if nothing had been drawn
+            row = state.run_epoch()
         bar.set_postfix({key: f"{value:.3f}" for key, value in row.items() if key in ("loss", "validation")})
         if resume:
             with paths.replacing(resume) as temporary:
@@ -143,6 +144,7 @@ class _State:
         began = time.perf_counter()
         # the draws of an epoch depend on seed and epoch alone, so an interrupted run resumes exactly
         generator = torch.Generator().manual_seed(1_000_003 * (cfg.seed + 1) + self.epoch)
+        torch.manual_seed(generator.initial_seed())  # for what an encoder draws in its forward pass, such as skipped blocks
         order = _order(cases.labels, generator, cfg.balanced)
         self.model.train()
         sums: dict[str, float] = {}

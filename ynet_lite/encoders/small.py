@@ -5,8 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import Config
-
 
 class BasicBlock(nn.Module):
     """Residual block of two 3x3 convolutions (He et al., CVPR 2016). (N, C_in, H, W) -> (N, planes, H/stride, W/stride)."""
@@ -54,10 +52,10 @@ def _shortcut(c_in: int, c_out: int, stride: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
 
 
-class Encoder(nn.Module):
+class Small(nn.Module):
     """Stem and four residual stages. (N, 1 or 3, H, W) -> [C2, C3, C4, C5], each half as wide as the one before."""
 
-    def __init__(self, cfg: Config):
+    def __init__(self, cfg, pretrained: bool = False):
         super().__init__()
         first = cfg.planes[0]
         if cfg.stem == "conv7-pool":
