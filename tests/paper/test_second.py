@@ -1,0 +1,54 @@
+"""The second edition's grids: equal, growing where a winner lies at an edge, never on a reported fold or seed."""
+
+from __future__ import annotations
+
+import pytest
+
+from ynet_lite.paper import second
+
+
+def test_a_grid_grows_only_beyond_the_edge_where_its_winner_lies():
+    square = {(i, j): 0.0 for i in (-1, 0, 1) for j in (-1, 0, 1)}
+    assert second.beyond(square, (0, 0)) == []
+    assert second.beyond(square, (1, 0)) == [(2, -1), (2, 0), (2, 1)]
+    corner = second.beyond(square, (-1, 1))
+    assert set(corner) == {(-2, -1), (-2, 0), (-2, 1), (-1, 2), (0, 2), (1, 2)}
+    line = {(i, 0): 0.0 for i in (-1, 0, 1)}
+    assert second.beyond(line, (-1, 0)) == [(-2, 0)] and second.beyond(line, (0, 0)) == []
+
+
+def test_the_best_place_by_hand():
+    assert second.best({(0, 0): 0.5, (1, 0): 0.6, (-1, 0): 0.6}) == (-1, 0)
+
+
+@pytest.mark.parametrize("part", second.PARTS)
+def test_trials_stay_on_the_development_fold_with_seeds_of_their_own(part):
+    _, _, methods, seeds = second.PARTS[part]
+    for method in methods:
+        configs = [second.trial(part, method, place, seed) for place in second.first_grid(method) for seed in seeds]
+        assert {cfg.fold for cfg in configs} == {second.DEVELOPMENT_FOLD} and second.DEVELOPMENT_FOLD not in second.FOLDS
+        assert min(cfg.seed for cfg in configs) >= 100
+        assert len({cfg.hash() for cfg in configs}) == len(second.first_grid(method))
+        assert {cfg.uses_masks for cfg in configs} == {method == "ynet" or method.endswith("+seg")}
+
+
+def test_every_method_of_a_part_has_as_many_trials_per_parameter():
+    sizes = {len(second.first_grid(method)) for method in second.PARAMETER if second.PARAMETER[method]}
+    assert sizes == {9}
+
+
+def test_search_runs_until_the_winner_lies_inside(tmp_path, monkeypatch):
+    wanted, made = (2, 0), []
+
+    def run(cfg, folder, progress):
+        made.append(cfg.variant)
+
+    monkeypatch.setattr(second, "run", run)
+    monkeypatch.setattr(second, "done", lambda cfg, folder: cfg.variant in made)
+    far = {
+        second.trial("scratch", "ynet", place, 100).variant: -abs(place[0] - wanted[0]) - abs(place[1] - wanted[1])
+        for place in [(i, j) for i in range(-3, 6) for j in range(-3, 4)]
+    }
+    monkeypatch.setattr(second, "score", lambda cfg, folder: far[cfg.variant])
+    scores = second.search("scratch", "ynet", tmp_path)
+    assert second.best(scores) == wanted and len(made) == len(set(made)) == len(scores) == 15

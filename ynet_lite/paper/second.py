@@ -1,0 +1,158 @@
+"""The second edition: its trials and its runs, as ``docs/protocol.md`` fixes them. ``python -m ynet_lite.paper.second --list``
+
+A trial is an ordinary run on the development fold. Its rows are those of any run; its variant names the settings that were tried.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import joblib
+import pandas as pd
+from tqdm.auto import tqdm
+
+from .. import paths, provenance
+from ..config import Config
+from . import store
+from .run import done, run
+
+DEVELOPMENT_FOLD = 1
+FOLDS = (2, 3, 4, 5)
+
+#: The one parameter that each method's loss hangs on most; none: only the rate is tried.
+PARAMETER = {
+    "ynet": "pair_sharpness",
+    "ynet-no-seg": "pair_sharpness",
+    "dpsh": "rival_scale",
+    "hashnet": "rival_scale",
+    "hashnet+seg": "rival_scale",
+    "ath": "rival_scale",
+    "gap-itq": None,
+}
+
+#: Methods of each part, the encoder's preset, seeds of its trials, and where their grids start: (rate, parameter).
+PARTS = {
+    "busi": ("busi", "full", ("ynet-no-seg", "ynet", "dpsh", "hashnet", "ath"), (100, 101, 102)),
+    "pretrained": ("busbra", "pretrained", ("ynet-no-seg", "ynet", "hashnet", "hashnet+seg", "gap-itq"), (100,)),
+    "scratch": ("busbra", "full", ("ynet-no-seg", "ynet", "hashnet", "hashnet+seg"), (100,)),
+}
+START = {"pair_sharpness": 0.125, "rival_scale": 0.5, None: 0.0}
+RATE = {"full": 2e-3, "pretrained": 1e-3}
+RATE_STEP, PARAMETER_STEP = 2.0, 4.0
+
+#: What all methods of a part share, chosen on its twin.
+SHARED: dict[str, dict] = {"busi": {}, "pretrained": {}, "scratch": {}}
+
+
+def configuration(part: str, method: str, rate: float, parameter: float, **changes) -> Config:
+    """One method of a part at one point of its grid; ``hashnet+seg`` is HashNet's loss and the segmentation loss, half and half."""
+    dataset, preset, _, _ = PARTS[part]
+    settings = {"lr": float(f"{rate:.4g}")} | SHARED[part]
+    if PARAMETER[method]:
+        settings[PARAMETER[method]] = float(f"{parameter:.4g}")
+    base = method.removesuffix("+seg")
+    settings |= {"balance": 0.5} if method.endswith("+seg") else {}
+    return Config.from_preset(preset, dataset, base, **settings, **changes).but(method=method)
+
+
+def trial(part: str, method: str, place: tuple[int, int], seed: int) -> Config:
+    """The trial at ``place``, steps of (rate, parameter) from where the grid starts."""
+    preset = PARTS[part][1]
+    rate = RATE[preset] * RATE_STEP ** place[0]
+    parameter = START[PARAMETER[method]] * PARAMETER_STEP ** place[1]
+    cfg = configuration(part, method, rate, parameter, fold=DEVELOPMENT_FOLD, seed=seed)
+    return cfg.but(
+        variant="trial " + " ".join(f"{name}={getattr(cfg, name):g}" for name in filter(None, ("lr", PARAMETER[method])))
+    )
+
+
+def first_grid(method: str) -> list[tuple[int, int]]:
+    """Where every grid starts: three rates by three parameters, or three rates."""
+    return [(i, j) for i in (-1, 0, 1) for j in ((-1, 0, 1) if PARAMETER[method] else (0,))]
+
+
+def best(scores: dict[tuple[int, int], float]) -> tuple[int, int]:
+    """The place with the highest score; a tie goes to the smaller rate, then to the smaller parameter."""
+    return min(scores, key=lambda place: (-scores[place], place))
+
+
+def beyond(places, winner: tuple[int, int]) -> list[tuple[int, int]]:
+    """Places still missing around a winner at an edge: the next row or column of the grid; empty where it lies inside."""
+    rows, columns = sorted({i for i, _ in places}), sorted({j for _, j in places})
+    wanted = set()
+    for axis, values in ((0, rows), (1, columns)):
+        if len(values) < 2 or winner[axis] not in (values[0], values[-1]):
+            continue
+        new = winner[axis] + (1 if winner[axis] == values[-1] else -1)
+        wanted |= {(new, j) for j in columns} if axis == 0 else {(i, new) for i in rows}
+    return sorted(wanted - set(places))
+
+
+def score(cfg: Config, folder: Path) -> float:
+    """NDCG@10 of a finished run."""
+    rows = store.read_run(folder / "runs" / f"{provenance.run_id(cfg)}.csv")
+    return float(rows[(rows["metric"] == "ndcg") & (rows["k"] == 10)]["value"].iloc[0])
+
+
+def search(part: str, method: str, folder: Path, jobs: int = 1) -> dict[tuple[int, int], float]:
+    """Run the grid of a method until its winner lies inside; {place: mean NDCG@10 over the trial seeds}."""
+    seeds, scores = PARTS[part][3], {}
+    places = first_grid(method)
+    while places:
+        configs = [trial(part, method, place, seed) for place in places for seed in seeds]
+        missing = [cfg for cfg in configs if not done(cfg, folder)]
+        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+        jobs_left = parallel(joblib.delayed(run)(cfg, folder=folder, progress=False) for cfg in missing)
+        for _ in tqdm(jobs_left, total=len(missing), desc=f"{part} {method}"):
+            pass
+        for place in places:
+            scores[place] = sum(score(trial(part, method, place, seed), folder) for seed in seeds) / len(seeds)
+        places = beyond(scores, best(scores))
+    return scores
+
+
+def table(part: str, folder: Path) -> pd.DataFrame:
+    """What is known of the trials of a part: one line per method and place, with NDCG@10 and whether it won."""
+    lines = []
+    for method in PARTS[part][2]:
+        places, scores = first_grid(method), {}
+        while places:
+            for place in places:
+                configs = [trial(part, method, place, seed) for seed in PARTS[part][3]]
+                if all(done(cfg, folder) for cfg in configs):
+                    scores[place] = sum(score(cfg, folder) for cfg in configs) / len(configs)
+            places = beyond(scores, best(scores)) if scores and set(places) <= set(scores) else []
+        for place, value in sorted(scores.items()):
+            won = place == best(scores) and not beyond(scores, place)
+            lines.append(
+                {"part": part, "method": method, "settings": trial(part, method, place, 0).variant, "ndcg@10": value, "won": won}
+            )
+    return pd.DataFrame(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the trials of the named parts, resumable; ``--list`` shows what they say so far."""
+    parser = argparse.ArgumentParser(prog="python -m ynet_lite.paper.second", description=main.__doc__)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"which parts (default: {' '.join(PARTS)})")
+    parser.add_argument("--methods", nargs="*", help="only these methods")
+    parser.add_argument("--list", action="store_true", help="show the trials that are done, run nothing")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--folder", type=Path, default=paths.out() / "results", help="where rows are looked for and written")
+    given = parser.parse_args(argv)
+    for part in given.parts:
+        if given.list:
+            print(table(part, given.folder).to_string(index=False))
+            continue
+        for method in given.methods or PARTS[part][2]:
+            scores = search(part, method, given.folder, given.jobs)
+            print(
+                f"{part} {method}: {trial(part, method, best(scores), 0).variant}, NDCG@10 {scores[best(scores)]:.4f}", flush=True
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
