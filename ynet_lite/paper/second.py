@@ -35,12 +35,12 @@ PARAMETER = {
 
 #: Methods of each part, the encoder's preset, seeds of its trials, and where their grids start: (rate, parameter).
 PARTS = {
-    "busi": ("busi", "full", ("ynet-no-seg", "ynet", "dpsh", "hashnet", "ath"), (100, 101, 102)),
+    "busi": ("busi", "scratch", ("ynet-no-seg", "ynet", "dpsh", "hashnet", "ath"), (100, 101, 102)),
     "pretrained": ("busbra", "pretrained", ("ynet-no-seg", "ynet", "hashnet", "hashnet+seg", "gap-itq"), (100,)),
-    "scratch": ("busbra", "full", ("ynet-no-seg", "ynet", "hashnet", "hashnet+seg"), (100,)),
+    "scratch": ("busbra", "scratch", ("ynet-no-seg", "ynet", "hashnet", "hashnet+seg"), (100,)),
 }
 START = {"pair_sharpness": 0.125, "rival_scale": 0.5, None: 0.0}
-RATE = {"full": 2e-3, "pretrained": 1e-3}
+RATE = {"scratch": 2e-3, "pretrained": 1e-3}
 RATE_STEP, PARAMETER_STEP = 2.0, 4.0
 
 #: What all methods of a part share, chosen on its twin.
@@ -48,7 +48,7 @@ SHARED: dict[str, dict] = {"busi": {}, "pretrained": {}, "scratch": {}}
 
 
 def configuration(part: str, method: str, rate: float, parameter: float, **changes) -> Config:
-    """One method of a part at one point of its grid; ``hashnet+seg`` is HashNet's loss and the segmentation loss, half and half."""
+    """One method of a part at one point of its grid; ``hashnet+seg``: HashNet's loss and the segmentation loss, half and half."""
     dataset, preset, _, _ = PARTS[part]
     settings = {"lr": float(f"{rate:.4g}")} | SHARED[part]
     if PARAMETER[method]:
@@ -67,6 +67,29 @@ def trial(part: str, method: str, place: tuple[int, int], seed: int) -> Config:
     return cfg.but(
         variant="trial " + " ".join(f"{name}={getattr(cfg, name):g}" for name in filter(None, ("lr", PARAMETER[method])))
     )
+
+
+#: The winners of finished trials, (rate, parameter): what the runs of each part are made with.
+CHOSEN: dict[str, dict[str, tuple[float, float]]] = {
+    "busi": {
+        "ynet": (0.002, 0.5),
+        "ynet-no-seg": (0.004, 0.5),
+        "dpsh": (0.002, 2.0),
+        "hashnet": (0.002, 0.5),
+        "ath": (0.001, 0.5),
+    },
+}
+SEEDS = (0, 1, 2)
+
+
+def runs(part: str) -> list[Config]:
+    """The reported runs of a part whose trials are finished: every method on folds 2 to 5, three seeds."""
+    return [
+        configuration(part, method, *settings, fold=fold, seed=seed)
+        for seed in SEEDS
+        for fold in FOLDS
+        for method, settings in CHOSEN.get(part, {}).items()
+    ]
 
 
 def first_grid(method: str) -> list[tuple[int, int]]:
@@ -138,6 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ynet_lite.paper.second", description=main.__doc__)
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"which parts (default: {' '.join(PARTS)})")
     parser.add_argument("--methods", nargs="*", help="only these methods")
+    parser.add_argument("--runs", action="store_true", help="do the reported runs of the parts whose trials are finished")
     parser.add_argument("--list", action="store_true", help="show the trials that are done, run nothing")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--folder", type=Path, default=paths.out() / "results", help="where rows are looked for and written")
@@ -145,6 +169,13 @@ def main(argv: list[str] | None = None) -> int:
     for part in given.parts:
         if given.list:
             print(table(part, given.folder).to_string(index=False))
+            continue
+        if given.runs:
+            missing = [cfg for cfg in runs(part) if not done(cfg, given.folder)]
+            parallel = joblib.Parallel(n_jobs=given.jobs, return_as="generator_unordered")
+            left = parallel(joblib.delayed(run)(cfg, folder=given.folder, progress=False) for cfg in missing)
+            for _ in tqdm(left, total=len(missing), desc=f"{part} runs"):
+                pass
             continue
         for method in given.methods or PARTS[part][2]:
             scores = search(part, method, given.folder, given.jobs)
