@@ -105,9 +105,9 @@ def slow_search(packed, database, k):
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(1, 150),
-    k=st.integers(1, 60),
+    k=st.integers(1, 160),
     words=st.sampled_from([1, 2, 5, 200]),
-    size=st.sampled_from([1, 6, 8]),
+    size=st.sampled_from([bits // 8 for bits in hashing.BITS]),
 )
 def test_search_equals_reference_and_plain_sorting_even_with_heavy_ties(seed, n, k, words, size):
     rng = np.random.default_rng(seed)
@@ -131,31 +131,27 @@ def test_the_cut_inside_a_tie_takes_the_smallest_ids():
     assert database.ids[rows[0]].tolist() == ["500", "501", "502", "503", "504"] and (distances == 0).all()
 
 
-class LastOfTheTied:
-    """Stands for the binary index: right distances, but among equal ones it prefers the last rows, unsorted."""
-
-    def __init__(self, packed):
-        self.packed = packed
-
-    def search(self, packed, k):
-        distances = hashing.hamming_reference(packed, self.packed).astype(np.int32)
-        last_first = np.arange(len(self.packed))[::-1]
-        rows = np.stack([np.lexsort((last_first, d))[:k] for d in distances])
-        return np.take_along_axis(distances, rows, axis=1), rows.astype(np.int64)
-
-
-@pytest.mark.parametrize("words", [1, 3, 30])
-def test_search_does_not_rely_on_how_the_index_breaks_ties(words, monkeypatch):
-    rng = np.random.default_rng(words)
-    vocabulary = rng.integers(0, 256, (words, 8), np.uint8)
-    database = make_codes(vocabulary[rng.integers(0, words, 300)], rng.permutation(300).astype(str))
-    index = HammingIndex(database)
-    index._index = LastOfTheTied(index._sorted)
-    queries = np.concatenate([vocabulary, rng.integers(0, 256, (5, 8), np.uint8)])
-    monkeypatch.setattr(hashing, "_CELLS", 700)  # several blocks of two queries
-    for k in (1, 10, 40, 300):
-        distances, rows = index.search(queries, k)
+@pytest.mark.parametrize("bits", hashing.BITS)
+def test_search_cuts_before_at_and_after_the_edge_of_a_tie(bits):
+    rng = np.random.default_rng(bits)
+    vocabulary = rng.integers(0, 256, (3, bits // 8), np.uint8)
+    database = make_codes(vocabulary[rng.integers(0, 3, 300)], rng.permutation(300).astype(str))
+    queries = np.concatenate([vocabulary, rng.integers(0, 256, (40, bits // 8), np.uint8)])
+    edges = {int((d <= level).sum()) for d in hashing.hamming(queries[:5], database.packed) for level in np.unique(d)}
+    for k in sorted({k for edge in edges for k in (edge - 1, edge, edge + 1)} & set(range(1, 301))):
+        distances, rows = HammingIndex(database).search(queries, k)
         reference = hashing.search_reference(queries, database, k)
+        assert (distances == reference[0]).all() and (rows == reference[1]).all()
+
+
+def test_a_list_as_long_as_a_large_database():
+    # above 2^16 places, and few queries at once because each reserves much memory
+    rng = np.random.default_rng(0)
+    n = 70_000
+    database = make_codes(rng.integers(0, 4, (n, 32)), rng.permutation(n).astype(str))
+    for k in (65_536, n):
+        distances, rows = HammingIndex(database).search(database.packed[:2], k)
+        reference = hashing.search_reference(database.packed[:2], database, k)
         assert (distances == reference[0]).all() and (rows == reference[1]).all()
 
 

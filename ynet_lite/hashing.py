@@ -205,8 +205,8 @@ def _search_input(codes, database: Codes, k: int) -> tuple[np.ndarray, int]:
 class HammingIndex:
     """Exact k nearest codes, ordered by (distance, id), through faiss's binary flat index.
 
-    faiss leaves the order of equal distances open, also at the cut after k. Therefore we ask it for more than k, and
-    where even the last answer ties with the k-th we compute all distances of that query.
+    Codes are inserted in id order and faiss counts (``use_heap = False``) instead of keeping a heap: the counting search
+    lists equal distances in order of insertion.
     """
 
     def __init__(self, database: Codes):
@@ -214,9 +214,9 @@ class HammingIndex:
             raise ValueError("HammingIndex: the database is empty; it needs at least one code")
         self.database = database
         self._by_id = np.argsort(database.ids, kind="stable")  # position in id order -> row of the database
-        self._sorted = np.ascontiguousarray(database.packed[self._by_id])
         self._index = faiss.IndexBinaryFlat(database.bits)
-        self._index.add(self._sorted)
+        self._index.use_heap = False
+        self._index.add(np.ascontiguousarray(database.packed[self._by_id]))
 
     def __len__(self) -> int:
         return len(self.database)
@@ -228,23 +228,12 @@ class HammingIndex:
         ``rows`` index ``database.ids`` and ``database.labels``. ``k`` above N is clipped to N; below 1 is an error.
         """
         packed, k = _search_input(codes, self.database, k)
-        n = len(self)
         if len(packed) == 0:
             return np.zeros((0, k), np.int16), np.zeros((0, k), np.int64)
-        wide = min(n, 2 * k + 32)
-        near, at = self._index.search(np.ascontiguousarray(packed), wide)
-        # Rows of the index stand in id order, so distance * n + row orders by (distance, id) without ties.
-        key = near.astype(np.int64) * n + at
-        key.sort(axis=1)
-        key = key[:, :k]
-        if wide < n:
-            open_ = np.flatnonzero(near.max(axis=1) == key[:, k - 1] // n)
-            step = max(1, _CELLS // n)
-            for lo in range(0, len(open_), step):
-                rows = open_[lo : lo + step]
-                full = hamming(packed[rows], self._sorted).astype(np.int64) * n + np.arange(n)
-                key[rows] = np.sort(np.partition(full, k - 1, axis=1)[:, :k], axis=1)
-        return (key // n).astype(np.int16), self._by_id[key % n]
+        # The counting search reserves k places per possible distance for each query that it works on at once.
+        self._index.query_batch_size = int(np.clip(_CELLS // (k * (self.database.bits + 1)), 1, 32))
+        distances, places = self._index.search(np.ascontiguousarray(packed), k)
+        return distances.astype(np.int16), self._by_id[places]
 
 
 def search_reference(codes, database: Codes, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,99 @@
+"""How fast a search is: ours beside faiss called directly, faiss's heap and NumPy, as rows of ``data/results/benchmarks.csv``."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+import time
+
+import faiss
+import numpy as np
+import pandas as pd
+
+from .. import paths, provenance
+from ..config import Config
+from ..hashing import Codes, HammingIndex, search_reference
+
+
+def clustered(n: int, bits: int = 64, seed: int = 0, words: int = 20, flips: float = 0.03) -> Codes:
+    """``n`` codes that crowd as trained ones do: a few words, each bit flipped with probability ``flips``; ids in order."""
+    rng = np.random.default_rng(seed)
+    packed = rng.integers(0, 256, (words, bits // 8), np.uint8)[rng.integers(0, words, n)]
+    for bit in range(bits):
+        packed[rng.random(n) < flips, bit // 8] ^= np.uint8(1 << bit % 8)
+    return Codes(packed, np.char.mod("%08d", np.arange(n)), np.zeros(n, np.int64), bits)
+
+
+def search_rows(n: int, k: int = 10, queries: int = 64, repetitions: int = 7, numpy_queries: int = 2) -> list[dict]:
+    """Queries a second of `HammingIndex.search` and of three references on ``n`` clustered 64-bit codes, one thread.
+
+    Every repetition times ours and the reference one after the other, in alternating order; the ratio is the median of the
+    ratios, the values are medians. Answers are compared with NumPy's first.
+    """
+    faiss.omp_set_num_threads(1)
+    database, packed = clustered(n), clustered(queries, seed=1).packed
+    # queries of the same words as the database: its own codes with a few bits flipped
+    packed = database.packed[:: max(1, n // queries)][:queries] ^ (packed & np.uint8(0x11))
+    index = HammingIndex(database)
+    direct = {}
+    for name, heap in (("faiss, use_heap=False", False), ("faiss, heap", True)):
+        direct[name] = faiss.IndexBinaryFlat(database.bits)
+        direct[name].use_heap = heap
+        direct[name].add(database.packed)
+    few = packed[:numpy_queries]
+    if not np.array_equal(index.search(few, k)[1], search_reference(few, database, k)[1]):
+        raise AssertionError("HammingIndex.search and search_reference differ")
+    searches = {name: (one.search, packed) for name, one in direct.items()}
+    searches["NumPy"] = (lambda codes, k: search_reference(codes, database, k), few)
+
+    def rate(search, codes) -> float:
+        began = time.perf_counter()
+        search(codes, k)
+        return len(codes) / (time.perf_counter() - began)
+
+    rows = []
+    for name, reference in searches.items():
+        pairs = []
+        for repetition in range(3 if name == "NumPy" else repetitions):
+            both = [(index.search, packed), reference]
+            order = (0, 1) if repetition % 2 == 0 else (1, 0)
+            rates = {i: rate(*both[i]) for i in order}
+            pairs.append((rates[0], rates[1]))
+        ours, theirs = np.array(pairs).T
+        rows.append(
+            {
+                "name": f"HammingIndex.search, {k} nearest of clustered 64-bit codes",
+                "reference": name,
+                "size": f"{n} codes",
+                "value": float(f"{np.median(ours):.4g}"),
+                "reference_value": float(f"{np.median(theirs):.4g}"),
+                "ratio": float(f"{np.median(ours / theirs):.4g}"),
+                "unit": "queries/s",
+                "threads": 1,
+                "device": provenance.device_name(Config()),
+                "versions": provenance.versions(),
+                "commit": provenance.commit()[0],
+                "date": datetime.date.today().isoformat(),
+            }
+        )
+    return rows
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m ynet_lite.paper.benchmark [SIZE ...]``: measure and put the rows in place of earlier ones."""
+    parser = argparse.ArgumentParser(prog="python -m ynet_lite.paper.benchmark", description="How fast a search is.")
+    parser.add_argument("sizes", type=int, nargs="*", default=[1_000_000, 10_000_000], help="number of codes")
+    sizes = parser.parse_args(argv).sizes
+    new = pd.DataFrame([row for n in sizes for row in search_rows(n)])
+    path = paths.results() / "benchmarks.csv"
+    key = ["name", "reference", "size"]
+    table = pd.concat([pd.read_csv(path, dtype=str), new.astype(str)]).drop_duplicates(key, keep="last")
+    with paths.replacing(path) as temporary:
+        table.to_csv(temporary, index=False)
+    print(new[["reference", "size", "value", "reference_value", "ratio"]].to_string(index=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
