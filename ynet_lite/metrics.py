@@ -48,12 +48,16 @@ class Ranking:
 
 
 @dataclass(frozen=True, eq=False)
-class _Sums:
-    """Sums of one value per (query, case) over the tie group of each rank: before it, inside it, over all cases."""
+class Sums:
+    """Sums of one value per (query, case) over the tie group of each rank: before it, inside it, over all cases.
+
+    A metric takes it in place of the matrix, so that several metrics and k share the work.
+    """
 
     before: np.ndarray  # (Q, depth)
     inside: np.ndarray  # (Q, depth)
     total: np.ndarray  # (Q,)
+    best: np.ndarray | None = None  # (Q, depth), the largest values of each row, falling; gains only
 
 
 def _matrix(values, what: str, kinds: str) -> np.ndarray:
@@ -74,7 +78,7 @@ def _distances(distances) -> np.ndarray:
     return distances
 
 
-def _check_k(k) -> int:
+def check_k(k) -> int:
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
     return int(k)
@@ -88,7 +92,7 @@ def rank(distances, depth: int | None = None) -> Ranking:
     """
     distances = _distances(distances)
     n = distances.shape[1]
-    depth = n if depth is None else min(_check_k(depth), n)
+    depth = n if depth is None else min(check_k(depth), n)
     order = np.argsort(distances, axis=1, kind="stable")
     ordered = np.take_along_axis(distances, order, axis=1)
     first = np.ones(ordered.shape, bool)
@@ -101,15 +105,17 @@ def rank(distances, depth: int | None = None) -> Ranking:
     return Ranking(order, start, stop)
 
 
-def _as_ranking(distances, k: int) -> Ranking:
+def _prepared(distances, k: int) -> tuple[Ranking, int]:
+    """The ranking, and ``k`` cut to the size of the database."""
+    k = check_k(k)
     if not isinstance(distances, Ranking):
-        return rank(distances, k)
+        distances = rank(distances, k)
     if distances.start.shape[1] < min(k, distances.order.shape[1]):
         raise ValueError(f"ranking: made for the first {distances.start.shape[1]} ranks, but k = {k}")
-    return distances
+    return distances, min(k, distances.order.shape[1])
 
 
-def _sums(ranking: Ranking, values, what: str) -> _Sums:
+def _sums(ranking: Ranking, values, what: str) -> Sums:
     """Exact sums of ``values`` (Q, N; bool, integer, or real in fixed point) over the tie groups of ``ranking``."""
     values = _matrix(values, what, "biuf")
     if values.shape != ranking.order.shape:
@@ -125,11 +131,13 @@ def _sums(ranking: Ranking, values, what: str) -> _Sums:
     inside = np.take_along_axis(running, ranking.stop, axis=1) - before
     total = running[:, -1]
     if real:
-        return _Sums(before / _FIXED_POINT, inside / _FIXED_POINT, total / _FIXED_POINT)
-    return _Sums(before, inside, total)
+        return Sums(before / _FIXED_POINT, inside / _FIXED_POINT, total / _FIXED_POINT)
+    return Sums(before, inside, total)
 
 
-def _hits(ranking: Ranking, relevance) -> _Sums:
+def _hits(ranking: Ranking, relevance) -> Sums:
+    if isinstance(relevance, Sums):
+        return relevance
     relevance = np.asarray(relevance)
     if relevance.dtype != bool:
         if relevance.dtype.kind not in "iu" or not np.isin(relevance, (0, 1)).all():
@@ -138,20 +146,20 @@ def _hits(ranking: Ranking, relevance) -> _Sums:
     return _sums(ranking, relevance, "relevance")
 
 
-def _divide(a, b) -> np.ndarray:
+def divide(a, b) -> np.ndarray:
     """``a / b``, NaN where b is 0."""
     a, b = np.broadcast_arrays(np.asarray(a, float), np.asarray(b, float))
     return np.divide(a, b, out=np.full(a.shape, np.nan), where=b != 0)
 
 
-def _expected_until(ranking: Ranking, sums: _Sums, k: int) -> np.ndarray:
+def _expected_until(ranking: Ranking, sums: Sums, k: int) -> np.ndarray:
     """Expected sum of the values over the first k ranks, ``H + m R / n``, shape (Q,)."""
-    at = min(k, ranking.start.shape[1]) - 1
-    taken = at + 1 - ranking.start[:, at]
+    at = k - 1
+    taken = k - ranking.start[:, at]
     return sums.before[:, at] + taken * sums.inside[:, at] / (ranking.stop[:, at] - ranking.start[:, at])
 
 
-def _ap_terms(ranking: Ranking, hits: _Sums) -> np.ndarray:
+def _ap_terms(ranking: Ranking, hits: Sums) -> np.ndarray:
     """Expected ``rel(r) * precision(r)`` of each rank, (Q, depth).
 
     The case at place j of its group is relevant with probability R / n; then the j - 1 places before it in the group
@@ -191,14 +199,10 @@ def average_precision(distances, relevance, k: int) -> np.ndarray:
     ``distances`` (Q, N) or a `Ranking` of depth k or more; ``relevance`` bool (Q, N). Returns float64 (Q,) in [0, 1];
     NaN for a query without a relevant case.
     """
-    k = _check_k(k)
-    ranking = _as_ranking(distances, k)
-    return _average_precision(ranking, _hits(ranking, relevance), k)
-
-
-def _average_precision(ranking, hits, k):
+    ranking, k = _prepared(distances, k)
+    hits = _hits(ranking, relevance)
     found = _ap_terms(ranking, hits)[:, :k].sum(axis=1)
-    return _divide(found, np.minimum(min(k, ranking.order.shape[1]), hits.total))
+    return divide(found, np.minimum(k, hits.total))
 
 
 def average_precision_hits(distances, relevance, k: int) -> np.ndarray:
@@ -211,13 +215,9 @@ def average_precision_hits(distances, relevance, k: int) -> np.ndarray:
 
     Arguments as in `average_precision`. Returns float64 (Q,) in [0, 1], never NaN.
     """
-    k = _check_k(k)
-    ranking = _as_ranking(distances, k)
-    return _average_precision_hits(ranking, _hits(ranking, relevance), k)
-
-
-def _average_precision_hits(ranking, hits, k):
-    at = min(k, ranking.start.shape[1]) - 1
+    ranking, k = _prepared(distances, k)
+    hits = _hits(ranking, relevance)
+    at = k - 1
     start, size = ranking.start[:, at], ranking.stop[:, at] - ranking.start[:, at]
     before, inside = hits.before[:, at], hits.inside[:, at]
     m = at + 1 - start
@@ -238,24 +238,27 @@ def _average_precision_hits(ranking, hits, k):
 
 def precision(distances, relevance, k: int) -> np.ndarray:
     """Share of relevant cases among the first k: ``(H + m R / n) / k``. Returns float64 (Q,) in [0, 1]."""
-    k = _check_k(k)
-    ranking = _as_ranking(distances, k)
-    return _precision(ranking, _hits(ranking, relevance), k)
-
-
-def _precision(ranking, hits, k):
-    return _expected_until(ranking, hits, k) / min(k, ranking.order.shape[1])
+    ranking, k = _prepared(distances, k)
+    hits = _hits(ranking, relevance)
+    return _expected_until(ranking, hits, k) / k
 
 
 def recall(distances, relevance, k: int) -> np.ndarray:
     """Share of the database's relevant cases that stand among the first k; NaN where there are none. float64 (Q,)."""
-    k = _check_k(k)
-    ranking = _as_ranking(distances, k)
-    return _recall(ranking, _hits(ranking, relevance), k)
+    ranking, k = _prepared(distances, k)
+    hits = _hits(ranking, relevance)
+    return divide(_expected_until(ranking, hits, k), hits.total)
 
 
-def _recall(ranking, hits, k):
-    return _divide(_expected_until(ranking, hits, k), hits.total)
+def _gain_sums(ranking: Ranking, gains) -> Sums:
+    if isinstance(gains, Sums):
+        return gains
+    sums = _sums(ranking, gains, "gains")
+    gains = np.asarray(gains)
+    if (gains < 0).any():
+        raise ValueError("gains: must be at least 0")
+    best = np.sort(gains, axis=1)[:, ::-1][:, : ranking.start.shape[1]].astype(float)
+    return Sums(sums.before, sums.inside, sums.total, best)
 
 
 def ndcg(distances, gains, k: int) -> np.ndarray:
@@ -266,30 +269,21 @@ def ndcg(distances, gains, k: int) -> np.ndarray:
 
     ``gains`` (Q, N): at least 0; see `graded_gains`. Returns float64 (Q,) in [0, 1]; NaN where all gains are 0.
     """
-    k = _check_k(k)
-    ranking = _as_ranking(distances, k)
-    return _ndcg(ranking, _sums(ranking, _gains(gains), "gains"), _best_gains(gains, k), k)
-
-
-def _gains(gains) -> np.ndarray:
-    gains = _matrix(gains, "gains", "biuf")
-    if (gains < 0).any():
-        raise ValueError("gains: must be at least 0")
-    return gains
-
-
-def _best_gains(gains, k: int) -> np.ndarray:
-    """The k largest gains of each row, falling, (Q, min(k, N))."""
-    gains = _gains(gains)
-    return np.sort(gains, axis=1)[:, ::-1][:, :k].astype(float)
-
-
-def _ndcg(ranking, sums, best, k):
-    k = min(k, ranking.start.shape[1])
+    ranking, k = _prepared(distances, k)
+    sums = _gain_sums(ranking, gains)
     discount = 1 / np.log2(np.arange(2, k + 2))
     mean_gain = sums.inside[:, :k] / (ranking.stop - ranking.start)[:, :k]
     # Numerator and ideal are summed by the same routine, so that a perfect ranking gives exactly 1.
-    return _divide((mean_gain * discount).sum(axis=1), (best[:, :k] * discount).sum(axis=1))
+    return divide((mean_gain * discount).sum(axis=1), (sums.best[:, :k] * discount).sum(axis=1))
+
+
+def _overlap_sums(ranking: Ranking, agreement) -> tuple[Sums, Sums]:
+    """Sums of whether the overlap is known, and of the overlap."""
+    if isinstance(agreement, tuple):
+        return agreement
+    agreement = _matrix(agreement, "agreement", "f")
+    known = ~np.isnan(agreement)
+    return _sums(ranking, known, "agreement"), _sums(ranking, np.where(known, agreement, 0), "agreement")
 
 
 def mask_agreement(distances, agreement, k: int) -> np.ndarray:
@@ -299,40 +293,24 @@ def mask_agreement(distances, agreement, k: int) -> np.ndarray:
     are left out of the mean. Under ties the number of known masks in the list is random (hypergeometric), and the
     expectation runs over the orders whose list has at least one. Returns float64 (Q,) in [0, 1]; NaN where none has.
     """
-    k = _check_k(k)
-    ranking = _as_ranking(distances, k)
-    known, overlap = _known_overlap(agreement)
-    return _mask_agreement(ranking, _sums(ranking, known, "agreement"), _sums(ranking, overlap, "agreement"), k)
-
-
-def _known_overlap(agreement) -> tuple[np.ndarray, np.ndarray]:
-    agreement = _matrix(agreement, "agreement", "f")
-    known = ~np.isnan(agreement)
-    return known, np.where(known, agreement, 0)
-
-
-def _mask_agreement(ranking, known, overlap, k):
-    at = min(k, ranking.start.shape[1]) - 1
+    ranking, k = _prepared(distances, k)
+    known, overlap = _overlap_sums(ranking, agreement)
+    at = k - 1
     size = ranking.stop[:, at] - ranking.start[:, at]
     m = at + 1 - ranking.start[:, at]
     x = np.arange(m.max(initial=0) + 1)
     p = _hypergeometric(m, known.inside[:, at], size, len(x) - 1)
-    mean_inside = np.nan_to_num(_divide(overlap.inside[:, at], known.inside[:, at]))
+    mean_inside = np.nan_to_num(divide(overlap.inside[:, at], known.inside[:, at]))
     count = known.before[:, at, None] + x
     summed = overlap.before[:, at, None] + x * mean_inside[:, None]
     value = np.divide(summed, count, out=np.zeros(p.shape), where=count > 0)
-    return np.clip(_divide((p * value).sum(axis=1), (p * (count > 0)).sum(axis=1)), 0, 1)
+    return np.clip(divide((p * value).sum(axis=1), (p * (count > 0)).sum(axis=1)), 0, 1)
 
 
 def tied_at_k(distances, k: int) -> np.ndarray:
     """Number of database cases at exactly the k-th answer's distance, itself included (1 = no tie). float64 (Q,)."""
-    k = _check_k(k)
-    return _tied_at_k(_as_ranking(distances, k), k)
-
-
-def _tied_at_k(ranking, k):
-    at = min(k, ranking.start.shape[1]) - 1
-    return (ranking.stop[:, at] - ranking.start[:, at]).astype(float)
+    ranking, k = _prepared(distances, k)
+    return (ranking.stop - ranking.start)[:, k - 1].astype(float)
 
 
 def vote_accuracy(distances, query_labels, database_labels, k: int = VOTERS) -> np.ndarray:
@@ -345,15 +323,13 @@ def vote_accuracy(distances, query_labels, database_labels, k: int = VOTERS) -> 
     ``query_labels`` int (Q,), ``database_labels`` int (N,). Returns float64 (Q,) in [0, 1]; 0 where the query's class
     is not in the database.
     """
-    k = _check_k(k)
-    ranking = _as_ranking(distances, k)
+    ranking, k = _prepared(distances, k)
     query_labels, database_labels = np.asarray(query_labels), np.asarray(database_labels)
     if (len(query_labels), len(database_labels)) != ranking.order.shape:
         raise ValueError(
             f"labels: {len(query_labels)} queries and {len(database_labels)} cases, but distances {ranking.order.shape}"
         )
-    at = min(k, ranking.start.shape[1]) - 1
-    q, k = len(query_labels), at + 1
+    q, at = len(query_labels), k - 1
     classes = np.unique(database_labels)
     shape = ranking.order.shape
     counts = [_sums(ranking, np.broadcast_to(database_labels == c, shape), "labels") for c in classes]
@@ -435,7 +411,7 @@ def distinct_codes(codes) -> int:
 # --- masks -----------------------------------------------------------------------------------------------------------
 
 
-def _mask_stack(masks, what: str) -> np.ndarray:
+def mask_stack(masks, what: str) -> np.ndarray:
     masks = np.asarray(masks)
     if masks.ndim != 3 or masks.dtype.kind not in "biu":
         raise ValueError(f"{what}: must be bool or integer masks (N, H, W), got {masks.dtype} {masks.shape}")
@@ -443,7 +419,7 @@ def _mask_stack(masks, what: str) -> np.ndarray:
 
 
 def _overlap(pred, true) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    pred, true = _mask_stack(pred, "predicted masks"), _mask_stack(true, "true masks")
+    pred, true = mask_stack(pred, "predicted masks"), mask_stack(true, "true masks")
     if pred.shape != true.shape:
         raise ValueError(f"masks: predicted {pred.shape}, true {true.shape}; they must have the same shape")
     return tuple(np.count_nonzero(m, axis=(1, 2)).astype(float) for m in (pred & true, pred, true))
@@ -466,7 +442,7 @@ def iou(pred, true) -> np.ndarray:
 
 def _centred(masks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Foreground pixels as (case, y, x), y and x counted from the case's centroid rounded to a whole pixel."""
-    masks = _mask_stack(masks, "masks")
+    masks = mask_stack(masks, "masks")
     case, y, x = np.nonzero(masks)
     area = np.maximum(np.bincount(case, minlength=len(masks)), 1)
     # floor(mean + 1/2) in whole numbers: a mask and its moved copy must round to the same place
@@ -556,14 +532,14 @@ def graded_gains(queries: Cases, database: Cases) -> np.ndarray:
     return gains
 
 
-def _mean(values: np.ndarray) -> float:
+def mean(values: np.ndarray) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")
 
 
 def _macro_mean(values: np.ndarray, labels: np.ndarray) -> float:
     """Mean over the queries' classes of the class means (classes whose values are all undefined are left out)."""
-    return _mean(np.array([_mean(values[labels == c]) for c in np.unique(labels)]))
+    return mean(np.array([mean(values[labels == c]) for c in np.unique(labels)]))
 
 
 def evaluate(
@@ -585,7 +561,7 @@ def evaluate(
     ``per_query`` has columns case_id, metric, k, value, NaN where undefined; no rows for metrics of the whole set.
     Raises ``ValueError`` when shapes or classes do not fit together, or on NaN distances.
     """
-    ks = tuple(dict.fromkeys(_check_k(k) for k in ks))
+    ks = tuple(dict.fromkeys(check_k(k) for k in ks))
     if not ks:
         raise ValueError("ks: needs at least one k")
     distances = _distances(distances)
@@ -597,29 +573,28 @@ def evaluate(
         raise ValueError(f"query_codes: one code per query is needed ({len(queries)} queries)")
     relevance = same_class(queries, database)
     gains = graded_gains(queries, database)
-    known, overlap = _known_overlap(mask_overlaps(queries, database) if overlaps is None else overlaps)
+    overlaps = mask_overlaps(queries, database) if overlaps is None else overlaps
 
     ranking = rank(distances, max(*ks, VOTERS))
     hits = _hits(ranking, relevance)
-    gain_sums, best = _sums(ranking, gains, "gains"), _best_gains(gains, max(ks))
-    known_sums, overlap_sums = _sums(ranking, known, "overlaps"), _sums(ranking, overlap, "overlaps")
+    gain_sums, overlap_sums = _gain_sums(ranking, gains), _overlap_sums(ranking, overlaps)
 
     rows, per_query = [], []
 
     def add(metric: str, k: int, values: np.ndarray) -> None:
-        rows.append((metric, k, _mean(values)))
+        rows.append((metric, k, mean(values)))
         per_query.append(pd.DataFrame({"case_id": queries.ids, "metric": metric, "k": k, "value": values}))
 
     for k in ks:
-        ap = _average_precision(ranking, hits, k)
+        ap = average_precision(ranking, hits, k)
         add("map", k, ap)
         rows.append(("map_macro", k, _macro_mean(ap, queries.labels)))
-        add("map_hits", k, _average_precision_hits(ranking, hits, k))
-        add("precision", k, _precision(ranking, hits, k))
-        add("recall", k, _recall(ranking, hits, k))
-        add("ndcg", k, _ndcg(ranking, gain_sums, best, k))
-        add("mask_agreement", k, _mask_agreement(ranking, known_sums, overlap_sums, k))
-        add("tied_at_k", k, _tied_at_k(ranking, k))
+        add("map_hits", k, average_precision_hits(ranking, hits, k))
+        add("precision", k, precision(ranking, hits, k))
+        add("recall", k, recall(ranking, hits, k))
+        add("ndcg", k, ndcg(ranking, gain_sums, k))
+        add("mask_agreement", k, mask_agreement(ranking, overlap_sums, k))
+        add("tied_at_k", k, tied_at_k(ranking, k))
     add("accuracy", VOTERS, vote_accuracy(ranking, queries.labels, database.labels, VOTERS))
     if query_codes is not None:
         rows.append(("distinct_codes", 0, float(distinct_codes(query_codes))))

@@ -17,7 +17,7 @@ from ..hashing import Codes, HammingIndex, search_reference
 
 
 def clustered(n: int, bits: int = 64, seed: int = 0, words: int = 20, flips: float = 0.03) -> Codes:
-    """``n`` codes that crowd as trained ones do: a few words, each bit flipped with probability ``flips``; ids in order."""
+    """``n`` codes that crowd as trained ones do: few words, each bit flipped with probability ``flips``; ids in order."""
     rng = np.random.default_rng(seed)
     packed = rng.integers(0, 256, (words, bits // 8), np.uint8)[rng.integers(0, words, n)]
     for bit in range(bits):
@@ -26,7 +26,7 @@ def clustered(n: int, bits: int = 64, seed: int = 0, words: int = 20, flips: flo
 
 
 def search_rows(n: int, k: int = 10, queries: int = 128, repetitions: int = 15, numpy_queries: int = 2) -> list[dict]:
-    """Queries per second of processor time, of `HammingIndex.search` and of three references on ``n`` clustered 64-bit codes, one thread.
+    """Queries per second of processor time, one thread, on ``n`` clustered 64-bit codes: `HammingIndex.search` and three others.
 
     Every repetition times ours and the reference one after the other, in alternating order; the ratio is the median of the
     ratios, the values are medians. Answers are compared with NumPy's first.

@@ -92,7 +92,7 @@ def ambiguity_score(features, labels, groups, k: int = 10) -> np.ndarray:
     0 = clear; NaN for a case with an undefined descriptor (it is nobody's neighbour either) and where no other patient is left.
     With fewer than k cases of other patients all of them are the neighbours.
     """
-    k = metrics._check_k(k)
+    k = metrics.check_k(k)
     labels, groups = np.asarray(labels), np.asarray(groups)
     if np.ndim(features) != 2 or labels.shape != (len(features),) or groups.shape != (len(features),):
         raise ValueError(f"ambiguity_score: features {np.shape(features)}, labels {labels.shape}, groups {groups.shape}; N each")

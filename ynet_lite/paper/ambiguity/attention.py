@@ -41,7 +41,7 @@ def energy_ratio(maps, masks, content=None) -> np.ndarray:
     inside = np.where(masks, maps, 0).sum(axis=(1, 2))
     area = masks.sum(axis=(1, 2)) / content.sum(axis=(1, 2))
     share = np.divide(inside, energy, out=area.copy(), where=energy > 0)
-    return metrics._divide(share, area)
+    return metrics.divide(share, area)
 
 
 def pointing(maps, masks, content=None) -> np.ndarray:

@@ -40,7 +40,7 @@ def knn_purity(distance, labels, groups, k: int = K) -> np.ndarray:
         )
     own = groups[:, None] == groups
     far, same = np.where(own, np.inf, distance), (labels[:, None] == labels) & ~own
-    places = np.minimum(metrics._check_k(k), (~own).sum(axis=1))
+    places = np.minimum(metrics.check_k(k), (~own).sum(axis=1))
     found = np.full(len(labels), np.nan)
     for n in np.unique(places[places > 0]):
         rows = np.flatnonzero(places == n)
@@ -58,8 +58,8 @@ def space_numbers(distance, labels, groups, k: int = K) -> dict[str, float]:
         silhouette = float(silhouette_score(distance, labels, metric="precomputed"))
     chance = knn_purity(np.zeros(np.shape(distance)), labels, groups, k)
     return {
-        "purity": metrics._mean(knn_purity(distance, labels, groups, k)),
-        "chance": metrics._mean(chance),
+        "purity": metrics.mean(knn_purity(distance, labels, groups, k)),
+        "chance": metrics.mean(chance),
         "silhouette": silhouette,
     }
 

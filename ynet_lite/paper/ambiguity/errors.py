@@ -105,7 +105,7 @@ def phantom_errors(distances, queries, database, k: int = 10) -> tuple[pd.DataFr
     for name, function in (("spdd_error", spdd_error), ("dpsd_recall", dpsd_recall), ("background_error", background_error)):
         value, chance = function(ranking, queries, database, k), function(random, queries, database, k)
         chance = np.where(np.isnan(value), np.nan, chance)
-        rows.append((name, k, metrics._mean(value), metrics._mean(chance), int((~np.isnan(value)).sum())))
+        rows.append((name, k, metrics.mean(value), metrics.mean(chance), int((~np.isnan(value)).sum())))
         ids = np.asarray(queries["case_id"])
         per_query.append(pd.DataFrame({"case_id": ids, "metric": name, "k": k, "value": value, "chance": chance}))
     return pd.DataFrame(rows, columns=["metric", "k", "value", "chance", "queries"]), pd.concat(per_query, ignore_index=True)
@@ -168,5 +168,5 @@ def by_third(per_query_values, thirds, k: int = 10, name: str = "map") -> pd.Dat
     rows = []
     for third in THIRDS[::-1]:
         part = values[thirds == third]
-        rows.append((f"{name}_{third}", k, metrics._mean(part), int((~np.isnan(part)).sum())))
+        rows.append((f"{name}_{third}", k, metrics.mean(part), int((~np.isnan(part)).sum())))
     return pd.DataFrame(rows, columns=["metric", "k", "value", "queries"])

@@ -47,8 +47,8 @@ def _images(images, what: str = "images") -> np.ndarray:
 
 def _masks(masks, content, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Lesion inside the content, and the content; bool (N, H, W) each."""
-    masks = metrics._mask_stack(masks, "masks")
-    content = np.ones(shape, bool) if content is None else metrics._mask_stack(content, "content")
+    masks = metrics.mask_stack(masks, "masks")
+    content = np.ones(shape, bool) if content is None else metrics.mask_stack(content, "content")
     for what, part in (("masks", masks), ("content", content)):
         if part.shape != shape:
             raise ValueError(f"{what}: shape {part.shape}, but {shape} is needed: one per image, of its height and width")
@@ -337,7 +337,7 @@ def sensitivity(
         table[f"bits_{name}"] = np.where(outlines.any(axis=(1, 2)), flipped, np.nan)
     unit = mean_pair_distance(reference)
     for name in ("background", "lesion", "control"):
-        table[f"flips_{name}"] = metrics._divide(table[f"bits_{name}"], unit)
+        table[f"flips_{name}"] = metrics.divide(table[f"bits_{name}"], unit)
     return pd.DataFrame(table)
 
 

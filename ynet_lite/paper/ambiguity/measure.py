@@ -172,7 +172,7 @@ def _errors(distance, database: Cases, queries: Cases, parts) -> tuple[pd.DataFr
 
 def _summed(table: dict[str, np.ndarray], ids: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
     """From {metric: value per query}, k = 0: means where defined, and the values as rows."""
-    values = pd.DataFrame([(name, 0, metrics._mean(part)) for name, part in table.items()], columns=["metric", "k", "value"])
+    values = pd.DataFrame([(name, 0, metrics.mean(part)) for name, part in table.items()], columns=["metric", "k", "value"])
     each = [pd.DataFrame({"case_id": ids, "metric": name, "k": 0, "value": part}) for name, part in table.items()]
     return values, pd.concat(each, ignore_index=True)
 
@@ -243,7 +243,7 @@ def _flips(checkpoint: Checkpoint, chosen: Cases, before, reference, exchanged) 
         images, outlines = exchanged[name]
         after = encode_floats(checkpoint.model, checkpoint.cfg, replace(chosen, images=images))["code"]
         flipped = (sign_bits(after) != sign_bits(before)).sum(axis=1)
-        found[f"flips_{name}"] = metrics._divide(np.where(outlines.any((1, 2)), flipped, np.nan), unit)
+        found[f"flips_{name}"] = metrics.divide(np.where(outlines.any((1, 2)), flipped, np.nan), unit)
     return found
 
 
