@@ -2,6 +2,9 @@
 
 import itertools
 import os
+import tempfile
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -198,6 +201,36 @@ def test_codes_survive_the_disk(tmp_path):
     assert os.listdir(path.parent) == ["codes.npz"]  # no temporary file left
     with np.load(path, allow_pickle=False) as stored:
         assert set(stored.files) == {"packed", "ids", "labels", "bits"}
+
+
+def test_codes_say_which_network_made_them(tmp_path):
+    nameless = make_codes([[1], [2]])
+    one, other = (Codes(nameless.packed, nameless.ids, nameless.labels, 8, name) for name in ("a1", "b2"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Codes.load(one.save(tmp_path / "one.npz")).model == "a1"
+    with pytest.warns(UserWarning, match="none.npz: does not say which network"):
+        assert Codes.load(nameless.save(tmp_path / "none.npz")).model == ""
+    assert HammingIndex(one).search(one, 1)[0].tolist() == HammingIndex(one).search(nameless, 1)[0].tolist() == [[0], [0]]
+    with pytest.raises(ValueError, match="another network"):
+        HammingIndex(one).search(other, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(at=st.floats(0, 1), flip=st.integers(1, 255), cut=st.booleans())
+def test_a_damaged_file_of_codes_loads_whole_or_is_the_one_error(at, flip, cut):
+    with tempfile.TemporaryDirectory() as folder:
+        path = make_codes(np.arange(40).reshape(-1, 1)).save(Path(folder) / "codes.npz")
+        content = bytearray(path.read_bytes())
+        place = min(int(at * len(content)), len(content) - 1)
+        content[place] ^= flip
+        path.write_bytes(content[:place] if cut else content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                assert len(Codes.load(path)) == 40
+            except ValueError as error:
+                assert "codes.npz: not a file of codes" in str(error) and "encode the cases anew" in str(error)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Search: one image file in, the nearest cases out."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from ynet_lite.encoding import encode
 from ynet_lite.hashing import Codes, hamming
 from ynet_lite.search import SHIPPED, encode_image, load_shipped, ship
 from ynet_lite.training import train
+from ynet_lite.viewer import pages
 
 COLUMNS = ["rank", "case_id", "label", "distance"]
 
@@ -151,3 +153,34 @@ def test_shipping_rounds_the_weights_and_makes_codes_that_belong_to_them(tiny_ca
     assert (Codes.load(codes).packed == encode(again, tiny_cases).packed).all()
     found = search_function(tiny_cases.images[5], 1, model=weights, codes=codes)
     assert found["distance"].item() == 0
+
+
+def test_codes_of_another_network_are_refused(shelf, tiny_cases, tiny_config, tmp_path):
+    checkpoint, codes, weights, _ = shelf
+    other = encode(train(tiny_config.but(seed=5), tiny_cases, progress=False), tiny_cases)
+    assert codes.model == Checkpoint.load(weights).weights_id() != other.model
+    with pytest.raises(ValueError, match="another network"):
+        search_function(tiny_cases.images[0], 1, model=weights, codes=other.save(tmp_path / "other.npz"))
+    assert search_function(tiny_cases.images[0], 1, model=weights, codes=codes)["distance"].tolist() == [0]
+    with pytest.raises(ValueError, match="another network"):
+        pages.Retrieval((codes, other), tiny_cases, tiny_cases)
+
+
+@pytest.mark.parametrize("model", SHIPPED)
+def test_shipped_codes_name_the_shipped_network(model):
+    checkpoint, codes = load_shipped(model)
+    assert codes.model == checkpoint.weights_id()
+
+
+@pytest.mark.parametrize("key", ["config", "fingerprint", "class_names", "mask_names", "history", "best_epoch", "seconds"])
+def test_a_checkpoint_that_lacks_a_key_or_holds_nonsense_is_one_error(key, shelf):
+    weights, text = shelf[2], shelf[2].with_suffix(".json")
+    whole = json.loads(text.read_text())
+    for about in ({k: v for k, v in whole.items() if k != key}, [1], whole | {"history": {"a": [1]}}, whole | {"class_names": 3}):
+        text.write_text(json.dumps(about))
+        with pytest.raises(ValueError, match=r"net\.json: not what Checkpoint\.save writes .* train again"):
+            Checkpoint.load(weights)
+    text.write_text(json.dumps(whole))
+    weights.write_bytes(weights.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"net\.safetensors: its weights do not fit .* train again"):
+        Checkpoint.load(weights)

@@ -139,6 +139,19 @@ def test_resumed_training_gives_the_same_bits(tiny_cases, tiny_config, tmp_path,
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut", "other"])
+def test_a_damaged_resume_file_is_reported_and_training_starts_anew(damage, tiny_cases, tiny_config, tmp_path):
+    file = tmp_path / "run.resume.pt"
+    fit(tiny_config, tiny_cases, resume=file)
+    content = file.read_bytes()
+    file.write_bytes(b"" if damage == "empty" else content[: len(content) // 2])
+    if damage == "other":
+        torch.save([1, 2], file)
+    with pytest.warns(UserWarning, match="run.resume.pt: damaged, so training starts anew"):
+        again = fit(tiny_config, tiny_cases, resume=file)
+    assert same_weights(again, fit(tiny_config, tiny_cases))
+
+
 def test_resume_refuses_another_run(tiny_cases, draw_cases, tiny_config, tmp_path):
     file = tmp_path / "run.resume.pt"
     fit(tiny_config, tiny_cases, resume=file)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -19,6 +20,8 @@ from .model import YNet
 
 #: Raise it when network, losses or training change: stored weights of older code are then left alone.
 TRAINER = "2"
+
+_REMEDY = "copy both files of the checkpoint anew, or delete them and train again"
 
 
 @dataclass
@@ -59,9 +62,18 @@ class Checkpoint:
             text.write_text(json.dumps(about, indent=1) + "\n")
         return path
 
+    def weights_id(self) -> str:
+        """Fingerprint of the weights: 16 digits of the SHA-256 of names, types, shapes and values. `Codes` carry it."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            value = value.detach().cpu().contiguous()
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
+
     @classmethod
     def load(cls, path: str | Path) -> Checkpoint:
-        """Read what `save` wrote. Raises ``FileNotFoundError`` or ``ValueError`` that name the file."""
+        """Read what `save` wrote. Raises ``FileNotFoundError`` or ``ValueError`` that name the file and what to do."""
         path = Path(path)
         for part in (path, path.with_suffix(".json")):
             if not part.is_file():
@@ -69,26 +81,22 @@ class Checkpoint:
         try:
             about = json.loads(path.with_suffix(".json").read_text())
             cfg = Config.from_json(json.dumps(about["config"]))
-            model = YNet(cfg, len(about["class_names"]), len(about["mask_names"]), pretrained=False)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"checkpoint {path.with_suffix('.json')}: not what Checkpoint.save writes: {error}") from error
+            names = tuple(about["class_names"]), tuple(about["mask_names"])
+            model = YNet(cfg, *map(len, names), pretrained=False)
+            history = pd.DataFrame(about["history"]).astype(float).astype({"epoch": int} if about["history"] else {})
+            made_by = tuple(about["made_by"]) if about.get("made_by") else None
+            rest = (about["fingerprint"], *names, history, int(about["best_epoch"]), float(about["seconds"]), made_by)
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise ValueError(
+                f"checkpoint {path.with_suffix('.json')}: not what Checkpoint.save writes ({reason}); {_REMEDY}"
+            ) from error
         try:
             model.load_state_dict(load_file(path))
         except (RuntimeError, OSError, ValueError, SafetensorError) as error:
-            raise ValueError(f"checkpoint {path}: its weights do not fit its configuration: {error}") from error
+            raise ValueError(f"checkpoint {path}: its weights do not fit its configuration ({error}); {_REMEDY}") from error
         model.eval()
-        history = pd.DataFrame(about["history"]).astype(float).astype({"epoch": int} if about["history"] else {})
-        return cls(
-            model,
-            cfg,
-            about["fingerprint"],
-            tuple(about["class_names"]),
-            tuple(about["mask_names"]),
-            history,
-            about["best_epoch"],
-            about["seconds"],
-            tuple(about["made_by"]) if about.get("made_by") else None,
-        )
+        return cls(model, cfg, *rest)
 
 
 def checkpoint_path(cfg: Config, cases: Cases) -> Path:

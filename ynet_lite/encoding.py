@@ -53,7 +53,7 @@ def encode_floats(model: YNet, cfg: Config, cases: Cases, *, masks: bool = False
 def encode(checkpoint: Checkpoint, cases: Cases) -> Codes:
     """Packed hash codes of ``cases``."""
     code = encode_floats(checkpoint.model, checkpoint.cfg, cases)["code"]
-    return Codes(pack(code), cases.ids, cases.labels, checkpoint.cfg.bits)
+    return Codes(pack(code), cases.ids, cases.labels, checkpoint.cfg.bits, checkpoint.weights_id())
 
 
 def distances(cfg: Config, queries: dict[str, np.ndarray], database: dict[str, np.ndarray]) -> np.ndarray:

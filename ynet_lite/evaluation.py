@@ -31,9 +31,10 @@ def evaluate_checkpoint(
     codes, shown = {}, None
     if cfg.ranking == "hamming":
         shown = pack(found["code"])
+        model = checkpoint.weights_id() if encoded is None else ""
         codes = {
-            "queries": Codes(shown, queries.ids, queries.labels, cfg.bits),
-            "database": Codes(pack(base["code"]), database.ids, database.labels, cfg.bits),
+            "queries": Codes(shown, queries.ids, queries.labels, cfg.bits, model),
+            "database": Codes(pack(base["code"]), database.ids, database.labels, cfg.bits, model),
         }
     distance = distances(cfg, found, base)
     values, per_query = metrics.evaluate(distance, queries, database, cfg.ks, query_codes=shown)

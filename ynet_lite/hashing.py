@@ -6,9 +6,9 @@ Every fast function (faiss) has a slow twin in NumPy (``*_reference``) that must
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import faiss
 import numpy as np
@@ -127,6 +127,7 @@ class Codes:
     ids : str array (N,), unique; the ``case_id`` of each case, which also orders ties in a ranking.
     labels : int64 array (N,), class index.
     bits : code length, one of `BITS`.
+    model : fingerprint of the weights that made the codes (`Checkpoint.weights_id`), "" where it is not known.
 
     Raises ``ValueError`` when the parts do not fit together or an id occurs twice.
     """
@@ -135,6 +136,7 @@ class Codes:
     ids: np.ndarray
     labels: np.ndarray
     bits: int
+    model: str = ""
 
     def __post_init__(self):
         packed = _check_packed(self.packed, "Codes.packed")
@@ -171,21 +173,37 @@ class Codes:
         if path.suffix != ".npz":
             raise ValueError(f"{path}: codes are saved as .npz")
         with paths.replacing(path) as temporary:
-            np.savez_compressed(temporary, packed=self.packed, ids=self.ids, labels=self.labels, bits=np.int64(self.bits))
+            parts = {"packed": self.packed, "ids": self.ids, "labels": self.labels, "bits": np.int64(self.bits)}
+            np.savez_compressed(temporary, **parts, **({"model": np.str_(self.model)} if self.model else {}))
         return path
 
     @classmethod
     def load(cls, path) -> Codes:
-        """Read what `save` wrote. ``FileNotFoundError`` without the file, ``ValueError`` when it is something else."""
+        """Read what `save` wrote. ``FileNotFoundError`` without the file, ``ValueError`` naming it when it is something else.
+
+        Warns where the file does not say which network made the codes: then nobody can check that they belong to one.
+        """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; codes are written by Codes.save")
         try:
             with np.load(path, allow_pickle=False) as stored:
                 parts = {key: stored[key] for key in ("packed", "ids", "labels", "bits")}
-        except (KeyError, ValueError, OSError, EOFError, AttributeError, TypeError, BadZipFile) as error:
-            raise ValueError(f"{path}: not a file of codes (packed, ids, labels, bits): {error}") from error
-        return cls(parts["packed"], parts["ids"], parts["labels"], int(parts["bits"]))
+                model = str(stored["model"]) if "model" in stored else ""
+            codes = cls(parts["packed"], parts["ids"], parts["labels"], int(parts["bits"]), model)
+        except Exception as error:  # a damaged archive raises many kinds, zlib's and zipfile's own among them
+            raise ValueError(
+                f"{path}: not a file of codes (packed, ids, labels, bits), or damaged: {error}; encode the cases anew"
+            ) from error
+        if not model:
+            warnings.warn(f"{path}: does not say which network made these codes; encode the cases anew to be sure", stacklevel=2)
+        return codes
+
+
+def check_models(one: str, other: str) -> None:
+    """Raise ``ValueError`` where two fingerprints of weights are known and differ: codes of two networks have no distance."""
+    if one and other and one != other:
+        raise ValueError(f"codes of another network ({one} and {other}): encode queries and database with the same one")
 
 
 def _id_rank(ids: np.ndarray) -> np.ndarray:
@@ -199,6 +217,8 @@ def _search_input(codes, database: Codes, k: int) -> tuple[np.ndarray, int]:
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
     packed, _ = _check_pair(codes.packed if isinstance(codes, Codes) else codes, database.packed)
+    if isinstance(codes, Codes):
+        check_models(codes.model, database.model)
     return packed, min(int(k), len(database))
 
 

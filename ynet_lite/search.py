@@ -19,7 +19,7 @@ from .cases.formats import read_image
 from .cases.loading import letterbox
 from .checkpoint import Checkpoint
 from .encoding import encode, represent
-from .hashing import Codes, HammingIndex, pack
+from .hashing import Codes, HammingIndex, check_models, pack
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 
@@ -71,6 +71,7 @@ def search(
             f"search: codes of {database.bits} bits and {database.labels.max() + 1} classes do not belong to a checkpoint of "
             f"{checkpoint.cfg.bits} bits and {len(checkpoint.class_names)} classes"
         )
+    check_models(database.model, checkpoint.weights_id())
     query = encode_image(checkpoint, image)
     found, rows = HammingIndex(database).search(query, k)
     return pd.DataFrame(

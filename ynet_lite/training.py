@@ -54,7 +54,7 @@ def train(cfg: Config, cases: Cases, *, progress: bool = True, resume: str | Pat
     state = _State(cfg, cases)
     resume = Path(resume) if resume else None
     if resume and resume.is_file():
-        state.restore(torch.load(resume, weights_only=True, map_location=cfg.device))
+        state = _resumed(state, resume, cases)
     earlier = state.seconds
     bar = tqdm(range(state.epoch, cfg.epochs), initial=state.epoch, total=cfg.epochs, desc=cfg.method, disable=not progress)
     for _ in bar:
@@ -78,6 +78,25 @@ def train(cfg: Config, cases: Cases, *, progress: bool = True, resume: str | Pat
         round(seconds, 1),
         made_by,
     )
+
+
+def _resumed(state: _State, file: Path, cases: Cases) -> _State:
+    """``state`` with what ``file`` holds, or anew with a warning where the file is damaged: it is a safety copy only."""
+    try:
+        saved = torch.load(file, weights_only=True, map_location=state.cfg.device)
+        if not isinstance(saved, dict) or "run" not in saved:
+            raise TypeError("it holds something else than the state of a training")
+    except Exception as error:  # an empty, cut or foreign file raises many kinds
+        saved, reason = None, error
+    else:
+        state.check_run(saved)
+        try:
+            state.restore(saved)
+            return state
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = error
+    warnings.warn(f"{file}: damaged, so training starts anew ({type(reason).__name__}: {reason})", stacklevel=3)
+    return _State(state.cfg, cases)
 
 
 class _State:
@@ -130,9 +149,11 @@ class _State:
             "seconds": self.seconds,
         }
 
-    def restore(self, saved: dict) -> None:
-        if saved.get("run") != self.run:
+    def check_run(self, saved: dict) -> None:
+        if saved["run"] != self.run:
             raise ValueError("resume: the file belongs to another configuration or other data; delete it or restore those")
+
+    def restore(self, saved: dict) -> None:
         self.model.load_state_dict(saved["model"])
         self.loss.load_state_dict(saved["loss"])
         self.optimizer.load_state_dict(saved["optimizer"])

@@ -19,7 +19,7 @@ from PIL import Image
 from ..cases.core import Cases
 from ..checkpoint import Checkpoint
 from ..encoding import distances, encode_floats
-from ..hashing import Codes, hamming, pack
+from ..hashing import Codes, check_models, hamming, pack
 
 NOTICE = "Research software, not a medical device."
 
@@ -114,6 +114,7 @@ class Retrieval:
                     raise ValueError(
                         f"pages: the {side} codes belong to other cases (ids or their order differ); encode them anew"
                     )
+            check_models(*(codes.model for codes in ranked_by))
             self._packed = ranked_by[0].packed, ranked_by[1].packed
             hamming(self._packed[0][:1], self._packed[1][:1])  # refuses two code lengths
         elif isinstance(ranked_by, np.ndarray):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,9 @@ def pr_curves(
         own = rows[rows["method"] == method].sort_values("seed").drop_duplicates("fold").sort_values("fold")
         found = []
         for run in own["run_id"]:
-            queries, database = (Codes.load(source / "codes" / f"{run}.{side}.npz") for side in ("queries", "database"))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # codes of the first edition do not name their network; both sides are of one run
+                queries, database = (Codes.load(source / "codes" / f"{run}.{side}.npz") for side in ("queries", "database"))
             relevance = queries.labels[:, None] == database.labels
             recall, precision = metrics.precision_recall_curve(hamming(queries.packed, database.packed), relevance)
             found.append(precision)
