@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError, fields
 import numpy as np
 import pytest
 
-from ynet_lite.config import CHOICES, DATASETS, NEUTRAL, UNHASHED, Config
+from ynet_lite.config import CHOICES, NEUTRAL, UNHASHED, Config
 from ynet_lite.methods import METHODS, PAPER_METHODS, PRESETS, TUNED
 
 HASHED = [f.name for f in fields(Config) if f.name not in UNHASHED]
@@ -119,10 +119,10 @@ def test_paper_methods_always_use_the_paper_preset(method):
     assert Config.from_preset("quick", method=method).size == 256
 
 
-@pytest.mark.parametrize("wrong", [{"preset": "fast"}, {"dataset": "chest"}, {"method": "resnet"}])
+@pytest.mark.parametrize("wrong", [{"preset": "fast"}, {"method": "resnet"}])
 def test_from_preset_names_what_is_wrong_and_what_is_known(wrong):
     ((what, value),) = wrong.items()
-    known = {"preset": PRESETS, "dataset": DATASETS, "method": METHODS}[what]
+    known = {"preset": PRESETS, "method": METHODS}[what]
     with pytest.raises(ValueError, match=f"{what} '{value}' is not known") as error:
         Config.from_preset(**wrong)
     assert all(name in str(error.value) for name in known)

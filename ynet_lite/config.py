@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from . import encoders
 from .methods import AGGREGATIONS, METHODS, PAPER_METHODS, PARENT, POOLINGS, PRESETS, RIVALS, TUNED
 
-DATASETS = ("phantom", "busbra", "busbra-birads", "busi", "csv")
-
 
 @dataclass(frozen=True)
 class Config:
@@ -182,8 +180,6 @@ class Config:
         """
         if preset not in PRESETS:
             raise ValueError(f"preset {preset!r} is not known; known are {', '.join(PRESETS)}")
-        if dataset not in DATASETS:
-            raise ValueError(f"dataset {dataset!r} is not known; known are {', '.join(DATASETS)}")
         if method not in METHODS:
             raise ValueError(f"method {method!r} is not known; known are {', '.join(METHODS)}")
         if method in PAPER_METHODS:
@@ -211,7 +207,6 @@ class Config:
 
 #: Fields with a fixed set of values.
 CHOICES = {
-    "dataset": DATASETS,
     "stem": ("conv3", "conv7-pool"),
     "block": ("basic", "bottleneck"),
     "seg_features": ("logits", "features"),

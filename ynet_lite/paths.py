@@ -10,31 +10,54 @@ from pathlib import Path
 
 import pandas as pd
 
+PACKAGE = Path(__file__).resolve().parent
+
+
+def in_checkout() -> bool:
+    """Whether this package is imported from a checkout of the project, with its results, figures and notebooks."""
+    return (PACKAGE.parent / "pyproject.toml").is_file()
+
 
 def root() -> Path:
     """The project folder: the checkout this package is installed from, else the current folder."""
-    checkout = Path(__file__).resolve().parents[1]
-    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+    return PACKAGE.parent if in_checkout() else Path.cwd()
+
+
+def yours(path: str | Path) -> Path:
+    """A path that a person wrote, absolute: ``~`` is the home folder, a relative one counts from the current folder.
+
+    Jupyter starts a notebook in the notebook's own folder: from within ``notebooks/`` of the project a relative path counts
+    from the project.
+    """
+    here = Path.cwd()
+    return (root() if here == root() / "notebooks" else here) / Path(path).expanduser()
+
+
+def _set(variable: str, default: Path) -> Path:
+    named = os.environ.get(variable)
+    return yours(named) if named else default
 
 
 def out() -> Path:
     """Folder for everything a run writes (never tracked by git): ``YNET_OUT``, else ``out/`` of the project."""
-    return Path(os.environ.get("YNET_OUT") or root() / "out")
+    return _set("YNET_OUT", root() / "out")
 
 
 def results() -> Path:
-    """Folder of the committed result rows."""
+    """Folder of the committed result rows. Raises ``FileNotFoundError`` where the package came without them."""
+    if not in_checkout() and not (root() / "data" / "results").is_dir():
+        raise FileNotFoundError("the committed results do not come with the package: clone the repository and start there")
     return root() / "data" / "results"
 
 
 def splits() -> Path:
-    """Folder of the committed split lists and checksum lists."""
-    return root() / "data" / "splits"
+    """Folder of the kept split lists and checksum lists, which travel with the package."""
+    return PACKAGE / "sets" / "data"
 
 
 def cache() -> Path:
-    """Folder of resized image sets (ignored by git, may be deleted at any time)."""
-    return Path(os.environ.get("YNET_CACHE") or root() / "data" / "cache")
+    """Folder of resized image sets (ignored by git, may be deleted at any time): ``YNET_CACHE``, else ``data/cache/``."""
+    return _set("YNET_CACHE", root() / "data" / "cache")
 
 
 def raw() -> Path:
@@ -44,7 +67,7 @@ def raw() -> Path:
 
 def local_figures() -> Path:
     """Folder for pictures that show pixels of real cases: ``YNET_LOCAL_FIGURES``, else ``figures/local/`` (ignored by git)."""
-    return Path(os.environ.get("YNET_LOCAL_FIGURES") or root() / "figures" / "local")
+    return _set("YNET_LOCAL_FIGURES", root() / "figures" / "local")
 
 
 def listed(folder: str | Path, pattern: str = "*.csv") -> list[Path]:
@@ -56,9 +79,8 @@ def listed(folder: str | Path, pattern: str = "*.csv") -> list[Path]:
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary name beside ``path``, renamed to it when the block ends well and removed when it does not.
 
-    A reader of ``path`` sees the old file or the whole new one, never a part; who reads a folder does so by `listed`. The name
-    is hidden, keeps the suffix, by which some writers choose a format, and holds process and thread, so that two writers do not
-    meet.
+    A reader of ``path`` sees the old file or the whole new one, never a part; read folders with `listed`. The name is hidden,
+    keeps the suffix, by which some writers choose a format, and holds process and thread, so that two writers do not meet.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from . import paths
 from .cases.core import Cases
 from .cases.formats import read_image
 from .cases.loading import letterbox
@@ -59,9 +60,9 @@ def search(
     if str(model) in SHIPPED:
         checkpoint, database = load_shipped(str(model))
     else:
-        checkpoint, database = Checkpoint.load(model), None
+        checkpoint, database = Checkpoint.load(paths.yours(model)), None
     if codes is not None:
-        database = codes if isinstance(codes, Codes) else Codes.load(codes)
+        database = codes if isinstance(codes, Codes) else Codes.load(paths.yours(codes))
     if database is None:
         raise ValueError(f"search: {model} is not a shipped model; pass the database to be searched as codes=...")
     if not 1 <= k <= len(database.ids):
@@ -96,7 +97,7 @@ def encode_image(checkpoint: Checkpoint, image: str | Path | np.ndarray) -> np.n
             grey = np.asarray(Image.fromarray(array.transpose(1, 2, 0)).convert("L"))[None] if len(array) == 3 else array
             array = np.repeat(grey, cfg.channels, 0)
     else:
-        array = read_image(image, cfg.channels)
+        array = read_image(paths.yours(image), cfg.channels)
     square, _ = letterbox(array, cfg.size)
     with torch.inference_mode():
         device = next(checkpoint.model.parameters()).device

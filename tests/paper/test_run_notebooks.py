@@ -9,9 +9,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from own_set import make_set
 
-from ynet_lite import paths
+from ynet_lite import paths, sets
 from ynet_lite.paper import run_notebooks
-from ynet_lite.sets import folders
 
 NOTEBOOKS = run_notebooks.notebooks()
 #: On BUS-BRA one that trains and one that has cells for this set only: all of them take many minutes, see `make local`.
@@ -72,7 +71,7 @@ def test_notebooks_run_on_a_csv_of_colour_images(path, shared, monkeypatch):
 @pytest.mark.parametrize("path", ON_BUSBRA, ids=lambda path: path.stem)
 def test_notebooks_run_on_real_ultrasound(path, shared, monkeypatch):
     try:
-        folders.find("busbra", os.environ.get("YNET_DATA_DIR"))
+        sets.find("busbra", os.environ.get("YNET_DATA_DIR"))
     except FileNotFoundError:
         pytest.skip("BUS-BRA is not there: set YNET_DATA_DIR")
     monkeypatch.setenv("YNET_DATASET", "busbra")

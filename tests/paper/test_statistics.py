@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from ynet_lite import provenance
+from ynet_lite import provenance, sets
 from ynet_lite.config import Config
 from ynet_lite.paper import statistics, store
-from ynet_lite.sets import busbra, folders
+from ynet_lite.sets import busbra
 
 DATA, OTHER_DATA = "0123456789abcdef", "fedcba9876543210"
 
@@ -532,7 +532,7 @@ def test_patients_of_busbra_are_those_of_its_table():
     if not folder:
         pytest.skip("YNET_DATA_DIR is not set: no real table to look at")
     try:
-        manifest = busbra.busbra(folders.find("busbra", folder))
+        manifest = busbra.busbra(sets.find("busbra", folder))
     except FileNotFoundError:
         pytest.skip("busbra is not in YNET_DATA_DIR")
     derived = statistics.patients("busbra", manifest["case_id"]).to_numpy()

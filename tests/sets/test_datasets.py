@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ynet_lite import paths
+from ynet_lite import paths, sets
 from ynet_lite.cases.core import Cases
 from ynet_lite.cases.formats import sha256
 from ynet_lite.cases.loading import resize_cases
@@ -38,7 +38,7 @@ def real(tmp_path_factory, monkeypatch):
         if not REAL:
             pytest.skip("YNET_DATA_DIR is not set: no real images to look at")
         try:
-            return folders.find(name, REAL)
+            return sets.find(name, REAL)
         except FileNotFoundError:
             pytest.skip(f"{name} is not in YNET_DATA_DIR")
 
@@ -160,36 +160,36 @@ def test_load_cases_compares_with_the_checksums(busbra_like, own_checksums):
 
 def test_verify_reports_missing_and_changed(busbra_like, own_checksums):
     own_checksums("busbra", busbra_like)
-    report = folders.verify("busbra", busbra_like)
+    report = sets.verify("busbra", busbra_like)
     assert report.ok and report.checked == 10 and "as published" in str(report)
     (busbra_like / "Images" / "bus_0003-l.png").unlink()
     spot(busbra_like / "Masks" / "mask_0001-l.png", where=3)
     (busbra_like / "more.txt").write_text("not listed")
-    report = folders.verify("busbra", busbra_like)
+    report = sets.verify("busbra", busbra_like)
     assert report.missing == ("Images/bus_0003-l.png",) and report.changed == ("Masks/mask_0001-l.png",)
     assert not report.ok and "1 missing and 1 changed" in str(report)
-    assert folders.verify("busbra", busbra_like, only="*.csv").ok
+    assert sets.verify("busbra", busbra_like, only="*.csv").ok
     with pytest.raises(ManifestError, match="Images/bus_0003-l.png|bus_0003-l.png"):
         check_manifest(busbra.busbra(busbra_like), "busbra")
 
 
 def test_find_looks_in_the_named_places(busbra_like, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError) as caught:
-        folders.find("busbra")
+        sets.find("busbra")
     assert "ynet_lite.sets.download busbra" in str(caught.value) and "10.5281/zenodo.7730709" in str(caught.value)
     with pytest.raises(FileNotFoundError, match="10.1016/j.dib.2019.104863"):
-        folders.find("busi", tmp_path)
+        sets.find("busi", tmp_path)
     monkeypatch.setenv("YNET_DATA_DIR", str(busbra_like.parent))
-    assert folders.find("busbra") == busbra_like
-    assert folders.find("busbra", busbra_like) == busbra_like
+    assert sets.find("busbra") == busbra_like
+    assert sets.find("busbra", busbra_like) == busbra_like
     with pytest.raises(FileNotFoundError):  # a named folder is not replaced by another one
-        folders.find("busbra", tmp_path / "nowhere")
+        sets.find("busbra", tmp_path / "nowhere")
     monkeypatch.delenv("YNET_DATA_DIR")
     (tmp_path / "raw").mkdir()
     busbra_like.rename(tmp_path / "raw" / "BUSBRA")
-    assert folders.find("busbra") == tmp_path / "raw" / "BUSBRA"
-    with pytest.raises(ValueError, match="unknown set"):
-        folders.find("origa")
+    assert sets.find("busbra") == tmp_path / "raw" / "BUSBRA"
+    with pytest.raises(ValueError, match="'origa' is not known"):
+        sets.find("origa")
 
 
 # ---- BUSI
@@ -353,7 +353,7 @@ def test_the_published_validation_columns_divide_patients_and_ours_do_not(real):
 @pytest.mark.data
 def test_busbra_loads_and_is_complete(real):
     folder = real("busbra")
-    assert folders.verify("busbra", folder).ok
+    assert sets.verify("busbra", folder).ok
     cases = load_cases(Config(dataset="busbra", data_dir=str(folder), size=32))
     database, queries = cases.split(1)
     assert (len(database), len(queries)) == (1499, 376)
@@ -390,10 +390,10 @@ def test_the_validation_cases_of_busbra_are_those_of_the_rule(real):
 
 
 def test_the_kept_lists_are_sound():
-    busbra = folders.checksums("busbra")
+    busbra = folders.checksums(sets.BUSBRA)
     assert len(busbra) == 1875 * 2 + 4 and all(len(digest) == 64 for digest in busbra.values())
     listed = pd.read_csv(paths.splits() / "busi.csv", dtype=str)
-    images = {path for path in folders.checksums("busi") if "_mask" not in path}
+    images = {path for path in folders.checksums(sets.BUSI) if "_mask" not in path}
     assert len(listed) == len(images) == 149 and listed["case_id"].is_unique
     assert {f"{case.split()[0]}/{case}.png" for case in listed["case_id"]} == images
     assert set(listed["fold"]) == set("12345") and (listed.groupby("group")["fold"].nunique() == 1).all()

@@ -16,7 +16,7 @@ from ..cases.core import Cases
 from ..config import Config
 from ..evaluation import evaluate_checkpoint
 from ..methods import METHODS
-from ..sets import folders, load_cases
+from ..sets import find, load_cases, named
 from ..training import load_or_train
 from . import aggregation, store
 from .grids import GRIDS, grid
@@ -96,8 +96,8 @@ def main(argv: list[str] | None = None) -> int:
             print(state, provenance.run_id(cfg), cfg.variant)
         print(f"{len(configs) - len(missing)} done, {len(missing)} missing")
         return 0
-    for name in sorted({cfg.dataset for cfg in missing} & {"busbra", "busbra-birads", "busi"}):
-        folders.find(name.split("-")[0])  # a missing set is an error now, not after an hour of other runs
+    for name in sorted({cfg.dataset for cfg in missing if named(cfg.dataset).folders}):
+        find(name)  # a missing set is an error now, not after an hour of other runs
     # each run writes its own rows, so an interruption loses only the runs under way, and those resume at their last epoch
     # runs that share a training go to one process: two would write one checkpoint
     shared: dict[tuple, list[Config]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from .. import paths
-from . import statistics
+from ..sets import drawn_per_seed, title
 from .grids import FOLDS
 
 #: Fold 1 is the development fold of a real set: a claim rests on the others where they were run.
@@ -49,7 +49,7 @@ def complete(chosen: pd.DataFrame, folds) -> pd.DataFrame:
     On a set that is drawn anew for each seed the draws are the data: there it takes every draw that Y-Net was run on.
     """
     part = chosen[chosen["fold"].isin(folds)]
-    drawn = part["dataset"].isin(statistics.DRAWN_PER_SEED)
+    drawn = part["dataset"].isin(drawn_per_seed())
     ours = set(part[drawn & (part["method"] == "ynet")]["fingerprint"])
     part = part[~drawn | part["fingerprint"].isin(ours)] if ours else part
     grouped = part.groupby("method")
@@ -80,7 +80,10 @@ def headline(chosen: pd.DataFrame) -> pd.DataFrame:
 
 #: Sets to which the settings found on BUS-BRA's pathology were carried over as they were: heading and the folds that count.
 #: The images of BUS-BRA's fold 1 were looked at during development, whatever the label; those of BUSI never.
-OTHER_SETS = {"busbra-birads": ("BUS-BRA by BI-RADS", HEADLINE_FOLDS), "busi": ("BUSI (a part)", (1, *HEADLINE_FOLDS))}
+OTHER_SETS = {
+    "busbra-birads": (title("busbra-birads"), HEADLINE_FOLDS),
+    "busi": (f"{title('busi')} (a part)", (1, *HEADLINE_FOLDS)),
+}
 
 
 def others(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -92,7 +95,7 @@ def others(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def validated() -> set[str]:
     """Cases of BUS-BRA on which a setting was chosen: validation patients among the training patients of fold 1.
 
-    They are queries of folds 2 to 5. From ``data/splits/busbra_validation.csv``: ``trials`` are those of `.tuning`,
+    They are queries of folds 2 to 5. From ``sets/data/busbra_validation.csv``: ``trials`` are those of `.tuning`,
     ``design`` those of the older tables in ``data/results/tuning``, which shaped the preset.
     """
     return set(pd.read_csv(paths.splits() / "busbra_validation.csv", dtype=str)["case_id"])

@@ -35,10 +35,8 @@ import numpy as np
 import pandas as pd
 
 from .. import paths
+from ..sets import drawn_per_seed
 from .store import read_run, read_runs
-
-#: Sets that are drawn anew for each seed: there another seed means other queries, told apart by the fingerprint.
-DRAWN_PER_SEED = ("phantom",)
 
 QUERY = ["fingerprint", "fold", "case_id"]  # what makes a query
 
@@ -126,7 +124,7 @@ def per_query_table(run_ids: Sequence[str], metric: str = "map", k: int = 10, fo
     about = pd.DataFrame(about)
     for column in ("dataset", "method", "variant", "config_hash", "fingerprint"):
         found = sorted(about[column].unique())
-        if len(found) > 1 and not (column == "fingerprint" and about["dataset"].iloc[0] in DRAWN_PER_SEED):
+        if len(found) > 1 and not (column == "fingerprint" and about["dataset"].iloc[0] in drawn_per_seed()):
             raise ValueError(f"per_query_table: runs differ in {column} ({', '.join(found)}); give the runs of one")
     for (_, fold), same in about.reset_index(drop=True).groupby(["fingerprint", "fold"]):
         first = set(parts[same.index[0]]["case_id"])
@@ -149,7 +147,7 @@ def patients(dataset: str, case_ids: Iterable[str]) -> pd.Series:
     """The patient of each case of a known set, from what is committed: no image and no original table is needed.
 
     BUS-BRA and the phantom number cases as patient, dash, view (``bus_0007-l``, ``p0003-1``). BUSI names no patients: there it
-    is the cluster of near-duplicates of ``data/splits/busi.csv``.
+    is the cluster of near-duplicates of ``sets/data/busi.csv``.
 
     Returns a Series of str, indexed by case. Raises ``ValueError`` for another set (give a mapping of your own instead, such as
     the manifest's columns ``case_id`` and ``group``) or for a case that does not fit.

@@ -1,12 +1,14 @@
-"""The real sets in their original layout, as manifests: BUS-BRA and BUSI."""
+"""BUS-BRA in its original layout, as a manifest: labelled by pathology or by BI-RADS category."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from ..cases.manifest import ManifestError, first_few
-from .folders import _columns, find
+from .folders import DataSet, _columns, find, load_folder
 
 
 def busbra(data_dir=None, label: str = "pathology") -> pd.DataFrame:
@@ -22,7 +24,7 @@ def busbra(data_dir=None, label: str = "pathology") -> pd.DataFrame:
     """
     if label not in ("pathology", "birads"):
         raise ValueError(f"busbra: label must be 'pathology' or 'birads', got {label!r}")
-    folder = find("busbra", data_dir)
+    folder = find(BUSBRA, data_dir)
     wanted = ["ID", "Case", "Histology", "Pathology", "BIRADS", "Device", "Side"]
     cases = _columns(folder / "bus_data.csv", wanted)
     folds = _columns(folder / "5-fold-cv.csv", ["ID", "kFold"])
@@ -48,3 +50,23 @@ def busbra(data_dir=None, label: str = "pathology") -> pd.DataFrame:
             "side": cases["Side"],
         }
     )
+
+
+def _load(cfg):
+    return load_folder(BUSBRA, cfg, busbra, finer=("birads",))
+
+
+def _load_birads(cfg):
+    return load_folder(BUSBRA_BIRADS, cfg, partial(busbra, label="birads"), finer=("pathology",))
+
+
+_FILES = {
+    "folders": ("busbra", "BUSBRA", "BUS-BRA"),
+    "inside": ("bus_data.csv", "5-fold-cv.csv", "Images", "Masks"),
+    "how_to_get": "`python -m ynet_lite.sets.download busbra` fetches it (134 MB, DOI 10.5281/zenodo.7730709)",
+    "kept": "busbra",
+}
+
+BUSBRA = DataSet("busbra", "BUS-BRA", _load, **_FILES)
+
+BUSBRA_BIRADS = DataSet("busbra-birads", "BUS-BRA by BI-RADS", _load_birads, **_FILES)

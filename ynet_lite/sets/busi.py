@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from .. import paths
 from ..cases.formats import read_image
 from ..cases.manifest import EMPTY, SEPARATOR
-from .folders import find
+from .folders import DataSet, find, load_folder
 
 BUSI_CLASSES = ("benign", "malignant", "normal")
 
@@ -31,13 +31,13 @@ def busi(data_dir=None, split: pd.DataFrame | None = None) -> pd.DataFrame:
     """Manifest of BUSI: benign, malignant and normal; one to three outlines per image; normal images have empty ones.
 
     The set names no patients. ``group`` is the cluster of near-duplicates and ``fold`` (1..5) keeps clusters together,
-    both from ``split`` (columns ``case_id, group, fold``; the committed ``data/splits/busi.csv`` when None) and, for
+    both from ``split`` (columns ``case_id, group, fold``; the committed ``sets/data/busi.csv`` when None) and, for
     images that it does not list, from `busi_split`. Images of one patient that look different can still stand in
     different folds.
 
     Source: Al-Dhabyani, Gomaa, Khaled, Fahmy, Data in Brief 28 (2020) 104863, DOI 10.1016/j.dib.2019.104863.
     """
-    folder = find("busi", data_dir)
+    folder = find(BUSI, data_dir)
     rows = []
     for label in BUSI_CLASSES:
         names = sorted((path.name for path in (folder / label).glob("*.png")), key=_natural)
@@ -51,9 +51,9 @@ def busi(data_dir=None, split: pd.DataFrame | None = None) -> pd.DataFrame:
                 masks = EMPTY
             rows.append({"case_id": stem, "image": str(folder / label / name), "mask": masks, "label": label})
     table = pd.DataFrame(rows, columns=["case_id", "image", "mask", "label"])
-    if split is None:
-        kept = paths.splits() / "busi.csv"
-        split = pd.read_csv(kept, dtype=str) if kept.is_file() else None
+    kept = paths.splits() / "busi.csv"
+    if split is None and kept.is_file():
+        split = pd.read_csv(kept, dtype=str)
     placed = busi_split(table, split)
     table["group"], table["fold"] = placed["group"].to_numpy(), placed["fold"].to_numpy(np.int64)
     return table
@@ -123,3 +123,18 @@ def near_duplicates(images: Iterable) -> np.ndarray:
 def _natural(text: str) -> tuple:
     """Sort key under which ``benign (9)`` stands before ``benign (10)``."""
     return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text))
+
+
+def _load(cfg):
+    return load_folder(BUSI, cfg, busi, class_names=BUSI_CLASSES, centre_crop=BUSI_CENTRE_CROP)
+
+
+BUSI = DataSet(
+    "busi",
+    "BUSI",
+    _load,
+    folders=("busi", "BUSI", "Dataset_BUSI_with_GT"),
+    inside=BUSI_CLASSES,
+    how_to_get="get it by hand (DOI 10.1016/j.dib.2019.104863) and unpack it as busi/benign, busi/malignant, busi/normal",
+    kept="busi",
+)

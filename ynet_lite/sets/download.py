@@ -25,7 +25,8 @@ from pathlib import Path, PurePosixPath
 from tqdm.auto import tqdm
 
 from .. import paths
-from .folders import FOLDERS, HOW_TO_GET, find, verify
+from . import SETS, find, named, verify
+from .busbra import BUSBRA
 
 BUSBRA_URL = "https://zenodo.org/records/8231412/files/BUSBRA.zip?download=1"
 
@@ -48,7 +49,7 @@ def download_busbra(target=None, url: str = BUSBRA_URL, size: int = BUSBRA_BYTES
     ``ConnectionError`` when the transfer keeps breaking, ``ValueError`` for an archive that is not the published one or
     not safe to unpack.
     """
-    folder = Path(target) if target is not None else paths.raw() / "busbra"
+    folder = paths.yours(target) if target is not None else paths.raw() / "busbra"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         report = verify("busbra", folder)
         if report.ok:
@@ -56,7 +57,7 @@ def download_busbra(target=None, url: str = BUSBRA_URL, size: int = BUSBRA_BYTES
         raise FileExistsError(f"{folder} is there but not the complete set ({report}); move it away and try again")
     archive = folder.parent / "BUSBRA.zip"
     fetch(url, archive, size=size, sha256=sha256)
-    unpack(archive, folder, inside=FOLDERS["busbra"][1], name="busbra")
+    unpack(archive, folder, inside=BUSBRA.inside, name="busbra")
     archive.unlink()
     return folder
 
@@ -233,7 +234,7 @@ def _safe_members(opened: zipfile.ZipFile, archive: Path, most_bytes: int) -> li
 def main(argv: list[str] | None = None) -> int:
     """Command line: fetch a set, or with ``--verify`` compare what is there with the kept checksums."""
     parser = argparse.ArgumentParser(prog="python -m ynet_lite.sets.download", description=main.__doc__)
-    parser.add_argument("name", choices=sorted(FOLDERS))
+    parser.add_argument("name", choices=[one.name for one in SETS if one.kept == one.name])
     parser.add_argument("--to", default=None, help="folder of the set (default: data/raw/<name>)")
     parser.add_argument("--verify", action="store_true", help="download nothing, compare the files with the checksums")
     given = parser.parse_args(argv)
@@ -243,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
             print(report)
             return 0 if report.ok else 1
         if given.name != "busbra":
-            print(f"{given.name} cannot be fetched by a program: {HOW_TO_GET[given.name]}", file=sys.stderr)
+            print(f"{given.name} cannot be fetched by a program: {named(given.name).how_to_get}", file=sys.stderr)
             return 2
         print(f"BUS-BRA is in {download_busbra(given.to)}; please cite DOI 10.1002/mp.16812 when you use it")
     except (OSError, ValueError) as error:

@@ -1,27 +1,55 @@
-"""Where the real sets lie, and whether they are as published."""
+"""What a data set known by name says about itself; where its files lie, and whether they are as published."""
 
 from __future__ import annotations
 
 import fnmatch
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from .. import paths
+from ..cases.core import Cases
 from ..cases.formats import sha256
+from ..cases.loading import load_table
 from ..cases.manifest import ManifestError, first_few
+from ..config import Config
 
-FOLDERS = {  # names of the folder, and what must be inside so that it is the set
-    "busbra": (("busbra", "BUSBRA", "BUS-BRA"), ("bus_data.csv", "5-fold-cv.csv", "Images", "Masks")),
-    "busi": (("busi", "BUSI", "Dataset_BUSI_with_GT"), ("benign", "malignant", "normal")),
-}
 
-HOW_TO_GET = {
-    "busbra": "`python -m ynet_lite.sets.download busbra` fetches it (134 MB, DOI 10.5281/zenodo.7730709)",
-    "busi": "get it by hand (DOI 10.1016/j.dib.2019.104863) and unpack it as busi/benign, busi/malignant, busi/normal",
-}
+@dataclass(frozen=True)
+class DataSet:
+    """A data set known by name: one file that ends with its row, and the row's name in `ynet_lite.sets.SETS`."""
+
+    name: str  # what `Config.dataset` says
+    title: str  # what tables and figures say
+    load: Callable[[Config], Cases]
+    folders: tuple[str, ...] = ()  # names of its folder, the usual one first; none for a set that needs no files
+    inside: tuple[str, ...] = ()  # what lies in the folder of this set and of no other
+    how_to_get: str = ""
+    kept: str = ""  # ``sets/data/<kept>.sha256`` lists the checksums of its files
+    drawn: bool = False  # made anew from each seed: its runs share no cases
+
+    @property
+    def files(self) -> str:
+        """The name under which its files are known: two sets may label the same images differently."""
+        return self.kept or self.name
+
+
+def load_folder(one: DataSet, cfg: Config, manifest: Callable[[Path], pd.DataFrame], **settings) -> Cases:
+    """The cases of a set of files: find its folder, compare it with the kept checksums, read what ``manifest`` makes of it.
+
+    ``settings`` go to `ynet_lite.cases.loading.load_table`. Raises ``FileNotFoundError`` (see `find`) or `ManifestError`.
+    """
+    folder, expected = find(one, cfg.data_dir), None
+    if one.kept:
+        report = verify(one, folder, only="*.csv")
+        if not report.ok:
+            raise ManifestError(f"{report}; get the set again ({one.how_to_get})")
+        expected = checksums(one)
+    about = {"name": cfg.dataset, "size": cfg.size, "channels": cfg.channels, "folder": folder, "expected": expected}
+    return load_table(manifest(folder), **about, **settings)
 
 
 @dataclass(frozen=True)
@@ -47,30 +75,27 @@ class Verification:
         return "; ".join(parts)
 
 
-def find(name: str, data_dir=None) -> Path:
-    """The folder of the set ``name`` (``busbra`` or ``busi``) in its original layout.
+def find(one: DataSet, data_dir=None) -> Path:
+    """The folder of a set in its original layout.
 
     Looked for in ``data_dir`` when given (and nowhere else), otherwise in ``YNET_DATA_DIR``, then in ``data/raw/``;
     either the folder itself or one that holds it. Raises ``FileNotFoundError`` saying where it looked and how to get
-    the set.
+    the set, and ``ValueError`` for a set that has no folder.
     """
-    if name not in FOLDERS:
-        raise ValueError(f"find: unknown set {name!r}; known: {sorted(FOLDERS)}")
+    if not one.folders:
+        raise ValueError(f"find: the set {one.name!r} has no folder of its own")
     if data_dir:
-        roots = [Path(data_dir)]
+        roots = [paths.yours(data_dir)]
     else:
         named = os.environ.get("YNET_DATA_DIR")
-        # a notebook runs in its own folder: a relative path counts from the project
-        roots = [paths.root() / named] if named else []
-        roots.append(paths.raw())
-    names, inside = FOLDERS[name]
+        roots = [*([paths.yours(named)] if named else []), paths.raw()]
     for root in roots:
-        for folder in (root / names[0], *(root / other for other in names[1:]), root):
-            if all((folder / part).exists() for part in inside):
+        for folder in (*(root / name for name in one.folders), root):
+            if all((folder / part).exists() for part in one.inside):
                 return folder
     raise FileNotFoundError(
-        f"{name}: not found in {', '.join(map(str, roots))} (a folder {names[0]}/ with {', '.join(inside)}); "
-        f"set YNET_DATA_DIR to the folder that holds it, or get it: {HOW_TO_GET[name]}"
+        f"{one.files}: not found in {', '.join(map(str, roots))} (a folder {one.folders[0]}/ with {', '.join(one.inside)}); "
+        f"set YNET_DATA_DIR to the folder that holds it, or get it: {one.how_to_get}"
     )
 
 
@@ -82,25 +107,21 @@ def _columns(path: Path, wanted: list[str]) -> pd.DataFrame:
     return table[wanted]
 
 
-def checksums(name: str) -> dict[str, str]:
-    """The kept list ``data/splits/<name>.sha256``: SHA-256 per path relative to the set's folder."""
-    path = paths.splits() / f"{name}.sha256"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: the list of checksums of {name} is missing; it belongs to the project")
-    pairs = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+def checksums(one: DataSet) -> dict[str, str]:
+    """The kept list of a set: SHA-256 per path relative to its folder."""
+    lines = (paths.splits() / f"{one.kept}.sha256").read_text(encoding="utf-8").splitlines()
+    pairs = (line.split(maxsplit=1) for line in lines if line.strip())
     return {name.strip().removeprefix("./"): digest for digest, name in pairs}
 
 
-def verify(name: str, folder=None, only: str = "*") -> Verification:
-    """Compare the files of the set ``name`` in ``folder`` (looked for when None) with the kept checksums.
+def verify(one: DataSet, folder=None, only: str = "*") -> Verification:
+    """Compare the files of a set in ``folder`` (looked for when None) with the kept checksums.
 
     ``only`` is a shell pattern on the relative paths, for example ``*.csv``. Files that the list does not name are
     ignored.
     """
-    folder = find(name) if folder is None else Path(folder)
-    listed = {path: digest for path, digest in checksums(name).items() if fnmatch.fnmatch(path, only)}
-    missing = [path for path in listed if not (folder / path).is_file()]
-    gone = set(missing)
-    present = [path for path in listed if path not in gone]
-    changed = [path for path in present if sha256(folder / path) != listed[path]]
-    return Verification(name, folder, len(listed), tuple(missing), tuple(changed))
+    folder = find(one) if folder is None else Path(folder)
+    listed = {path: digest for path, digest in checksums(one).items() if fnmatch.fnmatch(path, only)}
+    missing = tuple(path for path in listed if not (folder / path).is_file())
+    changed = tuple(path for path in listed if path not in set(missing) and sha256(folder / path) != listed[path])
+    return Verification(one.files, folder, len(listed), missing, changed)

@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
 from ..cases.core import Cases
+from ..cases.loading import BOX, resize_cases
+from ..config import Config
+from .folders import DataSet
 
 GENERATOR_VERSION = "2"
 
@@ -31,12 +34,6 @@ DISEASES = ("disease A", "disease B", "disease C", "disease D")
 STAGES = (1, 2, 3)
 
 BACKGROUNDS = ("fatty lobules", "dense gland", "fibrous bands", "mottled gland")  # index = background id
-
-MARGINS = ("smooth", "lobulated", "spiculated")
-
-ECHOES = ("anechoic", "hypoechoic", "isoechoic")
-
-POSTERIORS = ("none", "shadow", "enhancement")
 
 # (disease, stage) -> ((margin, echo), probability): the first glance. Shared by two diseases: smooth anechoic (A1, D1),
 # smooth hypoechoic (A2, B1), lobulated hypoechoic (A3, C1), lobulated isoechoic (B2, C3), spiculated
@@ -58,6 +55,8 @@ MANIFESTATIONS = {
 
 # The fine cue: (heterogeneous inner texture, bright rim). Diseases that share a manifestation always differ in it.
 FINE_CUES = {"disease A": (0, 0), "disease B": (1, 0), "disease C": (0, 1), "disease D": (1, 1)}
+
+SIZE = 96  # pixels: the side that the look is made for
 
 BLOCK = 20  # patients per block: every disease five times, one of them test
 
@@ -568,3 +567,13 @@ def _marks(rng, grey: np.ndarray, lesion: dict, mask: np.ndarray, size: int, sty
             grey[max(cy - arm, 0) : max(cy + arm + 1, 0), max(cx, 0) : max(cx + zoom, 0)] = white
             grey[max(cy, 0) : max(cy + zoom, 0), max(cx - arm, 0) : max(cx + arm + 1, 0)] = white
     return grey, {"text": has_text, "calipers": bool(crosses)}
+
+
+def load(cfg: Config) -> Cases:
+    """The phantom that ``cfg`` describes, drawn from ``cfg.seed`` and resized; the table holds the box of the content."""
+    cases = make_phantom(n_cases=cfg.phantom_cases, seed=cfg.seed, size=SIZE, confounding=cfg.confounding)
+    table = cases.table.assign(**dict(zip(BOX, (SIZE, SIZE, 0, 0, cfg.size, cfg.size), strict=True)))
+    return resize_cases(replace(cases, table=table), cfg.size, cfg.channels)
+
+
+PHANTOM = DataSet("phantom", "phantom", load, drawn=True)

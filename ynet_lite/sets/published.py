@@ -25,7 +25,7 @@ from sklearn.model_selection import train_test_split
 
 from ..cases.manifest import SEPARATOR, ManifestError, check_manifest, first_few
 from ..cases.splits import deal
-from ..paths import write_csv
+from ..paths import write_csv, yours
 
 ORIGA_MASKS = ("Semi-automatic-annotations", "manual marking", "Masks")
 
@@ -200,7 +200,7 @@ HOW_TO_GET = {
 
 
 def _folder(name: str, folder, *inside: str) -> Path:
-    folder = Path(folder).resolve()  # a manifest is read from elsewhere
+    folder = yours(folder).resolve()  # a manifest is read from elsewhere
     missing = [part for part in inside if not (folder / part).exists()]
     if not folder.is_dir() or missing:
         raise FileNotFoundError(f"{name}: {folder} lacks {', '.join(missing) or 'everything'}; {HOW_TO_GET[name]}")

@@ -21,6 +21,7 @@ import pandas as pd
 from ... import paths
 from ...config import Config
 from ...methods import METHODS, TUNED
+from ...sets import drawn_per_seed
 from .. import statistics, store
 from ..grids import FOLDS, LOSSES, MASK_QUALITIES
 from ..select import HEADLINE_FOLDS
@@ -297,7 +298,7 @@ def losses(
     cfgs = configurations(rows["config_hash"], source)
     own = cfgs[ours["config_hash"].iloc[0]]
     folds = common_folds(rows)
-    drawn = dataset in statistics.DRAWN_PER_SEED
+    drawn = dataset in drawn_per_seed()
     found = []
     for method in [m for m in PARTS if m in set(rows["method"])]:
         part = rows[rows["method"] == method]

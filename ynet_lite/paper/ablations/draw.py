@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 
 from ... import drawing, methods, metrics, paths
 from ...hashing import Codes, hamming
-from .. import statistics, store
+from ...sets import drawn_per_seed, title
+from .. import store
 from . import plots
 from .ablated import MOST_LINES, PARTS, _member_rows, common_folds, groups, twin
-from .pages import SET_NAMES, TABLES
+from .pages import TABLES
 
 # --- figures ---------------------------------------------------------------------------------------------------------
 
@@ -112,10 +113,10 @@ def where(what: str, runs: pd.DataFrame, dataset: str, group: str) -> str:
     else:
         rows = rows[rows["variant"] == ""]
         folds = list(common_folds(rows))
-    drawn = dataset in statistics.DRAWN_PER_SEED
+    drawn = dataset in drawn_per_seed()
     numbers, name = (sorted(set(rows["seed"])), "seed") if drawn else (folds, "fold")
     text = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 2 else " and ".join(str(n) for n in numbers)
-    return f"{SET_NAMES.get(dataset, dataset)}, {name}{'s' if len(numbers) > 1 else ''} {text}"
+    return f"{title(dataset)}, {name}{'s' if len(numbers) > 1 else ''} {text}"
 
 
 def figure(what: str, runs: pd.DataFrame, dataset: str, group: str, source: str | Path | None = None) -> Figure | None:

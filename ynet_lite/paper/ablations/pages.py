@@ -107,10 +107,6 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
-#: Names of sets for titles.
-SET_NAMES = {"phantom": "phantom", "busbra": "BUS-BRA"}
-
-
 def text(runs: pd.DataFrame, source: str | Path | None = None, n: int = 10_000) -> str:
     """All ablations as one Markdown page, each with what was not run yet. ``n``: bootstrap replicates."""
     page = [

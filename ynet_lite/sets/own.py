@@ -1,0 +1,41 @@
+"""Your own images: a CSV with one row per case."""
+
+from __future__ import annotations
+
+import os
+
+from .. import paths
+from ..cases.core import Cases
+from ..cases.loading import load_table
+from ..cases.manifest import ManifestError, files, read_manifest
+from ..config import Config
+from .folders import DataSet
+
+
+def load(cfg: Config) -> Cases:
+    """The cases of the manifest at ``cfg.manifest`` or ``YNET_MANIFEST``; relative paths count from where you are.
+
+    An optional column ``finer`` refines the class; an optional column ``mask_names`` (the same in each row, for example
+    ``background;disc;cup``) names the mask values. Raises ``FileNotFoundError`` or `ManifestError`.
+    """
+    named = cfg.manifest or os.environ.get("YNET_MANIFEST", "")
+    if not named:
+        raise FileNotFoundError("dataset csv: name your manifest, in the setting `manifest` or in YNET_MANIFEST")
+    manifest = paths.yours(named)
+    table = read_manifest(manifest)
+    settings = {}
+    if "mask_names" in table and len(table):
+        names = sorted(set(table["mask_names"]))
+        if len(names) != 1 or len(files(names[0])) < 2:
+            raise ManifestError(
+                f"{manifest}: column mask_names must hold the same two or more names in each row, such as "
+                f"background;disc;cup; found {names[:5]}"
+            )
+        settings["mask_names"] = tuple(files(names[0]))
+    if "finer" in table:
+        settings["finer"] = ("finer",)
+    folder = manifest.resolve().parent
+    return load_table(table, name=cfg.dataset, size=cfg.size, channels=cfg.channels, folder=folder, **settings)
+
+
+CSV = DataSet("csv", "your own images", load)
