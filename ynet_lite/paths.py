@@ -12,6 +12,9 @@ import pandas as pd
 
 PACKAGE = Path(__file__).resolve().parent
 
+#: Environment variables that name a path of the user.
+VARIABLES = ("YNET_DATA_DIR", "YNET_MANIFEST", "YNET_OUT", "YNET_CACHE", "YNET_LOCAL_FIGURES")
+
 
 def in_checkout() -> bool:
     """Whether this package is imported from a checkout of the project, with its results, figures and notebooks."""

@@ -191,10 +191,10 @@ def test_reproduce_prints_the_tables_and_changes_no_tracked_file(out, monkeypatc
     monkeypatch.setattr(reproduce, "configs", lambda: [small(m) for m in reproduce.METHODS])
     status = ["git", "-C", str(paths.root()), "status", "--porcelain"]
     before = subprocess.run(status, capture_output=True, text=True).stdout
-    assert reproduce.main() == 0
+    assert reproduce.main([]) == 0
     text = capsys.readouterr().out
     assert "committed | yours | tolerance | same?" in text and "chance (random codes)" in text and "new" in text
     assert (out / "figures" / "phantom_queries.png").is_file()
     assert subprocess.run(status, capture_output=True, text=True).stdout == before
-    assert reproduce.main() == 0
+    assert reproduce.main([]) == 0
     assert capsys.readouterr().out.count("trained before, loaded") == 3

@@ -6,6 +6,7 @@ Reads ``YNET_DATASET``, ``YNET_PRESET``, ``YNET_DATA_DIR``. Writes results under
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 
@@ -42,14 +43,16 @@ def pictures(cfg: Config, cases, folder) -> list:
     ]
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run and print; the exit status is 1 when a number that was committed for this very run lies outside its tolerance."""
+    argparse.ArgumentParser(prog="python -m ynet_lite.paper.reproduce", description=__doc__.split("\n\n")[0]).parse_args(argv)
     began = time.perf_counter()
     drawing.use_style()
     wanted = configs()
     first = wanted[0]
     print(f"data set {first.dataset}, preset {first.preset}, fold {first.fold}, seed {first.seed}")
     try:
+        paths.results()  # missing ones are an error now, not after the training
         cases = load_cases(first)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -20,6 +20,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 from .. import paths
 from ..config import Config
+from ..sets import named
 
 #: Seconds for one cell: a training in the full preset takes long on one core.
 TIMEOUT = 6 * 3600
@@ -66,6 +67,8 @@ def execute(path: Path, target: Path, timeout: int = TIMEOUT) -> str:
     )
     # with another backend than the notebook's own no figure would be stored
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    # the kernel starts in another folder: what counts from here must not count from there
+    environment |= {name: str(paths.yours(environment[name])) for name in paths.VARIABLES if environment.get(name)}
     stopped = ""
     try:
         client.execute(env=environment | {"YNET_LOCAL_FIGURES": str(target.resolve().parent)})
@@ -95,6 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         chosen, folder, cfg = notebooks(given.names), (given.to or default_folder()).resolve(), Config.from_env()
+        named(cfg.dataset)
         if folder == paths.root() / "notebooks":
             raise ValueError("--to: the committed notebooks stay as they are; choose another folder")
     except ValueError as error:
