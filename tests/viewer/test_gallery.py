@@ -12,6 +12,7 @@ from parsed import Parsed, image_of
 
 from ynet_lite import export_gallery
 from ynet_lite.hashing import Codes, hamming, pack
+from ynet_lite.viewer import gallery
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&</script><script>alert(2)</script>"
 
@@ -158,7 +159,7 @@ def test_what_is_wrong_is_said_and_nothing_is_written(sides, tmp_path):
         ({"rows": [0.5]}, "whole numbers"),
         ({"rows": [True, False]}, "whole numbers"),
         ({"side": 8}, "at least 16"),
-        ({"most_bytes": 30_000}, r"gallery.html would be above 0.0 MB after \d of 6 queries.*rows=.*side=96.*k="),
+        ({"most_bytes": 30_000}, r"gallery.html with 6 queries would be above 0.0 MB.*rows=.*side=96.*k="),
         ({"maps": lambda image: image}, "attention map"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -186,3 +187,13 @@ def test_each_picture_is_stored_once(sides, tmp_path):
     six = written(tmp_path, (queries, few))
     assert len(one.all("symbol")) == 11 and len(six.all("symbol")) == 16
     assert (tmp_path / "gallery.html").stat().st_size - small < 5 * 10_000
+
+
+def test_a_page_that_is_far_too_large_is_refused_before_it_is_drawn(sides, tmp_path, monkeypatch):
+    drawn = []
+    draw = gallery.pages.Drawings._draw
+    monkeypatch.setattr(gallery, "_SAMPLE", 4)
+    monkeypatch.setattr(gallery.pages.Drawings, "_draw", lambda self, row, heat: drawn.append(row) or draw(self, row, heat))
+    with pytest.raises(ValueError, match="with 6 queries would be above"):
+        export_gallery(tmp_path / "gallery.html", *sides, codes_of(*sides), most_bytes=5_000)
+    assert 0 < len(drawn) <= 8

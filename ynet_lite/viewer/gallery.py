@@ -13,8 +13,11 @@ from .. import paths
 from ..cases.core import Cases
 from . import pages
 
-#: Largest file in bytes: what browsers open at once and mail servers let through.
-MOST_BYTES = 20_000_000
+#: Largest file in bytes: what browsers open at once; 1,000 queries with 10 answers each stay below it.
+MOST_BYTES = 60_000_000
+
+# Pictures drawn to estimate the size of the page before the rest is drawn.
+_SAMPLE = 24
 
 _STYLE = (
     pages.STYLE.strip()
@@ -158,8 +161,9 @@ def export_gallery(
     title, note : plain text for the top of the page.
     groups : False leaves patient identifiers out; case ids stay.
     maps : where the network looks, as in `explore`; adds a switch and one more picture per case.
-    side : longest side of a picture in pixels. 96 keeps hundreds of cases below 20 MB.
-    most_bytes : an error instead of a larger file.
+    side : longest side of a picture in pixels. 96 keeps 1,000 queries below 60 MB.
+    most_bytes : an error instead of a larger file; what is clearly too large is refused before it is drawn. Mail servers
+        often stop files above 20 MB.
 
     Raises ``ValueError`` as `pages.Retrieval` does, for ``k`` outside 1 to N, rows that do not exist or stand twice, a path
     that does not end in ``.html``, and a page above ``most_bytes``.
@@ -181,10 +185,15 @@ def export_gallery(
         symbols.setdefault(f"{key}{row}", f'<symbol id="{key}{row}" viewBox="{box}">{drawing.inner}</symbol>\n')
         return drawing
 
+    lists = [pages.answers(retrieval, retrieval.of_query(row), database, k, label=int(queries.labels[row])) for row in chosen]
+    needed = [("q", row) for row in chosen] + [("d", int(row)) for row in np.unique(np.concatenate([a["row"] for a in lists]))]
+    some = needed[:: max(1, len(needed) // _SAMPLE)]
+    estimate = sum(len(sides[key].draw(row, heat).inner) for key, row in some) / len(some) * len(needed)
+    _check_size(0.7 * estimate, most_bytes, path, len(chosen), side)  # well below what the file will have: never refused in vain
+
     sections = []
-    for number, row in enumerate(chosen, start=1):
+    for number, (row, found) in enumerate(zip(chosen, lists, strict=True), start=1):
         label = int(queries.labels[row])
-        found = pages.answers(retrieval, retrieval.of_query(row), database, k, label=label)
         items = []
         for answer in found.itertuples():
             drawing = used("d", answer.row)
@@ -201,12 +210,9 @@ def export_gallery(
             f'<div class="result">{query}\n<ol class="cards">\n' + "\n".join(items) + "\n</ol></div>\n"
             '<p class="none" hidden>None of these answers is of the class chosen above.</p>\n</section>\n'
         )
-        if number % 16 == 0:  # an error now and then while drawing, not only after all of it
-            size = sum(map(len, sections)) + sum(map(len, symbols.values()))
-            _check_size(size, most_bytes, path, number, len(chosen), side)
     parts = [_head(title, note, len(chosen), database, k, heat), *sections, _tail(symbols)]
     content = "".join(parts).encode()
-    _check_size(len(content), most_bytes, path, len(chosen), len(chosen), side)
+    _check_size(len(content), most_bytes, path, len(chosen), side)
     with paths.replacing(path) as temporary:
         temporary.write_bytes(content)
     return path
@@ -227,11 +233,11 @@ def _chosen(rows: Sequence[int] | None, n: int) -> list[int]:
     return given.tolist()
 
 
-def _check_size(size: int, most: int, path: Path, done: int, total: int, side: int) -> None:
+def _check_size(size: float, most: int, path: Path, n: int, side: int) -> None:
     if size > most:
         raise ValueError(
-            f"export_gallery: {path.name} would be above {most / 1e6:.1f} MB after {done} of {total} queries; choose fewer "
-            f"queries (rows=), smaller pictures (side={side} now), fewer answers (k=) or a higher most_bytes="
+            f"export_gallery: {path.name} with {n} queries would be above {most / 1e6:.1f} MB (at least {size / 1e6:.1f} MB); "
+            f"choose fewer queries (rows=), smaller pictures (side={side} now), fewer answers (k=) or a higher most_bytes="
         )
 
 
