@@ -17,10 +17,10 @@ export NUMBA_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv reproduce test notebooks local figures full lint clean
+.PHONY: help venv reproduce test test-all notebooks local figures full lint clean
 
 help:  ## show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo 'YNET_DATASET=busbra YNET_DATA_DIR=<dir> make reproduce   the same on real breast ultrasound'
 	@echo 'YNET_DATASET=csv YNET_MANIFEST=<file> make local         every notebook on your own images (YNET_CHANNELS=3: in colour)'
@@ -33,11 +33,14 @@ reproduce: $(STAMP)  ## data, a trained Y-Net, codes, the retrieval table: compa
 	$(PY) -m ynet_lite.paper.reproduce
 
 test: lint  ## lint, unit tests, then every notebook run and compared with its committed output
-	$(PY) -m pytest tests
+	$(PY) -m pytest tests -m "not whole and not browser"
 ifneq ($(NOTEBOOKS),)
 	rm -rf out/notebooks
 	$(PHANTOM) $(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS)
 endif
+
+test-all: test  ## and what needs a browser, a wheel or many minutes
+	$(PY) -m pytest tests -m "whole or browser"
 
 notebooks: $(STAMP)  ## execute every notebook in place, as committed (phantom, quick)
 ifneq ($(NOTEBOOKS),)

@@ -45,7 +45,7 @@ def text_of(path) -> str:
 # --- on other data
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run_on_a_csv_of_colour_images(path, shared, monkeypatch):
     """Three diseases, mask classes organ and lesion, outlines that are empty or unknown."""
@@ -66,7 +66,7 @@ def test_notebooks_run_on_a_csv_of_colour_images(path, shared, monkeypatch):
         assert "csv, preset quick" in text and "A page to click through (30 queries, 90 cases)" in text
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.data
 @pytest.mark.parametrize("path", ON_BUSBRA, ids=lambda path: path.stem)
 def test_notebooks_run_on_real_ultrasound(path, shared, monkeypatch):
