@@ -362,7 +362,7 @@ def folder(tmp_path):
     save(place / "a.dcm", DEEP, "MONOCHROME1", bits=12, WindowCenter=2048, WindowWidth=4096, BurnedInAnnotation="YES")
     save(place / "IM2", COLOUR, "RGB", PatientName=SECRET, BurnedInAnnotation=None)
     save(place / "c.dcm", np.stack([GREY, GREY]))
-    Image.fromarray(GREY).save(place / "d.png")
+    Image.fromarray(GREY[::-1].copy()).save(place / "d.png")  # another picture: one with two labels is refused
     save(place / "a_mask.dcm", spot * 255)
     save(place / "c_mask.dcm", spot)
     pd.DataFrame(
@@ -384,7 +384,7 @@ def test_dicom_in_a_manifest(folder):
     assert len(found) == 1  # once, not per file; the PNG does not count, and masks show no text
     assert "of 3 DICOM file(s): burnt-in annotation: 1 say YES and 1 do not say" in found[0]
     assert "1 hold a patient's identity" in found[0] and "1 hold several frames" in found[0]
-    assert (cases.images[0, 0, 5:25] == dicom.pixels(folder / "a.dcm")).all() and (cases.images[2, 0, 5:25] == GREY).all()
+    assert (cases.images[0, 0, 5:25] == dicom.pixels(folder / "a.dcm").array).all() and (cases.images[2, 0, 5:25] == GREY).all()
     assert cases.has_mask.tolist() == [True, False, True, True] and cases.masks[[0, 2]].sum((1, 2)).tolist() == [84, 84]
     kept = cases.table.to_csv() + repr(cases)
     assert "Nobody" not in kept and not any("atient" in column for column in cases.table.columns)
@@ -407,3 +407,20 @@ def test_a_mask_kept_as_dicom_counts_as_stored(tmp_path):
     assert (read_mask(path, 3) == classes).all()
     with pytest.raises(ValueError, match="outside the 2 declared classes: 2"):
         read_mask(path)
+
+
+def test_values_that_vendors_leave_empty_and_windows_of_groups(tmp_path):
+    root = dict(WindowCenter=1600, WindowWidth=400)
+    plain = read_dicom(save(tmp_path / "a.dcm", DEEP, bits=12, **root))
+    voi, group = Dataset(), Dataset()
+    voi.WindowCenter, voi.WindowWidth = 1600, 400
+    group.FrameVOILUTSequence = [voi]
+    for place in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        assert (read_dicom(save(tmp_path / "b.dcm", DEEP, bits=12, **{place: [group]})) == plain).all()
+    empty = save(tmp_path / "c.dcm", DEEP, bits=12, RescaleSlope="", RescaleIntercept="", **root)
+    assert (read_dicom(empty) == plain).all()
+
+
+def test_a_mask_of_several_frames_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="seg.dcm: a mask of 2 frames"):
+        read_mask(save(tmp_path / "seg.dcm", np.stack([GREY * 0, GREY > 9]).astype(np.uint8)))

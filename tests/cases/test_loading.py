@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from fractions import Fraction
 
 import numpy as np
@@ -79,37 +81,94 @@ def test_one_bit_palette_and_transparency(tmp_path):
     assert (read_image(tmp_path / "la.png", 1)[0] == GREY).all()
 
 
-def stretched(values):
-    """round(255 (x - min) / (max - min)) in exact fractions, halves up."""
-    low, high = int(values.min()), int(values.max())
-    return [[int(Fraction(255 * (int(x) - low), high - low) + Fraction(1, 2)) for x in row] for row in values]
+def scaled(values, white):
+    """round(255 x / white) in exact fractions, halves up."""
+    return [[int(Fraction(255 * int(x), white) + Fraction(1, 2)) for x in row] for row in values]
 
 
-@pytest.mark.parametrize("kind", ["png", "tif"])
-def test_sixteen_bit_grey_uses_its_own_range(tmp_path, kind):
-    values = (RNG.integers(0, 3000, (20, 30)) + 500).astype(np.uint16)
+@pytest.mark.parametrize(("kind", "top", "bits"), [("png", 4095, 12), ("tif", 4095, 12), ("png", 1000, 10), ("tif", 65535, 16)])
+def test_sixteen_bit_grey_counts_by_the_bits_that_it_uses(tmp_path, kind, top, bits):
+    values = RNG.integers(0, top, (20, 30)).astype(np.uint16)
+    values[0, 0] = top
     path = save(tmp_path / f"x.{kind}", values)
-    assert read_image(path, 1)[0].tolist() == stretched(values)
+    assert read_image(path, 1)[0].tolist() == scaled(values, 2**bits - 1)
     assert (read_image(path, 3) == read_image(path, 1)).all()
+    save(tmp_path / "few.png", (values % 256).astype(np.uint16))
+    assert (read_image(tmp_path / "few.png", 1)[0] == values % 256).all()  # 8 bits in 16: as they are
 
 
-def test_sixteen_bit_colour_tiff(tmp_path):
-    values = (RNG.integers(0, 4000, (20, 30, 3))).astype(np.uint16)
-    tifffile.imwrite(tmp_path / "x.tif", values, photometric="rgb")
-    expected = [stretched_plane(values, values[..., c]) for c in range(3)]
-    assert read_image(tmp_path / "x.tif", 3).tolist() == expected
+def deep_png(array, colour):
+    """A PNG of 16 bits, colour type 2 (RGB), 4 (grey and alpha) or 6 (RGBA), written with the filter "sub"."""
+    samples = array.astype(">u2").reshape(len(array), -1).view(np.uint8)
+    step = array.shape[2] * 2
+    before = np.pad(samples, ((0, 0), (step, 0)))[:, : samples.shape[1]]
+    body = b"".join(b"\1" + row.tobytes() for row in samples - before)
+    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, colour, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(body)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
 
 
-def stretched_plane(whole, plane):
-    low, high = int(whole.min()), int(whole.max())
-    return [[int(Fraction(255 * (int(x) - low), high - low) + Fraction(1, 2)) for x in row] for row in plane]
+@pytest.mark.parametrize("kind", ["tif", "png", "png with alpha", "grey png with alpha", "deflate"])
+def test_sixteen_bit_colours_are_not_cut_to_their_upper_half(tmp_path, kind):
+    values = RNG.integers(0, 4096, (20, 30, 3)).astype(np.uint16)
+    values[0, 0] = 4095
+    path = tmp_path / ("x.tif" if kind in ("tif", "deflate") else "x.png")
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, values, photometric="rgb", compression="zlib" if kind == "deflate" else None)
+    else:
+        alpha = np.full((20, 30, 1), 65535, np.uint16)
+        values = np.repeat(values[..., :1], 3, 2) if "grey" in kind else values
+        stored = {"png": values, "png with alpha": np.dstack([values, alpha])}.get(kind, np.dstack([values[..., :1], alpha]))
+        path.write_bytes(deep_png(stored, {3: 2, 4: 6, 2: 4}[stored.shape[2]]))
+    assert read_image(path, 3).tolist() == [scaled(values[..., c], 4095) for c in range(3)]
 
 
-def test_float_and_constant_images(tmp_path):
+def test_a_set_has_one_grey_range(tmp_path):
+    bright, dark = (RNG.integers(0, top, (20, 30)).astype(np.uint16) for top in (4096, 200))
+    bright[0, 0] = 4095
+    for name, values in (("bright", bright), ("dark", dark)):
+        save(tmp_path / f"{name}.png", values)
+    rows = {"case_id": ["a", "b"], "image": ["bright.png", "dark.png"], "label": ["x", "y"], "group": ["1", "2"], "fold": [1, 2]}
+    with pytest.warns(UserWarning) as said:
+        images = load_table(pd.DataFrame({**rows, "mask": ""}), name="two", size=30, folder=tmp_path).images
+        save(tmp_path / "dark.png", dark * 0 + 7)
+        load_table(pd.DataFrame({**rows, "mask": ""}), name="two", size=30, folder=tmp_path)
+    assert images[1, 0, 5:25].tolist() == scaled(dark, 4095)
+    assert len(said) == 1 and "1 image(s) (nearly) constant" in str(said[0].message) and "row 3 dark.png" in str(said[0].message)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "tif of 16 bit colours"])
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_the_orientation_tag_is_applied_in_every_format(tmp_path, kind, tag):
+    upright = np.kron(np.arange(0, 240, 40, dtype=np.uint8).reshape(2, 3), np.ones((16, 16), np.uint8))
+    turned = {1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.T}
+    turned |= {6: np.rot90(upright, 1), 7: upright[::-1, ::-1].T, 8: np.rot90(upright, -1)}
+    stored, path = np.ascontiguousarray(turned[tag]), tmp_path / f"x.{kind[:3]}"
+    if kind.startswith("tif"):
+        deep = kind != "tif"
+        array = np.stack([stored] * 3, -1).astype(np.uint16) * 257 if deep else stored
+        tifffile.imwrite(path, array, photometric="rgb" if deep else "minisblack", extratags=[(274, 3, 1, tag, True)])
+    else:
+        exif = Image.Exif()
+        exif[274] = tag
+        Image.fromarray(stored).save(path, exif=exif)
+    for source in (path, path.read_bytes(), path.open("rb")):
+        assert np.abs(read_image(source, 1)[0].astype(int) - upright).max() <= 4
+    if kind == "tif":
+        save(path, (stored > 100).astype(np.uint8), tiffinfo={274: tag})
+        assert (read_mask(path) == (upright > 100)).all()
+
+
+def test_floats_and_signed_numbers_have_a_rule(tmp_path):
     values = np.linspace(-1, 1, 600, dtype=np.float32).reshape(20, 30)
     image = read_image(save(tmp_path / "f.tif", values), 1)[0]
     assert image.min() == 0 and image.max() == 255 and (np.diff(image.ravel().astype(int)) >= 0).all()
-    assert not read_image(save(tmp_path / "c.png", np.full((4, 4), 777, np.uint16)), 1).any()
+    half = read_image(save(tmp_path / "h.tif", np.full((4, 4), 0.5, np.float32)), 1)
+    assert (half == 128).all()
+    tifffile.imwrite(tmp_path / "s.tif", np.array([[-1023, 0], [0, 1023]], np.int16))
+    assert read_image(tmp_path / "s.tif", 1)[0].tolist() == [[0, 128], [128, 255]]
     values[3, 3] = np.nan
     with pytest.raises(ValueError, match="not finite"):
         read_image(save(tmp_path / "n.tif", values), 1)
@@ -214,6 +273,52 @@ def test_declared_classes_are_kept(tmp_path):
 def test_coloured_mask_is_refused(tmp_path):
     with pytest.raises(ValueError, match="coloured"):
         read_mask(save(tmp_path / "m.png", np.dstack([SPOT * 255, SPOT * 0, SPOT * 0])))
+
+
+@pytest.mark.parametrize(
+    ("array", "values"),
+    [
+        (SPOT * 128, ("0", "128", "255")),
+        (np.dstack([SPOT * 255, SPOT * 0, SPOT * 0]), ("#000000", "#ff0000")),
+        (255 - SPOT * 255, ("#ffffff", "#000000")),
+    ],
+)
+def test_values_that_the_manifest_declares(tmp_path, array, values):
+    path = save(tmp_path / "m.png", array)
+    assert (read_mask(path, len(values), values) == SPOT).all()
+    with pytest.raises(ValueError, match="m.png: mask values that mask_values"):
+        read_mask(path, 2, ("1", "2") if "#" not in values[0] else ("#010203", "#000000"))
+
+
+def test_masks_that_are_painted_on_a_transparent_layer(tmp_path):
+    for paint in (0, 255):
+        path = save(tmp_path / "m.png", np.dstack([np.full((*SPOT.shape, 3), paint, np.uint8), 255 * SPOT]))
+        assert (read_mask(path) == SPOT).all()
+    seen = np.dstack([np.dstack([255 * SPOT[::-1]] * 3), 255 * SPOT])
+    with pytest.raises(ValueError, match="m.png: .*transparent part"):
+        read_mask(save(tmp_path / "m.png", seen))
+
+
+def test_a_png_that_was_a_jpeg_is_cut_at_128(tmp_path):
+    y, x = np.mgrid[:60, :80]
+    disc = (y - 30) ** 2 + (x - 25) ** 2 < 150
+    for quality in (30, 95):
+        save(tmp_path / "m.jpg", (255 * disc).astype(np.uint8), quality=quality)
+        mask = read_mask(save(tmp_path / "m.png", np.asarray(Image.open(tmp_path / "m.jpg"))))
+        assert (mask != disc).mean() < 0.01
+
+
+def test_too_many_pixels_are_refused_before_they_are_unpacked(tmp_path):
+    tiles = (np.zeros((512, 512), np.uint8) for _ in range(30**2))
+    settings = dict(dtype=np.uint8, tile=(512, 512), compression="zlib", photometric="minisblack")
+    tifffile.imwrite(tmp_path / "x.tif", tiles, shape=(15000, 15000), **settings)
+    Image.new("1", (15000, 15000)).save(tmp_path / "x.png")
+    for name in ("x.tif", "x.png"):
+        with pytest.raises(ValueError, match=name):
+            read_image(tmp_path / name, 1)
+    (tmp_path / "script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n")
+    with pytest.raises(ValueError, match="script.png"):
+        read_image(tmp_path / "script.png", 1)
 
 
 # ---- letterbox
@@ -368,7 +473,7 @@ def same(one, two) -> bool:
 
 def test_second_load_reads_only_the_cache(folder, monkeypatch):
     first = load(folder)
-    for name in ("read_image", "read_mask", "sha256"):
+    for name in ("open_picture", "read_mask", "sha256"):
         monkeypatch.setattr(loading, name, lambda *args: pytest.fail("a file was read"))
     assert same(first, load(folder))
     left = [path.name for path in paths.cache().iterdir()]
@@ -378,7 +483,7 @@ def test_second_load_reads_only_the_cache(folder, monkeypatch):
 def test_touched_file_is_read_again_but_found_the_same(folder, monkeypatch):
     first = load(folder)
     os.utime(folder / "a.png", (1, 1))
-    monkeypatch.setattr(loading, "read_image", lambda *args: pytest.fail("the cache was not used"))
+    monkeypatch.setattr(loading, "open_picture", lambda *args: pytest.fail("the cache was not used"))
     assert load(folder).fingerprint == first.fingerprint
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,6 +93,15 @@ class Cases:
             there = f"; folds are {sorted(set(self.table['fold'].tolist()))}" if "fold" in self.table else ""
             raise ValueError(
                 f"{self.name}: fold {fold} has {int(test.sum())} queries of {len(self)} cases; both sides need cases{there}"
+            )
+        there = set(self.labels[~test].tolist())
+        absent = [self.class_names[i] for i in sorted(set(self.labels[test].tolist()) - there)]
+        if absent or len(there) == 1:
+            lost = int(np.isin(self.labels[test], list(there), invert=True).sum())
+            warnings.warn(
+                f"{self.name}: the database of fold {fold} has {len(there)} class(es); {lost} queries have no relevant case"
+                + (f" ({', '.join(absent)})" if absent else ""),
+                stacklevel=2,
             )
         return self.take(~test), self.take(test)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .grey import Pixels, to_bytes
+
 SUFFIXES = (".dcm", ".dicom")
 
 PERCENTILES = (0.5, 99.5)  # shown range of an image that names no window
@@ -23,7 +25,8 @@ PIXEL_TAGS = (
     "RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor BluePaletteColorLookupTableDescriptor "
     "RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData "
     "SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData "
-    "SegmentedBluePaletteColorLookupTableData ExtendedOffsetTable ExtendedOffsetTableLengths PixelData"
+    "SegmentedBluePaletteColorLookupTableData SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence "
+    "ExtendedOffsetTable ExtendedOffsetTableLengths PixelData"
 ).split()
 
 IDENTITY_TAGS = (
@@ -40,12 +43,15 @@ class DicomWarning(UserWarning):
     """Something about DICOM files that their user must know: text in the pixels, names in the header, frames left out."""
 
 
-def is_dicom(path) -> bool:
-    """Whether the name ends in ``.dcm`` or ``.dicom``, or the file has ``DICM`` at byte 128; False for a missing file."""
-    if Path(path).suffix.lower() in SUFFIXES:
+def is_dicom(source) -> bool:
+    """Whether a path ends in ``.dcm`` or ``.dicom``, or it or an open file has ``DICM`` at byte 128; False for a missing file."""
+    if hasattr(source, "read"):
+        source.seek(128)
+        return source.read(4) == b"DICM"
+    if Path(source).suffix.lower() in SUFFIXES:
         return True
     try:
-        with open(path, "rb") as file:
+        with open(source, "rb") as file:
             file.seek(128)
             return file.read(4) == b"DICM"
     except OSError:
@@ -61,44 +67,46 @@ def read_dicom(path) -> np.ndarray:
     without slope and window keep their full range (8 bit: the values as they are, as in a PNG). Pixels of the padding value
     do not count for the percentiles and become 0. A constant image without a window becomes 0.
 
-    Colour: YBR becomes RGB (C.7.6.3.1.2), palettes are looked up; of more than 8 bits the upper 8 are kept. Overlays and
+    Colour: YBR becomes RGB (C.7.6.3.1.2), palettes are looked up; more than 8 bits: see `ynet_lite.cases.grey`. Overlays and
     annotations beside the pixels are not drawn, and pixels are taken as square.
 
     Warns once with a `DicomWarning`: see `warn_about`. Raises ``ImportError`` without pydicom, ``ValueError`` naming the file
     when it is no DICOM image or cannot be decoded (some compressed kinds need plug-ins of pydicom).
     """
-    array = pixels(path)
+    array = to_bytes(pixels(path))
     warn_about([path])
     return array
 
 
-def pixels(path) -> np.ndarray:
-    """`read_dicom` without its warning, for a reader of many files that calls `warn_about` once."""
-    dataset = _open(path)
+def pixels(path, most: int | None = None) -> Pixels:
+    """`read_dicom` without its warning and before the depth of colours is decided, for a reader of many files."""
+    dataset = _open(path, most)
     kind = str(dataset.PhotometricInterpretation).strip().upper()
-    if kind in GREY:
-        return _grey(dataset, _decode(dataset, path), path, inverted=kind == "MONOCHROME1")
-    if kind == "PALETTE COLOR":
-        from pydicom.pixels import apply_color_lut
+    if kind not in (*GREY, *COLOUR, "PALETTE COLOR"):
+        known = ", ".join((*GREY, *COLOUR))
+        raise ValueError(f"{path}: photometric interpretation {kind!r} is not understood; {known}, PALETTE COLOR are")
+    array = _decode(dataset, path)
+    try:
+        if kind in GREY:
+            return Pixels(_grey(dataset, array, inverted=kind == "MONOCHROME1"))
+        if kind == "PALETTE COLOR":
+            from pydicom.pixels import apply_color_lut
 
-        indices = _decode(dataset, path)
-        try:
-            colours = apply_color_lut(indices, dataset)[..., :3]
-        except Exception as error:
-            raise ValueError(f"{path}: its palette cannot be read ({_short(error, path)})") from None
-        return colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
-    if kind in COLOUR:
-        array = _decode(dataset, path)
-        shift = max(int(dataset.get("BitsStored", 8)) - 8, 0)
-        return (array >> shift).astype(np.uint8)
-    raise ValueError(
-        f"{path}: photometric interpretation {kind!r} is not understood; {', '.join(GREY + COLOUR)}, PALETTE COLOR are"
-    )
+            array = apply_color_lut(array, dataset)[..., :3]
+            return Pixels(array, 8 * array.dtype.itemsize)
+        bits = int(dataset.get("BitsStored") or 8)
+        return Pixels(array, bits if bits < 16 else None)  # 16 is said of every device
+    except Exception as error:  # damaged tables raise what they like
+        raise ValueError(f"{path}: its palette or grey values cannot be worked out ({_short(error, path)})") from None
 
 
-def stored(path) -> np.ndarray:
-    """The stored values of the first frame, without window or inversion: what a mask kept as DICOM means."""
-    return _decode(_open(path), path)
+def stored(path, most: int | None = None) -> np.ndarray:
+    """The stored values of a single frame, without window or inversion: what a mask kept as DICOM means."""
+    dataset = _open(path, most)
+    frames = _number(dataset, "NumberOfFrames") or 1
+    if frames > 1:
+        raise ValueError(f"{path}: a mask of {frames:.0f} frames; give one file a mask (several are joined with ;)")
+    return _decode(dataset, path)
 
 
 def warn_about(paths: Sequence) -> None:
@@ -127,7 +135,7 @@ def warn_about(paths: Sequence) -> None:
         unknown += answer not in ("YES", "NO")
         removed = str(header.get("PatientIdentityRemoved") or "").strip().upper() == "YES"
         named += not removed and any(_filled(header, tag) for tag in IDENTITY_TAGS)
-        frames += int(header.get("NumberOfFrames") or 1) > 1
+        frames += (_number(header, "NumberOfFrames") or 1) > 1
     found = []
     if burnt or unknown:
         found.append(
@@ -164,28 +172,24 @@ def window(values: np.ndarray, centre: float, width: float, function: str = "LIN
     return np.clip((x - centre) / width + 0.5, 0, 1)
 
 
-def _grey(dataset, array: np.ndarray, path, inverted: bool) -> np.ndarray:
+def _grey(dataset, array: np.ndarray, inverted: bool) -> np.ndarray:
     from pydicom.pixels import apply_modality_lut, apply_voi
 
     bits = int(dataset.get("BitsStored", 16))
     plain = not int(dataset.get("PixelRepresentation", 0)) and bits <= 8
     padding = dataset.get("PixelPaddingValue")
     content = np.ones(array.shape, bool) if padding is None else array != padding
-    try:
-        values = apply_modality_lut(array, dataset)
-        rescaled = values is not array
-        chosen = _first_window(dataset)
-        if chosen is not None:
-            shown = window(values, *chosen)
-        elif dataset.get("VOILUTSequence"):
-            depth = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-            shown = apply_voi(np.rint(values).astype(np.int64), dataset) / (2.0**depth - 1)
-        elif plain and not rescaled:
-            shown = values / (2.0**bits - 1)
-        else:
-            shown = _stretched(np.asarray(values, np.float64), content)
-    except Exception as error:  # damaged tables raise what they like
-        raise ValueError(f"{path}: its grey values cannot be worked out ({_short(error, path)})") from None
+    values = apply_modality_lut(array, dataset)
+    chosen = _first_window(dataset)
+    if chosen is not None:
+        shown = window(values, *chosen)
+    elif dataset.get("VOILUTSequence"):
+        depth = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
+        shown = apply_voi(np.rint(values).astype(np.int64), dataset) / (2.0**depth - 1)
+    elif plain and values is array:
+        shown = values / (2.0**bits - 1)
+    else:
+        shown = _stretched(np.asarray(values, np.float64), content)
     result = np.floor(255 * np.clip(shown, 0, 1) + 0.5).astype(np.uint8)
     if inverted:
         result = 255 - result
@@ -202,19 +206,39 @@ def _stretched(values: np.ndarray, content: np.ndarray) -> np.ndarray:
     return np.zeros(values.shape) if high <= low else np.clip((values - low) / (high - low), 0, 1)
 
 
+def _number(dataset, tag: str) -> float | None:
+    """The first number of an attribute; None when it is missing, empty or no number (a decimal comma, say)."""
+    try:
+        value = dataset.get(tag)
+        value = value if value is None or isinstance(value, str) or not hasattr(value, "__iter__") else next(iter(value), None)
+        return None if value in (None, "") else float(value)
+    except Exception:  # pydicom checks a value when it is asked for
+        return None
+
+
 def _first_window(dataset) -> tuple[float, float, str] | None:
     """(centre, width, function) of the first window; None where there is none or its width cannot be used."""
-    first = []
-    for name in ("WindowCenter", "WindowWidth"):
-        value = dataset.get(name)
-        if hasattr(value, "__iter__") and not isinstance(value, str):
-            value = next(iter(value), None)
-        if value is None or value == "":
-            return None
-        first.append(float(value))
+    first = _number(dataset, "WindowCenter"), _number(dataset, "WindowWidth")
+    if None in first:
+        return None
     function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
     usable = np.isfinite(first).all() and (first[1] >= 1 if function == "LINEAR" else first[1] > 0)
     return (*first, function) if usable else None
+
+
+def _settle(dataset) -> None:
+    """Take window and slope out of the functional groups of an enhanced file (C.7.6.16), and leave out what is no number."""
+    for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+        for macro in ("FrameVOILUTSequence", "PixelValueTransformationSequence"):
+            for item in [item for group in (dataset.get(groups) or [])[:1] for item in (group.get(macro) or [])[:1]]:
+                for tag in ("WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleSlope", "RescaleIntercept"):
+                    if tag in item and tag not in dataset:
+                        dataset[tag] = item[tag]
+        if groups in dataset:
+            delattr(dataset, groups)  # it may name more than the pixels need
+    for tag in ("RescaleSlope", "RescaleIntercept"):
+        if tag in dataset and _number(dataset, tag) is None:
+            setattr(dataset, tag, 1 if tag == "RescaleSlope" else 0)
 
 
 def _pydicom():
@@ -230,6 +254,8 @@ def _pydicom():
 
 def _read(pydicom, path, tags: Sequence[str], **settings):
     try:
+        if hasattr(path, "seek"):
+            path.seek(0)
         return pydicom.dcmread(path, specific_tags=list(tags), **settings)
     except pydicom.errors.InvalidDicomError:
         raise ValueError(f"{path}: not a DICOM file (no 'DICM' at byte 128); export it again, or give a PNG") from None
@@ -237,11 +263,18 @@ def _read(pydicom, path, tags: Sequence[str], **settings):
         raise ValueError(f"{path}: cannot be read as DICOM ({_short(error, path)})") from None
 
 
-def _open(path):
+def _open(path, most: int | None = None):
     dataset = _read(_pydicom(), path, PIXEL_TAGS)
     lacking = [name for name in ("PixelData", "Rows", "Columns", "PhotometricInterpretation") if name not in dataset]
     if lacking:
         raise ValueError(f"{path}: a DICOM file without an image ({', '.join(lacking)} missing); name a file that holds one")
+    try:
+        _settle(dataset)
+        size = int(dataset.Rows) * int(dataset.Columns)
+    except Exception as error:
+        raise ValueError(f"{path}: a value in its header cannot be read ({_short(error, path)})") from None
+    if most and size > most:
+        raise ValueError(f"{path}: {dataset.Columns} x {dataset.Rows} pixels; at most {most // 10**6} million are taken")
     return dataset
 
 

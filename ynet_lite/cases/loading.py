@@ -20,7 +20,9 @@ from tqdm.auto import tqdm
 from .. import paths
 from . import dicom
 from .core import Cases
-from .formats import MASK_SCALES, read_image, read_mask, sha256
+from .duplicates import check_pictures
+from .formats import MASK_SCALES, open_picture, planes, read_mask, sha256
+from .grey import grey_range, to_bytes
 from .manifest import EMPTY, SEPARATOR, SHOWN, ManifestError, check_manifest, files, first_few, row_names
 
 
@@ -37,7 +39,7 @@ def resize_cases(cases: Cases, size: int, channels: int) -> Cases:
     return cases if images is cases.images else replace(cases, images=images, masks=masks)
 
 
-READER = 1  # raise it when reading or resizing changes, so that older caches are not used
+READER = 2  # raise it when reading or resizing changes, so that older caches are not used
 
 BOX = ("height", "width", "box_top", "box_left", "box_height", "box_width")
 
@@ -81,6 +83,7 @@ def load_table(
     channels: int = 1,
     class_names: Sequence[str] | None = None,
     mask_names: Sequence[str] = ("background", "lesion"),
+    mask_values: Sequence[str] = (),
     folder=None,
     finer: Sequence[str] = (),
     centre_crop: Sequence[str] = (),
@@ -95,6 +98,7 @@ def load_table(
     size, channels : the square's side in pixels; 1 (grey) or 3 (RGB).
     class_names : order of the classes; sorted labels of the table when None.
     mask_names : names of the mask values 0, 1, ...
+    mask_values : what stands for each of them in the files, when not 0, 1, ...: see `read_mask`.
     folder : what relative paths are relative to; paths below it are stored relative to it in the returned table.
     finer : columns that refine the class.
     centre_crop : names of mask files that are larger than their image by a border on all sides, which is cut off.
@@ -133,12 +137,15 @@ def load_table(
 
     cached = paths.cache() / f"{name}-{size}-{channels}-{fingerprint}-v{READER}.npz"
     arrays = _read_cache(cached, len(table), size, channels)
+    fresh = False
     if arrays is None:
-        arrays = _read_all(table, name, base, size, channels, len(mask_names), centre_crop)
+        arrays = _read_all(table, name, base, size, channels, len(mask_names), centre_crop, tuple(mask_values))
+        fresh = True
         _write(cached, lambda file: np.savez(file, **arrays))
     out = table.reset_index(drop=True)
     for column, values in zip(BOX, arrays["boxes"].T, strict=True):
         out[column] = values.astype(np.int64)
+    check_pictures(out, arrays["images"], arrays["boxes"][:, 2:], name, near=fresh)
     for column in ("image", "mask"):
         out[column] = [_relative(cell, folder) for cell in out[column]]
     return Cases(
@@ -174,33 +181,82 @@ def _resize_mask(array: np.ndarray, height: int, width: int) -> np.ndarray:
     return values[np.argmax(np.round(np.stack(cover), 4), axis=0)]
 
 
-def _read_all(table, name, base, size, channels, classes, centre_crop) -> dict[str, np.ndarray]:
+def _read_all(table, name, base, size, channels, classes, centre_crop, mask_values=()) -> dict[str, np.ndarray]:
     n = len(table)
     images = np.zeros((n, channels, size, size), np.uint8)
     masks = np.zeros((n, size, size), np.uint8)
     has_mask = np.zeros(n, bool)
     boxes = np.zeros((n, len(BOX)), np.int32)
-    offenders = []
+    offenders, deep, blank = [], [], []
+    spans: dict[str, tuple[float, float]] = {}  # black and white of the whole set, for pictures that do not say their depth
+    found: dict[str, list[str]] = {}
     cells = list(zip(row_names(table), table["image"], table["mask"], strict=True))
     dicom.warn_about([base / cell for cell in table["image"] if dicom.is_dicom(base / cell)])
+
+    def keep(i: int, picture) -> None:
+        image = planes(to_bytes(picture, spans.get(picture.array.dtype.kind)), channels)
+        images[i], box = letterbox(image, size)
+        boxes[i] = (*image.shape[1:], *box)
+        if int(image.max()) - int(image.min()) <= NEARLY_CONSTANT:
+            found.setdefault("image(s) (nearly) constant, without content", []).append(f"{cells[i][0]} {cells[i][1]}")
+
     for i, (row, image_cell, mask_cell) in enumerate(tqdm(cells, desc=f"reading {name}", unit="case", leave=False, delay=BAR)):
         try:
-            image = read_image(base / image_cell, channels)
-            mask = _read_masks(mask_cell, base, image.shape[1:], classes, centre_crop)
+            picture = open_picture(base / image_cell)
+            mask = _read_masks(mask_cell, base, picture.array.shape[:2], classes, centre_crop, mask_values)
         except ValueError as error:
             offenders.append(f"{row}: {error}")
             continue
-        images[i], box = letterbox(image, size)
-        boxes[i] = (*image.shape[1:], *box)
+        if picture.array.dtype == np.uint8 or picture.bits:
+            keep(i, picture)
+        else:
+            deep.append(i)
+            kind = picture.array.dtype.kind
+            low, high = grey_range(picture.array)
+            spans[kind] = (min(low, spans.get(kind, (0, 0))[0]), max(high, spans.get(kind, (0, 0))[1]))
         if mask is not None:
             masks[i], has_mask[i] = letterbox(mask, size, mask=True)[0], True
+            what = _oddity(mask, masks[i])
+            if what:
+                found.setdefault(what, []).append(f"{row} {mask_cell}")
+            elif not mask.any() and files(mask_cell) != [EMPTY]:
+                blank.append(i)
+            if what == LOST:
+                masks[i], has_mask[i] = 0, False
     if offenders:
+        note = paths.cache() / f"{name}-offenders.txt"
+        _write(note, lambda file: file.write("\n".join([*offenders, ""]).encode()))
         shown = offenders[:SHOWN] + ([f"and {len(offenders) - SHOWN} more"] if len(offenders) > SHOWN else [])
-        raise ManifestError(f"{name}: {len(offenders)} of {n} cases cannot be used\n- " + "\n- ".join(shown))
+        text = f"{name}: {len(offenders)} of {n} cases cannot be used\n- " + "\n- ".join(shown) + f"\n(all of them in {note})"
+        raise ManifestError(text, offenders)
+    for i in deep:  # read again: white is known only now
+        keep(i, open_picture(base / cells[i][1]))
+    if has_mask.any() and not masks.any():
+        found.setdefault("outline(s) known, all empty: nothing to learn an outline from", []).append("every row")
+    drawn = set(table["label"].to_numpy()[masks.any((1, 2))])
+    odd = [f"{cells[i][0]} {cells[i][2]}" for i in blank if table["label"].iloc[i] in drawn]
+    if odd:  # where a whole class has no lesion, as in BUSI, that is what its files say
+        found[f"mask file(s) are empty in a class that has lesions (write {EMPTY!r} when that is meant)"] = odd
+    if found:
+        parts = [f"{len(rows)} {what}: {first_few(rows)}" for what, rows in found.items()]
+        warnings.warn(f"{name}: " + "; ".join(parts), stacklevel=3)
     return {"images": images, "masks": masks, "has_mask": has_mask, "boxes": boxes}
 
 
-def _read_masks(cell: str, base: Path, shape: tuple[int, ...], classes: int, centre_crop) -> np.ndarray | None:
+NEARLY_CONSTANT = 2  # grey values between the darkest and the brightest pixel
+
+LOST = "outline(s) vanish at this size and count as unknown"
+
+
+def _oddity(mask: np.ndarray, small: np.ndarray) -> str:
+    """What is implausible about a mask that could be read; empty when nothing is."""
+    if mask.all():
+        return "mask(s) cover the whole image"
+    lost = len(set(np.unique(mask[mask > 0])) - set(np.unique(small)))
+    return LOST if lost else ""
+
+
+def _read_masks(cell: str, base: Path, shape: tuple[int, ...], classes: int, centre_crop, values=()) -> np.ndarray | None:
     """The joined mask of one case in the image's size; None when the outline is unknown."""
     parts = files(cell)
     if not parts:
@@ -209,7 +265,7 @@ def _read_masks(cell: str, base: Path, shape: tuple[int, ...], classes: int, cen
     for part in parts:
         if part == EMPTY:
             continue
-        mask = read_mask(base / part, classes)
+        mask = read_mask(base / part, classes, values)
         if Path(part).name in centre_crop:
             mask = _crop(mask, shape)
         if _drawn_at_another_scale(mask.shape, shape):
@@ -293,7 +349,8 @@ def _read_cache(path: Path, n: int, size: int, channels: int) -> dict[str, np.nd
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in shapes}  # reading checks the archive's CRC
-    except Exception:  # any damage at all: make it again
+    except Exception as error:  # any damage at all: make it again
+        warnings.warn(f"{path.name}: the cache is damaged ({type(error).__name__}) and is made again", stacklevel=3)
         return None
     good = all(arrays[key].shape == shape and arrays[key].dtype == kind for key, (shape, kind) in shapes.items())
     return arrays if good else None

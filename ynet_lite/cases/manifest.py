@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +21,11 @@ SHOWN = 5  # offenders that an error lists
 
 
 class ManifestError(ValueError):
-    """A manifest that cannot be used; the message lists the first offenders by row and says what would be right."""
+    """A manifest that cannot be used; the message lists the first ``offenders`` by row and says what would be right."""
+
+    def __init__(self, message: str, offenders: Sequence[str] = ()):
+        super().__init__(message)
+        self.offenders = tuple(offenders)
 
 
 def read_manifest(path) -> pd.DataFrame:
@@ -35,10 +42,15 @@ def read_manifest(path) -> pd.DataFrame:
             f"manifest {path}: no such file; it must be a CSV with the columns {', '.join(REQUIRED)} and fold or split"
         )
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # no index: rows that end in a comma which the header lacks would move all columns by one
+            table = pd.read_csv(
+                path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig", index_col=False
+            )
     except pd.errors.EmptyDataError:
         raise ManifestError(f"manifest {path}: the file is empty; its first line must name the columns") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+    except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError, OSError) as error:
         raise ManifestError(f"manifest {path}: not a comma-separated table in UTF-8 ({error})") from None
     table = table.fillna("")
     table.columns = [str(column).strip() for column in table.columns]
@@ -107,12 +119,24 @@ def check_manifest(table: pd.DataFrame, name: str, *, need_files: bool = True, f
     classes = sorted(set(table["label"]) - {""})
     if len(classes) < 2:
         problems.append(f"one class only: {classes}; retrieval by class needs at least two")
-    alike: dict[str, list[str]] = {}
-    for label in classes:
-        alike.setdefault(" ".join(label.lower().split()), []).append(label)
-    slips = [" and ".join(map(repr, several)) for several in alike.values() if len(several) > 1]
-    if slips:
-        problems.append(f"labels that differ only in capitals or blanks; write each class in one way: {first_few(slips)}")
+    no_class = table["label"].str.lower().isin(NO_CLASS).to_numpy()
+    _add(
+        problems, no_class, lambda i: f"{rows[i]} {table['label'].iloc[i]!r}", "label says that there is none; leave the row out"
+    )
+    for column, what in (("label", "each class"), ("group", "each patient")):
+        alike: dict[str, list[str]] = {}
+        for value in sorted(set(table[column]) - {""}):
+            alike.setdefault(_spelling(value), []).append(value)
+        slips = [
+            " and ".join(map(ascii if column == "label" else repr, several)) for several in alike.values() if len(several) > 1
+        ]
+        if slips:
+            problems.append(
+                f"{column}s that differ only in capitals or blanks, in the form of a number or in Unicode; write {what} in one "
+                f"way: {first_few(slips)}"
+            )
+    if "fold" in table and "split" in table:
+        problems.append("both fold and split divide the cases; keep one of the two columns")
     for column in ("fold", "split"):
         if column in table:
             _check_sides(table, column, rows, blank["group"], problems)
@@ -130,6 +154,20 @@ def _is_blank(value) -> bool:
     if value is None or (not isinstance(value, str) and bool(pd.isna(value))):
         return True
     return str(value).strip().lower() in ("", "nan", "<na>")
+
+
+NO_CLASS = ("none", "null", "na", "n/a", "?", "-")
+
+
+def _spelling(value: str) -> str:
+    """``value`` without what two spellings of one name differ in: capitals, blanks, invisible signs, Unicode form, 01 and 1.0."""
+    text = unicodedata.normalize("NFKC", value).casefold()
+    text = " ".join("".join(sign for sign in text if unicodedata.category(sign) != "Cf").split())
+    if re.fullmatch(r"\d+(\.\d*)?", text):
+        whole, _, part = text.partition(".")
+        part = part.rstrip("0")
+        text = (whole.lstrip("0") or "0") + (f".{part}" if part else "")
+    return text
 
 
 def row_names(table: pd.DataFrame) -> list[str]:

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from scipy.sparse.csgraph import connected_components
 
 from .. import paths
+from ..cases.duplicates import near_pairs
 from ..cases.formats import read_image
 from ..cases.manifest import EMPTY, SEPARATOR
 from .folders import DataSet, find, load_folder
@@ -21,10 +21,6 @@ BUSI_CLASSES = ("benign", "malignant", "normal")
 BUSI_CENTRE_CROP = ("benign (4)_mask_1.png",)
 
 BUSI_FOLDS = 5
-
-THUMBNAIL = 32  # side of the grey thumbnails that are compared, pixels
-
-NEAR_DUPLICATE = 0.92  # correlation; repeated scans of one view lie above it, the closest different views at .914
 
 
 def busi(data_dir=None, split: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -108,16 +104,12 @@ def busi_split(table: pd.DataFrame, listed: pd.DataFrame | None = None) -> pd.Da
 
 
 def near_duplicates(images: Iterable) -> np.ndarray:
-    """Boolean matrix (N, N): thumbnails of the image files correlate by at least `NEAR_DUPLICATE`."""
-    thumbnails = []
-    for path in images:
-        grey = Image.fromarray(read_image(path, 1)[0]).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-        values = np.asarray(grey, np.float64).ravel()
-        values = values - values.mean()
-        thumbnails.append(values / max(np.linalg.norm(values), 1e-9))
-    thumbnails = np.stack(thumbnails)
-    # rounded, so that the last digit of a sum cannot decide on another machine
-    return np.round(thumbnails @ thumbnails.T, 6) >= NEAR_DUPLICATE
+    """Boolean matrix (N, N): the image files look nearly the same, see `ynet_lite.cases.duplicates.near_pairs`."""
+    files = list(images)
+    linked = np.eye(len(files), dtype=bool)
+    i, j = near_pairs(read_image(path, 1)[0] for path in files).T
+    linked[i, j] = linked[j, i] = True
+    return linked
 
 
 def _natural(text: str) -> tuple:

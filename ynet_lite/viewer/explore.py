@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -10,12 +9,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import tifffile
-from PIL import Image, ImageOps
 
 from .. import drawing
 from ..cases.core import Cases
-from ..cases.formats import BITS_PER_SAMPLE, UNREADABLE, _open_tiff, _pixels, _to_bytes
+from ..cases.formats import read_image
 from ..cases.loading import BOX, letterbox
 from . import pages
 
@@ -145,12 +142,9 @@ def read_upload(content: bytes, filename: str, size: int, channels: int) -> Case
         raise ValueError(f"{shown}: {len(content) / 1e6:.1f} MB; at most {MOST_BYTES / 1e6:.0f} MB are taken, make it smaller")
     if PurePath(filename).suffix.lower() not in (ending for endings in FORMATS.values() for ending in endings):
         raise ValueError(f"{shown}: {', '.join(FORMATS)} files are taken, by the end of their name; convert it to PNG")
-    array = _decode(bytes(content), shown)
-    if array.dtype != np.uint8:
-        array = _to_bytes(array, shown)
-    if array.ndim == 3 and channels == 1:
-        array = np.asarray(Image.fromarray(array).convert("L"))
-    array = np.repeat(array[None], channels, 0) if array.ndim == 2 else array.transpose(2, 0, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged headers
+        array = read_image(bytes(content), channels, name=shown, most=MOST_PIXELS, formats=tuple(FORMATS))
     square, box = letterbox(array, size)
     table = pd.DataFrame({"case_id": [shown], "label": [""], "group": [""], "fold": [0]})
     table = table.assign(**dict(zip(BOX, (*array.shape[1:], *box), strict=True)))
@@ -163,54 +157,6 @@ def read_upload(content: bytes, filename: str, size: int, channels: int) -> Case
         class_names=("unknown",),
         name="upload",
     )
-
-
-def _decode(content: bytes, shown: str) -> np.ndarray:
-    """Pixels (H, W) or (H, W, 3) in the file's own number type; sizes are checked before anything is unpacked."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged headers, and of sizes, for which our own limit is lower
-            with Image.open(io.BytesIO(content), formats=list(FORMATS)) as image:
-                _check_size(*image.size, shown)
-                if getattr(image, "n_frames", 1) > 1 and image.format == "TIFF":
-                    raise _Refused(f"{shown}: holds {image.n_frames} pages; give one image")
-                bits = image.tag_v2.get(BITS_PER_SAMPLE, 8) if image.format == "TIFF" else 8
-                if isinstance(bits, tuple) and len(bits) >= 3 and max(bits) > 8:
-                    pixels = _open_tiff(io.BytesIO(content))  # Pillow would keep the upper 8 bits only
-                    if pixels is not None:
-                        return pixels
-                image.load()
-                return _pixels(ImageOps.exif_transpose(image) if image.format in ("JPEG", "MPO") else image, colour=True)
-    except _Refused:
-        raise
-    except Image.DecompressionBombError:
-        raise _Refused(f"{shown}: too many pixels; at most {MOST_PIXELS // 10**6} million are taken") from None
-    except UNREADABLE:
-        pixels = _other_tiff(content, shown)
-        if pixels is None:
-            raise _Refused(f"{shown}: cannot be read as {', '.join(FORMATS)}; it is damaged or another kind of file") from None
-        return pixels
-
-
-class _Refused(ValueError):
-    """A message for the page, told apart from errors of the readers."""
-
-
-def _check_size(width: int, height: int, shown: str) -> None:
-    if width * height > MOST_PIXELS:
-        raise _Refused(f"{shown}: {width} x {height} pixels; at most {MOST_PIXELS // 10**6} million are taken, make it smaller")
-
-
-def _other_tiff(content: bytes, shown: str) -> np.ndarray | None:
-    """TIFF kinds that Pillow does not know (16 bit colour, for one); None when this is no such file."""
-    try:
-        with tifffile.TiffFile(io.BytesIO(content)) as file:
-            _check_size(int(file.pages[0].imagewidth), int(file.pages[0].imagelength), shown)
-    except _Refused:
-        raise
-    except Exception:  # whatever is wrong with it, the first reader's message is the one to show
-        return None
-    return _open_tiff(io.BytesIO(content))
 
 
 def uploaded_file(value) -> tuple[str, bytes] | None:

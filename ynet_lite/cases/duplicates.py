@@ -1,0 +1,72 @@
+"""The same picture twice: a leak that no patient number shows."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from .manifest import ManifestError, first_few
+
+THUMBNAIL = 32  # pixels, both ways
+
+NEAR_DUPLICATE = 0.92  # correlation; in BUSI repeated scans of one view lie above it, the closest different views at .914
+
+BLOCK = 1024  # rows of the table of correlations in memory at once
+
+
+def near_pairs(pictures: Iterable[np.ndarray]) -> np.ndarray:
+    """Pairs i < j, int64 (P, 2), of grey uint8 pictures whose thumbnails (area means) correlate by at least `NEAR_DUPLICATE`."""
+    thumbnails = []
+    for picture in pictures:
+        small = Image.fromarray(picture).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+        values = np.asarray(small, np.float64).ravel()
+        values = values - values.mean()
+        thumbnails.append(values / max(np.linalg.norm(values), 1e-9))
+    thumbnails = np.stack(thumbnails)
+    pairs = []
+    for start in range(0, len(thumbnails), BLOCK):
+        # rounded, so that the last digit of a sum cannot decide on another machine
+        close = np.round(thumbnails[start : start + BLOCK] @ thumbnails[start:].T, 6) >= NEAR_DUPLICATE
+        i, j = np.nonzero(np.triu(close, 1))
+        pairs.append(np.stack([i, j], axis=1) + start)
+    return np.concatenate(pairs)
+
+
+def check_pictures(table: pd.DataFrame, images: np.ndarray, boxes: np.ndarray, name: str, near: bool) -> None:
+    """Refuse one picture on both sides of a split or under two labels; warn once of near-duplicates there (when ``near``).
+
+    ``images`` : uint8 (N, C, H, W); ``boxes`` : (N, 4), top, left, height and width of the content. Pictures without content
+    are passed over. Raises `ManifestError` that lists all pairs.
+    """
+    side = (table["fold"] if "fold" in table else table["split"]).astype(str).tolist()
+    label, patient, ids = table["label"].tolist(), table["group"].tolist(), table["case_id"].tolist()
+
+    def why(i: int, j: int) -> str:
+        reasons = ["two labels"] * (label[i] != label[j]) + ["both sides of a split"] * (side[i] != side[j])
+        return f"{ids[i]} and {ids[j]} ({', '.join(reasons)})" if reasons else ""
+
+    first: dict[bytes, int] = {}
+    same = []
+    for i, image in enumerate(images):
+        if image.min() == image[:, boxes[i, 0] : boxes[i, 0] + boxes[i, 2], boxes[i, 1] : boxes[i, 1] + boxes[i, 3]].max():
+            continue
+        j = first.setdefault(hashlib.sha256(image.tobytes()).digest(), i)
+        same += [why(j, i)] if j < i and why(j, i) else []
+    if same:
+        raise ManifestError(
+            f"{name}: {len(same)} pair(s) of cases show the same picture: {first_few(same)}; keep one of each, or give both the "
+            "same label, patient and fold",
+            same,
+        )
+    if near:
+        grey = (
+            np.ascontiguousarray(image[0, t : t + h, le : le + w]) for image, (t, le, h, w) in zip(images, boxes, strict=True)
+        )
+        close = [why(i, j) for i, j in near_pairs(grey) if patient[i] != patient[j] and why(i, j)]
+        if close:
+            warnings.warn(f"{name}: {len(close)} pair(s) of cases look nearly the same: {first_few(close)}", stacklevel=3)
