@@ -243,7 +243,7 @@ def _read_all(table, name, base, size, channels, classes, centre_crop, mask_valu
     return {"images": images, "masks": masks, "has_mask": has_mask, "boxes": boxes}
 
 
-NEARLY_CONSTANT = 2  # grey values between the darkest and the brightest pixel
+NEARLY_CONSTANT = 8  # grey values between the darkest and the brightest pixel
 
 LOST = "outline(s) vanish at this size and count as unknown"
 
