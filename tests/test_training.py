@@ -314,7 +314,7 @@ def test_trained_balance_is_optimised_and_a_fixed_one_is_not(tiny_cases, tiny_co
 
 def test_released_code_layer_stays_a_random_projection(tiny_cases, tiny_config):
     cfg = tiny_config.but(
-        code_input="c5", cls_target="descriptor", cls_loss="circle", quant_weight=0.0, pooling="rmac",
+        code_input="c5", cls_target="descriptor", loss="circle", quant_weight=0.0, pooling="rmac",
         optimizer="adam", weight_decay=1e-2, select="train-loss",
     )  # fmt: skip
     before = training._State(cfg, tiny_cases).model.state_dict()

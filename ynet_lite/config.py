@@ -8,8 +8,8 @@ import operator
 import os
 from dataclasses import asdict, dataclass, fields, replace
 
-from . import encoders
-from .methods import AGGREGATIONS, METHODS, PAPER_METHODS, PARENT, POOLINGS, PRESETS, RIVALS, TUNED
+from . import encoders, losses
+from .methods import AGGREGATIONS, METHODS, PAPER_METHODS, POOLINGS, PRESETS, tuned
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Config:
     bits: int = 64
 
     # --- losses: |a| * cls_scale * classification + |1 - a| * segmentation + quant_weight * quantisation
-    cls_loss: str = "pairwise"  # "pairwise", "circle", "ce", "centres", "none"
+    loss: str = "pairwise"  # one of `ynet_lite.losses.ALL`, or "none"
     cls_target: str = "code"  # what the classification loss sees: "code" or "descriptor" (as released)
     cls_scale: float = 1.0
     balance: float = 0.5
@@ -91,7 +91,6 @@ class Config:
     flip_codes: bool = False  # average the code layer over the image and its mirror image
 
     # --- rivals and ablations; at these values the fields stay out of the hash (see NEUTRAL)
-    rival: str = ""  # a deep hashing loss of `ynet_lite.losses` in place of the classification loss
     rival_scale: float = 1.0  # multiplies that loss's own sharpness, margin or pull
     attention: str = "none"  # on C5 before it is aggregated: "spatial" as in ASH, "spatial-max" as in ATH
     mask_quality: str = "exact"  # outlines seen in training: "exact", "dilated", "eroded", "box", "shifted"
@@ -129,8 +128,8 @@ class Config:
             raise ValueError(f"Config.bits: {self.bits}; known are 8, 16, 32, 48, 64, 128, 256")
         if not self.pool_levels or not set(self.pool_levels) <= {2, 3, 4, 5}:
             raise ValueError(f"Config.pool_levels: {self.pool_levels}; the levels are 2 to 5 (C2 to C5)")
-        if self.cls_loss == "centres" and self.cls_target != "code":
-            raise ValueError(f"Config.cls_target: {self.cls_target!r}; the loss {self.cls_loss!r} is defined on the code only")
+        if self.loss == "centres" and self.cls_target != "code":
+            raise ValueError(f"Config.cls_target: {self.cls_target!r}; the loss {self.loss!r} is defined on the code only")
         if self.code_source == "itq" and not self.aggregation:
             raise ValueError("Config.code_source: 'itq' codes are made of aggregated features; Config.aggregation is empty")
 
@@ -143,11 +142,16 @@ class Config:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
+    def flat(self) -> dict:
+        """All settings by name, as on disk: there a loss is the ``cls_loss`` of Y-Net or the ``rival`` in its place."""
+        values = asdict(self)
+        loss = losses.named(values.pop("loss"))
+        own = loss is None or loss.own
+        return values | {"cls_loss": self.loss if own else "none", "rival": "" if own else self.loss}
+
     def hash(self) -> str:
         """Ten hexadecimal digits of everything that shapes the result except names, seed, fold, paths and device."""
-        values = {
-            key: value for key, value in asdict(self).items() if key not in UNHASHED and (key, value) not in NEUTRAL.items()
-        }
+        values = {key: value for key, value in self.flat().items() if key not in UNHASHED and (key, value) not in NEUTRAL.items()}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
 
     def training_hash(self) -> str:
@@ -160,12 +164,14 @@ class Config:
 
     def to_json(self) -> str:
         """All fields as JSON text, sorted by name."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(self.flat(), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Config:
         """The inverse of `to_json`. Raises ``ValueError`` that names unknown fields."""
         values = json.loads(text)
+        own, other = values.pop("cls_loss", "none"), values.pop("rival", "")  # see `flat`
+        values["loss"] = other or own
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -185,7 +191,7 @@ class Config:
         if method in PAPER_METHODS:
             preset = "paper"
         values = {"preset": preset, "dataset": dataset, "method": method}
-        values |= PRESETS[preset] | METHODS[method] | TUNED.get((preset, PARENT.get(method, method)), {}) | changes
+        values |= PRESETS[preset] | dict(METHODS[method]) | dict(tuned(preset, method)) | changes
         return cls(**values)
 
     @classmethod
@@ -213,14 +219,13 @@ CHOICES = {
     "seg_activation": ("none", "relu", "bn"),
     "pooling": POOLINGS,
     "code_input": ("descriptor", "c5"),
-    "cls_loss": ("pairwise", "circle", "ce", "centres", "none"),
+    "loss": (*(loss.name for loss in losses.ALL), "none"),
     "cls_target": ("code", "descriptor"),
     "same_class": ("equal", "product"),
     "optimizer": ("adam", "adamw"),
     "schedule": ("onecycle", "constant"),
     "select": ("validation", "train-loss"),
     "precision": ("float32", "bfloat16"),
-    "rival": ("", *RIVALS),
     "attention": ("none", "spatial", "spatial-max"),
     "mask_quality": ("exact", "dilated", "eroded", "box", "shifted"),
     "aggregation": ("", *AGGREGATIONS),

@@ -1,14 +1,14 @@
-"""The methods: what each changes, what was tuned for it and what it is called."""
+"""The methods: one row each, with what it changes, where it comes from and what was tuned for it. And the presets they stand on.
+
+A new method is one row of `ALL`. Titles, tables, grids and tuning are queries of this table.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 POOLINGS = ("rmac", "gap", "mac", "lesion", "selfpool")
-
-#: Deep hashing losses of `ynet_lite.losses`.
-RIVALS = ("dsh", "dpsh", "drh", "hashnet", "csq", "orthohash", "ash", "ath")
-
-#: Aggregations of C5 of one encoder that was trained for classification.
-AGGREGATIONS = ("gap", "mac", "rmac", "crow", "cam", "regional-attention")
 
 PRESETS: dict[str, dict] = {
     # shallow and longer: in the same time this ranks better than two blocks per stage
@@ -46,7 +46,7 @@ PRESETS: dict[str, dict] = {
         "seg_features": "features",
         "pooling": "rmac",
         "pool_levels": (5,),
-        "cls_loss": "circle",
+        "loss": "circle",
         "circle_gamma": 1.0,
         "dice": False,
         "quant_weight": 0.0,
@@ -84,137 +84,195 @@ _RELEASED = {
     "select": "train-loss",
 }
 
-#: What each method changes on top of its preset. An ablation is a weight of zero or one switch.
-METHODS: dict[str, dict] = {
-    "ynet": {},
-    "ynet-no-seg": {"balance": 1.0, "pooling": "rmac", "pool_levels": (5,)},
-    "ynet-rmac": {"pooling": "rmac", "pool_levels": (5,)},
-    "ynet-lesion": {"pooling": "lesion", "pool_levels": (4, 5)},
-    "ynet-selfpool": {"balance": 1.0, "pooling": "selfpool"},
-    "ynet-no-cls": {"cls_loss": "none", "balance": 0.0},
-    "ynet-no-quant": {"quant_weight": 0.0},
-    "ynet-circle": {"cls_loss": "circle"},
-    "ynet-paper": {"quant_weight": 0.01},
-    "released": _RELEASED | {"ranking": "cosine"},
-    "released-sign": _RELEASED | {"ranking": "hamming"},
-}
 
-# "The same encoder, input and aggregation": a deep hashing rival is its loss (and attention) in the place of ours.
-METHODS |= {
-    name: {"rival": name, "cls_loss": "none", "balance": 1.0, "quant_weight": 0.0, "pooling": "rmac", "pool_levels": (5,)}
-    for name in RIVALS
-}
+@dataclass(frozen=True)
+class Method:
+    """One method.
 
-METHODS["orthohash"] |= {"code_norm": True}  # its balance of bits
+    name : as in the result rows. title : as in tables and figures. changes : what it changes on top of its preset; an ablation is
+    a weight of zero or one switch. kind : "ours", "part" (Y-Net with something taken away), "paper" (always in the paper preset),
+    "loss" (a deep hashing loss with our encoder and aggregation) or "aggregation" (features of one shared encoder). source : the
+    paper. parent : the method whose tuned settings it uses. tuned : by preset, what six validation trials chose (rows in
+    data/results/tuning). without : what it lacks, in words; a pair where it depends on the pooling (inside the lesion, R-MAC).
+    """
 
-METHODS["ash"] |= {"attention": "spatial"}
+    name: str
+    title: str
+    changes: Mapping = field(default_factory=dict)
+    kind: str = "part"
+    source: str = ""
+    parent: str = ""
+    tuned: Mapping[str, Mapping] = field(default_factory=dict)
+    without: str | tuple[str, str] = ""
 
-METHODS["ath"] |= {"attention": "spatial-max", "cls_target": "descriptor"}  # its classifier stands beside the code layer
 
-#: The encoder that all aggregations share: cross-entropy on averaged features, no code layer in the loss, the last epoch kept.
-ENCODER = {
-    "cls_loss": "ce",
-    "cls_target": "descriptor",
-    "balance": 1.0,
-    "quant_weight": 0.0,
-    "pooling": "gap",
-    "pool_levels": (5,),
-    "validation": 0.0,
-}
+def _loss(name: str, title: str, source: str, full: dict, quick: dict, **more) -> Method:
+    """A rival: "the same encoder, input and aggregation", its loss (and attention) in the place of ours."""
+    changes = {"loss": name, "balance": 1.0, "quant_weight": 0.0, "pooling": "rmac", "pool_levels": (5,)} | more
+    return Method(name, title, changes, "loss", source, tuned={"full": full, "quick": quick})
 
-for _name in AGGREGATIONS:
-    METHODS[_name] = ENCODER | {"aggregation": _name, "ranking": "descriptor"}
-    METHODS[f"{_name}-itq"] = ENCODER | {"aggregation": _name, "code_source": "itq"}
 
-#: What six validation trials a method chose (`ynet_lite.paper.tuning --choose`, rows in data/results/tuning/trials), so that
-#: no method runs with another's settings to its harm.
-TUNED: dict[tuple[str, str], dict] = {
-    ("full", "ash"): {"lr": 0.002, "rival_scale": 0.25},
-    ("full", "ath"): {"lr": 0.0005, "rival_scale": 1.0},
-    ("full", "csq"): {"lr": 0.002, "rival_scale": 4.0},
-    ("full", "dpsh"): {"lr": 0.0005, "rival_scale": 0.25},
-    ("full", "drh"): {"lr": 0.0005, "rival_scale": 1.0},
-    ("full", "dsh"): {"lr": 0.002, "rival_scale": 0.0625},
-    ("full", "gap"): {"lr": 0.004},
-    ("full", "hashnet"): {"lr": 0.0005, "rival_scale": 0.25},
-    ("full", "orthohash"): {"lr": 0.002, "rival_scale": 0.25},
-    ("full", "ynet"): {"lr": 0.002, "cls_scale": 1.0},
-    ("full", "ynet-circle"): {"lr": 0.002, "circle_gamma": 8.0},
-    ("full", "ynet-no-seg"): {"lr": 0.0005, "pair_sharpness": 0.125},
-    ("full", "ynet-selfpool"): {"lr": 0.0005, "pair_sharpness": 0.125},
-    ("quick", "ash"): {"lr": 0.004, "rival_scale": 0.25},
-    ("quick", "ath"): {"lr": 0.004, "rival_scale": 1.0},
-    ("quick", "csq"): {"lr": 0.004, "rival_scale": 4.0},
-    ("quick", "dpsh"): {"lr": 0.004, "rival_scale": 4.0},
-    ("quick", "drh"): {"lr": 0.001, "rival_scale": 0.25},
-    ("quick", "dsh"): {"lr": 0.004, "rival_scale": 1.0},
-    ("quick", "gap"): {"lr": 0.008},
-    ("quick", "hashnet"): {"lr": 0.004, "rival_scale": 1.0},
-    ("quick", "orthohash"): {"lr": 0.004, "rival_scale": 0.25},
-    ("quick", "ynet"): {"lr": 0.004, "cls_scale": 4.0},
-    ("quick", "ynet-circle"): {"lr": 0.004, "circle_gamma": 8.0},
-    ("quick", "ynet-no-seg"): {"lr": 0.004, "pair_sharpness": 0.5},
-    ("quick", "ynet-selfpool"): {"lr": 0.004, "pair_sharpness": 0.125},
-}
-
-#: Ablations that use the settings of the method they were cut from, and aggregations, which share one encoder.
-PARENT = {"ynet-rmac": "ynet", "ynet-lesion": "ynet", "ynet-no-cls": "ynet", "ynet-no-quant": "ynet"}
-
-PARENT |= {f"{name}{tail}": "gap" for name in AGGREGATIONS for tail in ("", "-itq")}
-
-#: Methods that always use the paper preset.
-PAPER_METHODS = ("ynet-paper", "released", "released-sign")
-
-#: How methods are called in figures and tables, in the order of every table.
-METHOD_NAMES = {
-    "ynet": "Y-Net (ours)",
-    "ynet-rmac": "segmentation loss, R-MAC",
-    "ynet-lesion": "pooling in the predicted lesion (C4, C5)",
-    "ynet-selfpool": "pooling learned without masks",
-    "ynet-circle": "Circle loss, segmentation loss",
-    "ynet-no-quant": "without quantisation loss",
-    "ynet-no-seg": "twin: no segmentation",
-    "ynet-no-cls": "without classification loss",
-    "ynet-paper": "paper's network, code layer trained",
-    "released": "as released, float code",
-    "released-sign": "as released, sign of the code",
-    "dsh": "DSH",
-    "dpsh": "DPSH",
-    "drh": "DRH",
-    "hashnet": "HashNet",
-    "csq": "CSQ",
-    "orthohash": "OrthoHash",
-    "ash": "ASH",
-    "ath": "ATH",
-}
-
-METHOD_NAMES |= {
-    f"{name}{tail}": f"{shown}, {'ITQ code' if tail else 'float'}"
-    for name, shown in (
-        ("gap", "GAP"),
-        ("mac", "MAC"),
-        ("rmac", "R-MAC"),
-        ("crow", "CroW"),
-        ("cam", "CAM"),
-        ("regional-attention", "regional attention"),
+def _aggregations(name: str, title: str, source: str, tuned: Mapping | None = None) -> tuple[Method, Method]:
+    """Two rows of one aggregation: ranked as real vectors, and as codes. All share one encoder, trained with cross-entropy on
+    averaged features, with no code layer in the loss and the last epoch kept."""
+    encoder = {"loss": "ce", "cls_target": "descriptor", "balance": 1.0, "quant_weight": 0.0, "pooling": "gap"}
+    encoder |= {"pool_levels": (5,), "validation": 0.0, "aggregation": name}
+    as_floats, as_codes = encoder | {"ranking": "descriptor"}, encoder | {"code_source": "itq"}
+    return (
+        Method(name, f"{title}, float", as_floats, "aggregation", source, "gap", tuned or {}),
+        Method(f"{name}-itq", f"{title}, ITQ code", as_codes, "aggregation", source, "gap"),
     )
-    for tail in ("", "-itq")
-}
 
-#: Method name as in the result rows -> where it comes from.
-SOURCES: dict[str, str] = {
-    "dsh": "Liu et al., Deep Supervised Hashing, CVPR 2016",
-    "dpsh": "Li et al., Deep Pairwise-Supervised Hashing, IJCAI 2016, arXiv 1511.03855",
-    "drh": "Conjeti et al., Deep Residual Hashing, MICCAI 2017, arXiv 1612.05400",
-    "hashnet": "Cao et al., HashNet, ICCV 2017, arXiv 1702.00758",
-    "csq": "Yuan et al., Central Similarity Quantization, CVPR 2020, arXiv 1908.00347",
-    "orthohash": "Hoe et al., One Loss for All, NeurIPS 2021, arXiv 2109.14449",
-    "ash": "Fang et al., Attention-based Saliency Hashing, BIBM 2020, arXiv 2012.03466",
-    "ath": "Fang et al., Attention-based Triplet Hashing, Medical Image Analysis 2021, arXiv 2101.12346",
-    "gap": "global average pooling; Babenko and Lempitsky, ICCV 2015, arXiv 1510.07493",
-    "mac": "global maximum pooling; Razavian et al., 2014, arXiv 1412.6574",
-    "rmac": "Tolias, Sicre and Jegou, Regional Maximum Activations, ICLR 2016, arXiv 1511.05879",
-    "crow": "Kalantidis et al., Cross-dimensional Weighting, ECCV workshops 2016, arXiv 1512.04065",
-    "cam": "Jimenez et al., Class-Weighted Convolutional Features, BMVC 2017, arXiv 1707.02581",
-    "regional-attention": "Kim and Yoon, Regional Attention Based Deep Feature, BMVC 2018",
-}
+
+def _scaled(lr: float, scale: float) -> dict:
+    return {"lr": lr, "rival_scale": scale}
+
+
+_RMAC = {"pooling": "rmac", "pool_levels": (5,)}
+_TWIN = {"full": {"lr": 0.0005, "pair_sharpness": 0.125}, "quick": {"lr": 0.004, "pair_sharpness": 0.5}}
+_SELFPOOL = {"full": {"lr": 0.0005, "pair_sharpness": 0.125}, "quick": {"lr": 0.004, "pair_sharpness": 0.125}}
+_CIRCLE = {"full": {"lr": 0.002, "circle_gamma": 8.0}, "quick": {"lr": 0.004, "circle_gamma": 8.0}}
+
+#: In the order of every table.
+ALL: tuple[Method, ...] = (
+    Method(
+        "ynet",
+        "Y-Net (ours)",
+        kind="ours",
+        tuned={"full": {"lr": 0.002, "cls_scale": 1.0}, "quick": {"lr": 0.004, "cls_scale": 4.0}},
+    ),
+    Method(
+        "ynet-rmac",
+        "segmentation loss, R-MAC",
+        _RMAC,
+        parent="ynet",
+        without=("pooling inside the predicted lesion; R-MAC instead", "nothing: Y-Net pools by R-MAC here"),
+    ),
+    Method(
+        "ynet-lesion",
+        "pooling in the predicted lesion (C4, C5)",
+        {"pooling": "lesion", "pool_levels": (4, 5)},
+        parent="ynet",
+        without=(
+            "the pooling; C4 and C5 pooled inside the predicted lesion instead",
+            "R-MAC; C4 and C5 pooled inside the predicted lesion instead",
+        ),
+    ),
+    Method(
+        "ynet-selfpool",
+        "pooling learned without masks",
+        {"balance": 1.0, "pooling": "selfpool"},
+        tuned=_SELFPOOL,
+        without=(
+            "outlines; the same pooling, its weights learned without them",
+            "outlines and R-MAC; pooling with weights learned without outlines instead",
+        ),
+    ),
+    Method(
+        "ynet-circle",
+        "Circle loss, segmentation loss",
+        {"loss": "circle"},
+        tuned=_CIRCLE,
+        without="pairwise loss; the paper's Circle loss instead",
+    ),
+    Method("ynet-no-quant", "without quantisation loss", {"quant_weight": 0.0}, parent="ynet", without="quantisation loss"),
+    Method(
+        "ynet-no-seg",
+        "twin: no segmentation",
+        {"balance": 1.0} | _RMAC,
+        tuned=_TWIN,
+        without=("outlines: segmentation loss and pooling inside the predicted lesion", "outlines: segmentation loss"),
+    ),
+    Method(
+        "ynet-no-cls",
+        "without classification loss",
+        {"loss": "none", "balance": 0.0},
+        parent="ynet",
+        without="classification loss (a = 0)",
+    ),
+    Method("ynet-paper", "paper's network, code layer trained", {"quant_weight": 0.01}, "paper"),
+    Method("released", "as released, float code", _RELEASED | {"ranking": "cosine"}, "paper"),
+    Method("released-sign", "as released, sign of the code", _RELEASED | {"ranking": "hamming"}, "paper"),
+    _loss("dsh", "DSH", "Liu et al., Deep Supervised Hashing, CVPR 2016", _scaled(0.002, 0.0625), _scaled(0.004, 1.0)),
+    _loss(
+        "dpsh",
+        "DPSH",
+        "Li et al., Deep Pairwise-Supervised Hashing, IJCAI 2016, arXiv 1511.03855",
+        _scaled(0.0005, 0.25),
+        _scaled(0.004, 4.0),
+    ),
+    _loss(
+        "drh",
+        "DRH",
+        "Conjeti et al., Deep Residual Hashing, MICCAI 2017, arXiv 1612.05400",
+        _scaled(0.0005, 1.0),
+        _scaled(0.001, 0.25),
+    ),
+    _loss("hashnet", "HashNet", "Cao et al., HashNet, ICCV 2017, arXiv 1702.00758", _scaled(0.0005, 0.25), _scaled(0.004, 1.0)),
+    _loss(
+        "csq",
+        "CSQ",
+        "Yuan et al., Central Similarity Quantization, CVPR 2020, arXiv 1908.00347",
+        _scaled(0.002, 4.0),
+        _scaled(0.004, 4.0),
+    ),
+    _loss(
+        "orthohash",
+        "OrthoHash",
+        "Hoe et al., One Loss for All, NeurIPS 2021, arXiv 2109.14449",
+        _scaled(0.002, 0.25),
+        _scaled(0.004, 0.25),
+        code_norm=True,  # its balance of bits
+    ),
+    _loss(
+        "ash",
+        "ASH",
+        "Fang et al., Attention-based Saliency Hashing, BIBM 2020, arXiv 2012.03466",
+        _scaled(0.002, 0.25),
+        _scaled(0.004, 0.25),
+        attention="spatial",
+    ),
+    _loss(
+        "ath",
+        "ATH",
+        "Fang et al., Attention-based Triplet Hashing, Medical Image Analysis 2021, arXiv 2101.12346",
+        _scaled(0.0005, 1.0),
+        _scaled(0.004, 1.0),
+        attention="spatial-max",
+        cls_target="descriptor",  # its classifier stands beside the code layer
+    ),
+    *_aggregations(
+        "gap",
+        "GAP",
+        "global average pooling; Babenko and Lempitsky, ICCV 2015, arXiv 1510.07493",
+        {"full": {"lr": 0.004}, "quick": {"lr": 0.008}},
+    ),
+    *_aggregations("mac", "MAC", "global maximum pooling; Razavian et al., 2014, arXiv 1412.6574"),
+    *_aggregations("rmac", "R-MAC", "Tolias, Sicre and Jegou, Regional Maximum Activations, ICLR 2016, arXiv 1511.05879"),
+    *_aggregations("crow", "CroW", "Kalantidis et al., Cross-dimensional Weighting, ECCV workshops 2016, arXiv 1512.04065"),
+    *_aggregations("cam", "CAM", "Jimenez et al., Class-Weighted Convolutional Features, BMVC 2017, arXiv 1707.02581"),
+    *_aggregations("regional-attention", "regional attention", "Kim and Yoon, Regional Attention Based Deep Feature, BMVC 2018"),
+)
+
+BY_NAME = {method.name: method for method in ALL}
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """Names of the methods of one kind, in the order of the table."""
+    return tuple(method.name for method in ALL if method.kind == kind)
+
+
+def tuned(preset: str, name: str) -> Mapping:
+    """What trials chose for a method, or for its parent, under a preset; empty where nothing was tuned."""
+    method = BY_NAME[name]
+    return BY_NAME[method.parent or name].tuned.get(preset, {})
+
+
+METHODS = {method.name: method.changes for method in ALL}
+METHOD_NAMES = {method.name: method.title for method in ALL}
+#: Deep hashing losses that stand in the place of ours, aggregations of one shared encoder, and what always has the paper preset.
+RIVALS, PAPER_METHODS = names("loss"), names("paper")
+AGGREGATED = names("aggregation")
+AGGREGATIONS = tuple(name for name in AGGREGATED if not name.endswith("-itq"))
+#: What was tuned, by preset and method.
+TUNED = {(preset, method.name): dict(settings) for method in ALL for preset, settings in method.tuned.items()}

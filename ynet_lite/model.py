@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import encoders
+from . import encoders, losses
 from .config import Config
 from .pooling import SpatialAttention, rmac, weighted_pool
 
@@ -146,7 +146,8 @@ class YNet(nn.Module):
         if cfg.attention != "none":
             self.attention = SpatialAttention(widths[-1], max_pool=cfg.attention == "spatial-max")
         self.classifier = None
-        if cfg.rival == "ath" or (cfg.cls_loss == "ce" and not cfg.rival):
+        loss = losses.named(cfg.loss)
+        if loss and "classifier" in loss.needs:
             self.classifier = nn.Linear(cfg.bits if cfg.cls_target == "code" else self.descriptor_size, n_classes)
         # grey value statistics: the encoder's own; ImageNet's for three channels, as released; one grey pair for one channel
         if hasattr(self.encoder, "mean"):

@@ -1,7 +1,7 @@
 """The methods Y-Net is compared with: deep hashing losses, aggregations of convolutional features, and ITQ.
 
 Only functions and small modules; they know nothing of `Config` or of the training loop. Everything is written from the papers
-named in `SOURCES`.
+named in `ynet_lite.methods`.
 
 Losses. N images in a batch, K bits; z (N, K) the real code before any tanh or sign; same (N, N) bool, which pairs are of one
 class (`losses.same_class`); labels (N,) int64. Each loss returns a dict of named scalar tensors, **already multiplied by its own
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .losses.common import _precise
+from .losses.common import precise
 
 
 def rmac_regions(height: int, width: int, levels: int = 3) -> list[tuple[int, int, int]]:
@@ -120,7 +120,7 @@ def crow(x: Tensor, *, a: float = 2.0, b: float = 2.0, eps: float = 1e-6) -> Ten
     An image without any activation gives zeros.
     """
     _check_features(x)
-    x = _precise(x)
+    x = precise(x)
     total = x.sum(1, keepdim=True)
     # divided by its maximum first: powers of very small or large sums would leave the range of single precision
     total = total / total.amax((2, 3), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
@@ -148,7 +148,7 @@ def cam_pool(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, top: int 
         raise ValueError(f"bias must be ({len(weight)},), got {tuple(bias.shape)}")
     if top < 1:
         raise ValueError(f"top must be at least 1 class, got {top!r}")
-    x = _precise(x)
+    x = precise(x)
     weight = weight.to(x.dtype)
     logits = F.linear(x.mean((2, 3)), weight, None if bias is None else bias.to(x.dtype))
     classes = logits.topk(min(top, len(weight)), dim=1).indices
@@ -184,11 +184,11 @@ class RegionalAttention(nn.Module):
 
     def weights(self, x: Tensor) -> Tensor:
         """The weight of each region, (N, R) > 0, in the order of `model.rmac_regions`."""
-        x = _precise(x)
+        x = precise(x)
         means = torch.stack([region.mean((2, 3)) for region in self._regions(x)], 1)
         context = x.mean((2, 3))[:, None].expand_as(means)
         return F.softplus(self.out(torch.tanh(self.hidden(torch.cat([means, context], 2)))))[..., 0]
 
     def forward(self, x: Tensor) -> Tensor:
-        maxima = F.normalize(torch.stack([region.amax((2, 3)) for region in self._regions(_precise(x))], 1), dim=2)
+        maxima = F.normalize(torch.stack([region.amax((2, 3)) for region in self._regions(precise(x))], 1), dim=2)
         return F.normalize((self.weights(x)[..., None] * maxima).sum(1), dim=1)

@@ -336,7 +336,7 @@ CLASSIFICATION = {
 @pytest.mark.parametrize("a", [0.5, 0.2, 1.0, 0.0])
 @pytest.mark.parametrize("dice", [True, False])
 def test_unified_terms_sum_as_stated(name, a, dice):
-    cfg = Config(bits=16, cls_loss=name, balance=a, cls_scale=0.7, quant_weight=0.03, dice=dice, centre_scale=8.0)
+    cfg = Config(bits=16, loss=name, balance=a, cls_scale=0.7, quant_weight=0.03, dice=dice, centre_scale=8.0)
     output, masks, known, labels = batch()
     total, terms = UnifiedLoss(cfg, 2)(output, masks, known, labels)
     u = torch.tanh(output.code)
@@ -353,7 +353,7 @@ def test_unified_terms_sum_as_stated(name, a, dice):
 
 
 def test_unified_cross_entropy_uses_the_classifier():
-    cfg = Config(bits=16, cls_loss="ce")
+    cfg = Config(bits=16, loss="ce")
     output, masks, known, labels = batch()
     classifier = torch.nn.Linear(16, 2)
     _, terms = UnifiedLoss(cfg, 2)(output, masks, known, labels, classifier)
@@ -361,7 +361,7 @@ def test_unified_cross_entropy_uses_the_classifier():
 
 
 def test_unified_on_the_descriptor_leaves_the_code_alone():
-    cfg = Config(bits=16, cls_loss="circle", cls_target="descriptor", quant_weight=0.0)
+    cfg = Config(bits=16, loss="circle", cls_target="descriptor", quant_weight=0.0)
     output, masks, known, labels = batch()
     total, terms = UnifiedLoss(cfg, 2)(output, masks, known, labels)
     torch.testing.assert_close(terms["classification"], circle_loss(output.descriptor, same_class(labels)))
@@ -372,7 +372,7 @@ def test_unified_on_the_descriptor_leaves_the_code_alone():
 def test_ablations_are_weights_of_zero():
     output, masks, known, labels = batch()
     for changes, names in [
-        ({"cls_loss": "none", "balance": 0.0}, {"seg_ce", "seg_dice", "quantisation"}),
+        ({"loss": "none", "balance": 0.0}, {"seg_ce", "seg_dice", "quantisation"}),
         ({"balance": 1.0}, {"classification", "quantisation"}),
         ({"quant_weight": 0.0}, {"classification", "seg_ce", "seg_dice"}),
     ]:
@@ -404,7 +404,7 @@ def test_trained_balance_gets_the_difference_of_the_losses_as_gradient():
 
 
 def test_trained_balance_runs_to_the_smaller_loss():
-    cfg = Config(bits=16, balance=0.5, balance_trainable=True, cls_loss="pairwise", quant_weight=0.0)
+    cfg = Config(bits=16, balance=0.5, balance_trainable=True, loss="pairwise", quant_weight=0.0)
     output, masks, known, labels = batch()
     loss = UnifiedLoss(cfg, 2)
     optimizer = torch.optim.SGD(loss.parameters(), lr=0.05)
@@ -431,14 +431,14 @@ def test_unified_on_degenerate_batches(name, case):
     if case == "zero code":
         output = output._replace(code=torch.zeros(4, 16, requires_grad=True))
     classifier = torch.nn.Linear(16, 2)
-    total, terms = UnifiedLoss(Config(bits=16, cls_loss=name), 2)(output, masks, known, labels, classifier)
+    total, terms = UnifiedLoss(Config(bits=16, loss=name), 2)(output, masks, known, labels, classifier)
     assert all(value.isfinite() for value in terms.values())
     finite_with_gradient(total, output.code, output.logits)
 
 
 def test_unified_product_rule():
     output, masks, known, labels = batch()
-    cfg = Config(bits=16, cls_loss="pairwise", same_class="product")
+    cfg = Config(bits=16, loss="pairwise", same_class="product")
     _, terms = UnifiedLoss(cfg, 2)(output, masks, known, labels)
     expected = pairwise_loss(torch.tanh(output.code), same_class(labels, "product"))
     torch.testing.assert_close(terms["classification"], expected)
@@ -448,5 +448,5 @@ def test_unified_product_rule():
 
 def test_unknown_classification_loss_is_named():
     output, masks, known, labels = batch()
-    with pytest.raises(ValueError, match="Config.cls_loss: 'triplet'.*pairwise"):
-        UnifiedLoss(Config(bits=16, cls_loss="triplet"), 2)(output, masks, known, labels)
+    with pytest.raises(ValueError, match="Config.loss: 'triplet'.*pairwise"):
+        UnifiedLoss(Config(bits=16, loss="triplet"), 2)(output, masks, known, labels)

@@ -18,7 +18,7 @@ PATIENTS = 12
 def score_of(cfg: Config) -> float:
     """A made-up mAP@10 that falls with the distance of a from .5, with shorter codes, fewer and worse outlines."""
     a = 0.4 if cfg.balance_trainable else cfg.balance
-    value = 0.8 - abs(a - 0.5) / 2 - 0.05 * grids.LOSSES.index(cfg.cls_loss) if cfg.cls_loss in grids.LOSSES else 0.2
+    value = 0.8 - abs(a - 0.5) / 2 - 0.05 * grids.LOSSES.index(cfg.loss) if cfg.loss in grids.LOSSES else 0.2
     value -= 0.02 * abs(np.log2(cfg.bits) - 6) + 0.1 * (1 - cfg.mask_share) + 0.03 * (cfg.mask_quality != "exact")
     return value - 0.04 * (cfg.method == "ynet-no-seg") - 0.02 * (cfg.method == "ynet-rmac") + 0.01 * cfg.seed
 
@@ -167,7 +167,7 @@ def test_the_same_training_under_two_names_counts_once(tmp_path):
 
 def test_one_setting_that_has_arrived_is_shown(tmp_path):
     write(tmp_path, phantom(), 0.6)
-    write(tmp_path, phantom(cls_loss="ce", balance=0.0, variant="ce a=0.0"), 0.2)
+    write(tmp_path, phantom(loss="ce", balance=0.0, variant="ce a=0.0"), 0.2)
     table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path)
     assert table[["loss", "a"]].values.tolist() == [["pairwise", 0.5], ["ce", 0.0]]
 

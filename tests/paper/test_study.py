@@ -223,7 +223,7 @@ def test_a_class_that_the_database_lacks_has_no_attention(tiny_cases, tiny_confi
 def test_what_cannot_be_measured_is_an_error(tiny_cases, tiny_config):
     database, queries = tiny_cases.split(1)
     checkpoint = untrained(tiny_config, tiny_cases)
-    for changes in ({"cls_loss": "none", "balance": 0.0}, {"ranking": "cosine"}):
+    for changes in ({"loss": "none", "balance": 0.0}, {"ranking": "cosine"}):
         cfg = tiny_config.but(method="x", **changes)
         with pytest.raises(ValueError, match="measure: x has no hash code that was trained"):
             measure.measure(cfg, checkpoint, database, queries)

@@ -15,7 +15,7 @@ from ynet_lite.paper.grids import ABLATIONS
 def test_every_method_gets_six_trials_that_differ_only_in_rate_and_scale(preset, dataset, method):
     trials = tuning.trials(method, preset, dataset)
     assert len(trials) == len({cfg.hash() for cfg in trials}) == 6
-    scale = tuning.SCALES.get(method, "lr")
+    scale = tuning._field(method) or "lr"
     assert len({cfg.but(**({"lr": 1.0} | {scale: 1.0})).hash() for cfg in trials}) == 1
     first = trials[0]
     assert (first.validation, first.seed, first.fold) == (0.2, 100, 1)
@@ -93,7 +93,7 @@ def test_ablations_without_a_tuning_of_their_own_inherit_that_of_their_parent():
 def test_the_scan_varies_loss_and_balance_alone():
     configs = tuning.scan("full", "busbra")
     assert len({cfg.hash() for cfg in configs}) == 4 * 3
-    assert {cfg.cls_loss for cfg in configs} == set(tuning.SCAN) and {cfg.balance for cfg in configs} == {0.1, 0.5, 0.9}
+    assert {cfg.loss for cfg in configs} == set(tuning.SCAN) and {cfg.balance for cfg in configs} == {0.1, 0.5, 0.9}
     assert all(cfg.validation == tuning.SHARE and cfg.uses_masks for cfg in configs)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .common import _codes, _contrastive
+from .batch import Batch, HashLoss
+from .common import codes, contrastive
 
 
 def ash_loss(
@@ -19,5 +20,19 @@ def ash_loss(
     K / 2, a margin that no code of more than 8 bits can reach with -1 and +1; here the margin is for d itself. Returns ``pairs``
     and ``quantisation``.
     """
-    z = _codes(z, scale)
-    return _contrastive(z, same, z.shape[1] / 2 if margin is None else margin, alpha, scale)
+    z = codes(z, scale)
+    return contrastive(z, same, z.shape[1] / 2 if margin is None else margin, alpha, scale)
+
+
+def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
+    return ash_loss(batch.z, batch.same, scale=scale)
+
+
+# as printed, all codes fall together where most pairs are alike
+ASH = HashLoss(
+    "ash",
+    "ASH",
+    "Fang et al., Attention-based Saliency Hashing, BIBM 2020, arXiv 2012.03466",
+    terms,
+    factors=(1 / 16, 1 / 4, 1.0),
+)

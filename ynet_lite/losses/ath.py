@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .common import _check_labels, _check_same, _codes, _mean, _precise, _squared_distance
+from .batch import Batch, HashLoss
+from .common import check_labels, check_same, codes, mean, precise, squared_distance
 
 
 def ath_loss(
@@ -28,17 +29,32 @@ def ath_loss(
     ``scale`` multiplies it. Deviations: all triplets of the batch instead of one drawn per image; the distance is not divided by
     K (see `ash_loss`). The method has no quantisation term. No triplet (one class, or all classes distinct): ``triplets`` is 0.
     """
-    z = _codes(z, scale)
-    _check_same(z, same)
-    _check_labels(z, labels)
+    z = codes(z, scale)
+    check_same(z, same)
+    check_labels(z, labels)
     if logits.ndim != 2 or len(logits) != len(z):
         raise ValueError(f"logits must be ({len(z)}, classes) for {len(z)} codes, got {tuple(logits.shape)}")
     m = scale * (z.shape[1] / 2 if margin is None else margin)
-    distance = _squared_distance(z[:, None], z[None, :])
+    distance = squared_distance(z[:, None], z[None, :])
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
     triplet = (same & ~itself)[:, :, None] & ~same[:, None, :]  # [query, positive, negative]
     # the diagonal counts as no partner, also under a rule by which an image is not alike to itself
     triplet = triplet & ~itself[:, None, :]
     hinge = (m + distance[:, :, None] - distance[:, None, :]).clamp_min(0)
-    cross_entropy = F.cross_entropy(_precise(logits), labels)
-    return {"triplets": _mean(hinge[triplet]), "classification": classification * cross_entropy}
+    cross_entropy = F.cross_entropy(precise(logits), labels)
+    return {"triplets": mean(hinge[triplet]), "classification": classification * cross_entropy}
+
+
+def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
+    return ath_loss(batch.z, batch.same, batch.labels, batch.logits, scale=scale)
+
+
+# random codes of unit variance lie beyond the margin
+ATH = HashLoss(
+    "ath",
+    "ATH",
+    "Fang et al., Attention-based Triplet Hashing, Medical Image Analysis 2021, arXiv 2101.12346",
+    terms,
+    needs=("classifier",),
+    factors=(1.0, 4.0, 16.0),
+)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from .batch import Batch, HashLoss
+
 
 def centre_loss(u: Tensor, labels: Tensor, centres: Tensor, scale: float = 8.0) -> Tensor:
     """Cross-entropy over the cosine similarity to fixed class centres: softmax(scale cos(u, c)) (N, C).
@@ -15,3 +17,18 @@ def centre_loss(u: Tensor, labels: Tensor, centres: Tensor, scale: float = 8.0) 
     """
     logits = scale * F.normalize(u, dim=1) @ F.normalize(centres.to(u.dtype), dim=1).T
     return F.cross_entropy(logits, labels)
+
+
+def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
+    return {"classification": centre_loss(batch.target, batch.labels, batch.centres, scale)}
+
+
+CENTRES = HashLoss(
+    "centres",
+    "class centres",
+    "Yuan et al., CVPR 2020, arXiv 1908.00347",
+    terms,
+    needs=("centres",),
+    own=True,
+    scale="centre_scale",
+)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .common import _pairs
+from .batch import Batch, HashLoss
+from .common import pair_rows
 
 
 def circle_loss(features: Tensor, same: Tensor, margin: float = 0.25, gamma: float = 32.0) -> Tensor:
@@ -18,7 +19,7 @@ def circle_loss(features: Tensor, same: Tensor, margin: float = 0.25, gamma: flo
     Parameters: features (N, D); same (N, N) bool. A batch without a positive or without a negative pair gives zero, because
     the loss compares the two. Released scale: gamma = 32 in the notebooks, 1 in the script.
     """
-    i, j = _pairs(features)
+    i, j = pair_rows(features)
     unit = F.normalize(features.float(), dim=1)
     s = (unit[i] * unit[j]).sum(1)
     positive = same[i, j]
@@ -30,3 +31,10 @@ def circle_loss(features: Tensor, same: Tensor, margin: float = 0.25, gamma: flo
     z_p = -gamma * a_p * (s_p - (1 - margin))
     z_n = gamma * a_n * (s_n - margin)
     return F.softplus(torch.logsumexp(z_n, 0) + torch.logsumexp(z_p, 0))
+
+
+def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
+    return {"classification": circle_loss(batch.target, batch.same, batch.margin, scale)}
+
+
+CIRCLE = HashLoss("circle", "Circle loss", "Sun et al., CVPR 2020, arXiv 2002.10857", terms, own=True, scale="circle_gamma")

@@ -22,38 +22,38 @@ def same_class(labels: Tensor, rule: str = "equal") -> Tensor:
     raise ValueError(f"Config.same_class: {rule!r}; known are 'equal' and 'product'")
 
 
-def _pairs(z: Tensor) -> tuple[Tensor, Tensor]:
+def pair_rows(z: Tensor) -> tuple[Tensor, Tensor]:
     """Rows i < j of every pair of different images."""
     return torch.triu_indices(len(z), len(z), 1, device=z.device).unbind(0)
 
 
-def _precise(x: Tensor) -> Tensor:
+def precise(x: Tensor) -> Tensor:
     """x in at least single precision."""
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _codes(z: Tensor, scale: float) -> Tensor:
+def codes(z: Tensor, scale: float) -> Tensor:
     """z in at least single precision, checked together with ``scale``."""
     if z.ndim != 2 or not z.is_floating_point() or 0 in z.shape:
         raise ValueError(f"real codes must be a float tensor (N, K), N and K at least 1, got {z.dtype} {tuple(z.shape)}")
     if not (scale > 0 and math.isfinite(scale)):
         raise ValueError(f"scale must be a positive number, got {scale!r}")
-    return _precise(z)
+    return precise(z)
 
 
-def _check_same(z: Tensor, same: Tensor) -> None:
+def check_same(z: Tensor, same: Tensor) -> None:
     if same.shape != (len(z), len(z)) or same.dtype != torch.bool:
         raise ValueError(f"same must be bool {(len(z), len(z))} for {len(z)} codes, got {same.dtype} {tuple(same.shape)}")
 
 
-def _check_labels(z: Tensor, labels: Tensor) -> None:
+def check_labels(z: Tensor, labels: Tensor) -> None:
     if labels.shape != (len(z),) or labels.dtype != torch.int64:
         raise ValueError(f"labels must be int64 ({len(z)},) for {len(z)} codes, got {labels.dtype} {tuple(labels.shape)}")
 
 
-def _centres(z: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
+def check_centres(z: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
     """The centres (C, K) of +-1 in z's type, checked together with the labels."""
-    _check_labels(z, labels)
+    check_labels(z, labels)
     if centres.ndim != 2 or centres.shape[1] != z.shape[1] or not (centres.abs() == 1).all():
         raise ValueError(f"centres must be -1 and +1 of shape (classes, {z.shape[1]}), got {tuple(centres.shape)}")
     if labels.min() < 0 or labels.max() >= len(centres):
@@ -61,29 +61,29 @@ def _centres(z: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
     return centres.to(z.dtype)
 
 
-def _squared_distance(a: Tensor, b: Tensor) -> Tensor:
+def squared_distance(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).square().sum(-1)
 
 
-def _mean(values: Tensor) -> Tensor:
+def mean(values: Tensor) -> Tensor:
     """The mean, and zero (with a gradient of zero) where there is nothing to average."""
     return values.sum() / max(values.numel(), 1)
 
 
-def _sign(z: Tensor) -> Tensor:
+def sign(z: Tensor) -> Tensor:
     """-1 and +1 without gradient, sign(0) = +1 as everywhere in the package."""
     return torch.where(z.detach() >= 0, 1.0, -1.0).to(z.dtype)
 
 
-def _log_cosh(x: Tensor) -> Tensor:
+def log_cosh(x: Tensor) -> Tensor:
     return x + F.softplus(-2 * x) - math.log(2)
 
 
-def _contrastive(z: Tensor, same: Tensor, margin: float, alpha: float, scale: float) -> dict[str, Tensor]:
+def contrastive(z: Tensor, same: Tensor, margin: float, alpha: float, scale: float) -> dict[str, Tensor]:
     """DSH's equation 4 with its two parts named, the pull of alike pairs times ``scale``; see `dsh_loss`."""
-    _check_same(z, same)
-    i, j = _pairs(z)
-    distance, alike = _squared_distance(z[i], z[j]), same[i, j]
+    check_same(z, same)
+    i, j = pair_rows(z)
+    distance, alike = squared_distance(z[i], z[j]), same[i, j]
     pairs = torch.where(alike, scale * distance, (margin - distance).clamp_min(0)) / 2
     # the regulariser stands in the pair's loss for both of its images, so each image counts twice per pair
-    return {"pairs": _mean(pairs), "quantisation": 2 * alpha * (z.abs() - 1).abs().sum(1).mean()}
+    return {"pairs": mean(pairs), "quantisation": 2 * alpha * (z.abs() - 1).abs().sum(1).mean()}

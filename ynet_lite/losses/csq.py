@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .common import _centres, _codes, _log_cosh
+from .batch import Batch, HashLoss
+from .common import check_centres, codes, log_cosh
 
 
 def csq_loss(z: Tensor, labels: Tensor, centres: Tensor, *, quantisation: float = 1e-4, scale: float = 1.0) -> dict[str, Tensor]:
@@ -20,10 +21,19 @@ def csq_loss(z: Tensor, labels: Tensor, centres: Tensor, *, quantisation: float 
     logistic function of 2 scale z, the form computed here because its logarithm cannot overflow. Deviation: the quantisation
     is a mean over bits, not a sum; public implementations have (|u| - 1)^2 in place of log cosh.
     """
-    z = _codes(z, scale)
-    targets = (_centres(z, labels, centres)[labels] + 1) / 2
+    z = codes(z, scale)
+    targets = (check_centres(z, labels, centres)[labels] + 1) / 2
     u = torch.tanh(scale * z)
     return {
         "centres": F.binary_cross_entropy_with_logits(2 * scale * z, targets),
-        "quantisation": quantisation * _log_cosh(u.abs() - 1).mean(),
+        "quantisation": quantisation * log_cosh(u.abs() - 1).mean(),
     }
+
+
+def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
+    return csq_loss(batch.z, batch.labels, batch.centres, scale=scale)
+
+
+CSQ = HashLoss(
+    "csq", "CSQ", "Yuan et al., Central Similarity Quantization, CVPR 2020, arXiv 1908.00347", terms, needs=("centres",)
+)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .common import _check_same, _codes, _mean, _pairs, _sign, _squared_distance
+from .batch import Batch, HashLoss
+from .common import check_same, codes, mean, pair_rows, sign, squared_distance
 
 
 def dpsh_loss(z: Tensor, same: Tensor, *, eta: float = 0.002, scale: float = 1.0) -> dict[str, Tensor]:
@@ -18,9 +19,16 @@ def dpsh_loss(z: Tensor, same: Tensor, *, eta: float = 0.002, scale: float = 1.0
     images, beside a sum over n^2 pairs; divided by n^2 it becomes eta / n: 10 / 5,000 = 0.002 in its CIFAR-10 experiment (100
     / 10,500 = 0.0095 on NUS-WIDE), which is the default. sgn(z) carries no gradient. Returns ``pairs`` and ``quantisation``.
     """
-    z = _codes(z, scale)
-    _check_same(z, same)
-    i, j = _pairs(z)
+    z = codes(z, scale)
+    check_same(z, same)
+    i, j = pair_rows(z)
     t = scale / 2 * (z[i] * z[j]).sum(1)
     pairs = F.softplus(t) - torch.where(same[i, j], t, 0.0)
-    return {"pairs": _mean(pairs), "quantisation": eta * _squared_distance(z, _sign(z)).mean()}
+    return {"pairs": mean(pairs), "quantisation": eta * squared_distance(z, sign(z)).mean()}
+
+
+def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
+    return dpsh_loss(batch.z, batch.same, scale=scale)
+
+
+DPSH = HashLoss("dpsh", "DPSH", "Li et al., Deep Pairwise-Supervised Hashing, IJCAI 2016, arXiv 1511.03855", terms)

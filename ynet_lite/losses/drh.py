@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .common import _check_same, _codes, _log_cosh, _squared_distance
+from .batch import Batch, HashLoss
+from .common import check_same, codes, log_cosh, squared_distance
 
 
 def drh_loss(
@@ -33,12 +34,12 @@ def drh_loss(
     follow the paper's description, not a printed equation.
     An image alone in its class adds a constant 1 to the mean. One image: ``retrieval`` is 0.
     """
-    z = _codes(z, scale)
-    _check_same(z, same)
+    z = codes(z, scale)
+    check_same(z, same)
     n, bits = z.shape
     h = torch.tanh(z)
     if n > 1:
-        distance = scale * _squared_distance(h[:, None], h[None, :])
+        distance = scale * squared_distance(h[:, None], h[None, :])
         itself = torch.eye(n, dtype=torch.bool, device=z.device)
         pick = (-distance).masked_fill(itself, -torch.inf).softmax(1)
         retrieval = 1 - torch.where(same, pick, 0.0).sum(1).mean()
@@ -48,7 +49,17 @@ def drh_loss(
     correlation = h.T @ h / n - torch.eye(bits, dtype=h.dtype, device=h.device)
     return {
         "retrieval": retrieval,
-        "quantisation": quantisation * _log_cosh(h.abs() - 1).mean(),
+        "quantisation": quantisation * log_cosh(h.abs() - 1).mean(),
         "balance": balance * (1 - variance.mean()) / 2,
         "orthogonality": orthogonality * correlation.square().mean(),
     }
+
+
+def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
+    return drh_loss(batch.z, batch.same, scale=scale)
+
+
+# the choice of a neighbour among random codes is nearly certain
+DRH = HashLoss(
+    "drh", "DRH", "Conjeti et al., Deep Residual Hashing, MICCAI 2017, arXiv 1612.05400", terms, factors=(1 / 16, 1 / 4, 1.0)
+)

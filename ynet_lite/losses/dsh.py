@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .common import _codes, _contrastive
+from .batch import Batch, HashLoss
+from .common import codes, contrastive
 
 
 def dsh_loss(
@@ -22,5 +23,13 @@ def dsh_loss(
     Returns ``pairs`` and ``quantisation``. One image: ``pairs`` is 0, ``quantisation`` 2 alpha || |z| - 1 ||_1.
     Raises ``ValueError`` for wrong shapes or types and a ``scale`` that is not positive, as all losses here.
     """
-    z = _codes(z, scale)
-    return _contrastive(z, same, 2 * z.shape[1] if margin is None else margin, alpha, scale)
+    z = codes(z, scale)
+    return contrastive(z, same, 2 * z.shape[1] if margin is None else margin, alpha, scale)
+
+
+def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
+    return dsh_loss(batch.z, batch.same, scale=scale)
+
+
+# as printed, all codes fall together where most pairs are alike
+DSH = HashLoss("dsh", "DSH", "Liu et al., Deep Supervised Hashing, CVPR 2016", terms, factors=(1 / 16, 1 / 4, 1.0))

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .common import _check_same, _codes, _mean, _pairs
+from .batch import Batch, HashLoss
+from .common import check_same, codes, mean, pair_rows
 
 
 def hashnet_beta(progress: float) -> float:
@@ -33,12 +34,19 @@ def hashnet_loss(z: Tensor, same: Tensor, *, beta: float = 1.0, scale: float = 1
     ``scale`` multiplies it. Deviation: |S_1| and |S_0| are counted in the batch, not in the training set. A kind of pair that
     the batch does not hold adds nothing. Returns ``pairs``.
     """
-    z = _codes(z, scale)
-    _check_same(z, same)
+    z = codes(z, scale)
+    check_same(z, same)
     if not (beta > 0 and math.isfinite(beta)):
         raise ValueError(f"beta must be a positive number, got {beta!r}")
-    i, j = _pairs(z)
+    i, j = pair_rows(z)
     u = torch.tanh(beta * z)
     t = scale * 10 / z.shape[1] * (u[i] * u[j]).sum(1)
     alike = same[i, j]
-    return {"pairs": _mean(F.softplus(-t[alike])) + _mean(F.softplus(t[~alike]))}
+    return {"pairs": mean(F.softplus(-t[alike])) + mean(F.softplus(t[~alike]))}
+
+
+def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
+    return hashnet_loss(batch.z, batch.same, beta=hashnet_beta(batch.progress), scale=scale)
+
+
+HASHNET = HashLoss("hashnet", "HashNet", "Cao et al., HashNet, ICCV 2017, arXiv 1702.00758", terms)

@@ -7,7 +7,8 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
-from .common import _centres, _codes
+from .batch import Batch, HashLoss
+from .common import check_centres, codes
 
 
 def orthohash_loss(z: Tensor, labels: Tensor, centres: Tensor, *, margin: float = 0.2, scale: float = 1.0) -> dict[str, Tensor]:
@@ -20,9 +21,18 @@ def orthohash_loss(z: Tensor, labels: Tensor, centres: Tensor, *, margin: float 
     normalisation of the code (`Config.code_norm`), which belongs to the network. Returns ``cosine``. With one class it is 0.
     A code shorter than 1e-6 counts as that much shorter than a unit vector, so that z = 0 has a finite gradient.
     """
-    z = _codes(z, scale)
-    c = _centres(z, labels, centres)
+    z = codes(z, scale)
+    c = check_centres(z, labels, centres)
     bits = z.shape[1]
     cosine = F.normalize(z, dim=1, eps=1e-6) @ c.T / math.sqrt(bits)
     own = F.one_hot(labels, len(c)).to(z.dtype)
     return {"cosine": F.cross_entropy(scale * math.sqrt(bits) * (cosine - margin * own), labels)}
+
+
+def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
+    return orthohash_loss(batch.z, batch.labels, batch.centres, scale=scale)
+
+
+ORTHOHASH = HashLoss(
+    "orthohash", "OrthoHash", "Hoe et al., One Loss for All, NeurIPS 2021, arXiv 2109.14449", terms, needs=("centres",)
+)

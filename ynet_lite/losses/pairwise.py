@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from .common import _pairs
+from .batch import Batch, HashLoss
+from .common import pair_rows
 
 
 def pairwise_loss(u: Tensor, same: Tensor, sharpness: float = 0.5) -> Tensor:
@@ -16,8 +17,17 @@ def pairwise_loss(u: Tensor, same: Tensor, sharpness: float = 0.5) -> Tensor:
 
     Parameters: u (N, K) in [-1, 1]; same (N, N) bool. Fewer than two images give zero.
     """
-    i, j = _pairs(u)
+    i, j = pair_rows(u)
     if len(i) == 0:
         return 0.0 * u.sum()
     t = sharpness * (u @ u.T)[i, j]
     return (F.softplus(t) - same[i, j].to(t.dtype) * t).mean()
+
+
+def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
+    return {"classification": pairwise_loss(batch.target, batch.same, scale)}
+
+
+PAIRWISE = HashLoss(
+    "pairwise", "pairwise likelihood", "Li et al., IJCAI 2016, arXiv 1511.03855", terms, own=True, scale="pair_sharpness"
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import provenance
 from ..config import Config
-from ..methods import AGGREGATIONS, PAPER_METHODS, RIVALS
+from ..methods import AGGREGATED, PAPER_METHODS, RIVALS
 
 FOLDS = (1, 2, 3, 4, 5)
 
@@ -22,7 +22,6 @@ MASK_QUALITIES = ("dilated", "eroded", "box", "shifted")
 
 ABLATIONS = ("ynet-rmac", "ynet-lesion", "ynet-selfpool", "ynet-no-cls", "ynet-no-quant", "ynet-circle")
 
-AGGREGATED = tuple(f"{name}{tail}" for name in AGGREGATIONS for tail in ("", "-itq"))
 
 #: The rivals that are also run on the smaller sets: the three that ranked best on folds 2-5 of BUS-BRA.
 BEST_RIVALS = ("hashnet", "dpsh", "ath")
@@ -36,7 +35,7 @@ def _balances(preset: str, dataset: str, seeds) -> list[Config]:
             for seed in seeds:
                 name = f"a={a}" if loss == "pairwise" else f"{loss} a={a}"
                 how = {"balance_trainable": True} if a == "trainable" else {"balance": a}
-                cfg = Config.from_preset(preset, dataset, tuned, cls_loss=loss, variant=name, seed=seed, **how).but(method="ynet")
+                cfg = Config.from_preset(preset, dataset, tuned, loss=loss, variant=name, seed=seed, **how).but(method="ynet")
                 default = Config.from_preset(preset, dataset, seed=seed)
                 # the point that is Y-Net itself bears Y-Net's name: one run has one name, whichever grid comes first
                 found.append(default if provenance.run_id(cfg) == provenance.run_id(default) else cfg)

@@ -12,13 +12,12 @@ import pandas as pd
 
 from .. import drawing, methods, paths
 from ..encoding import distances, encode_floats
-from ..methods import PAPER_METHODS, RIVALS
+from ..methods import AGGREGATED, PAPER_METHODS, RIVALS
 from ..search import load_shipped
 from ..sets import load_cases
 from . import statistics, store, tables
 from .ablations import ablated, draw, pages
 from .ambiguity import page
-from .grids import AGGREGATED
 from .select import (
     HEADLINE_FOLDS,
     OTHER_SETS,

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from .. import metrics, paths, provenance
+from .. import losses, metrics, paths, provenance
 from ..cases.core import Cases
 from ..cases.splits import validation_rows
 from ..checkpoint import Checkpoint
@@ -37,21 +37,10 @@ SHARE, SEED = 0.2, 100
 
 SHORTER = {"quick": 1, "full": 3}
 
-#: What "loss scale" means for each method: the one field its loss hangs on most. Rivals: ``rival_scale``.
+#: What "loss scale" means for each method: the setting that its loss reads, and by what it is multiplied.
 SCALES = {
-    "ynet": "cls_scale",
-    "ynet-no-seg": "pair_sharpness",
-    "ynet-selfpool": "pair_sharpness",
-    "ynet-circle": "circle_gamma",
-} | {name: "rival_scale" for name in RIVALS}
-
-#: By what that field is multiplied, where not 1/4, 1 and 4. DSH and ASH as printed let all codes fall together where most pairs
-#: are alike; random codes of unit variance lie beyond ATH's margin, and DRH's choice of a neighbour among them is nearly certain.
-FACTORS = {
-    "dsh": (1 / 16, 1 / 4, 1.0),
-    "ash": (1 / 16, 1 / 4, 1.0),
-    "drh": (1 / 16, 1 / 4, 1.0),
-    "ath": (1.0, 4.0, 16.0),
+    name: losses.named(METHODS[name].get("loss", "pairwise"))
+    for name in ("ynet", "ynet-no-seg", "ynet-selfpool", "ynet-circle", *RIVALS)
 }
 
 #: The encoder of the aggregations has one loss and no scale in it: its six trials are six learning rates.
@@ -60,13 +49,18 @@ ENCODER_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 TUNABLE = (*SCALES, "gap")
 
 
+def _field(method: str) -> str:
+    """The setting a method's loss hangs on most. Y-Net's own loss was tuned by its weight against the segmentation loss."""
+    return "cls_scale" if method == "ynet" else SCALES[method].scale if method in SCALES else ""
+
+
 def trials(method: str, preset: str, dataset: str) -> list[Config]:
     """The six trials of a method: two learning rates by three loss scales around the defaults, or six learning rates."""
     base = untuned(preset, dataset, method)
     if method == "gap":
         changes = [{"lr": base.lr * f} for f in ENCODER_RATES]
     else:
-        name, factors = SCALES[method], FACTORS.get(method, (0.25, 1.0, 4.0))
+        name, factors = _field(method), SCALES[method].factors
         changes = [{"lr": base.lr * rate, name: getattr(base, name) * f} for rate in (0.25, 1.0) for f in factors]
     short = {
         "validation": SHARE,
@@ -83,7 +77,7 @@ def untuned(preset: str, dataset: str, method: str) -> Config:
     if (preset, method) not in TUNED:
         return cfg
     names = TUNED[(preset, method)]
-    plain = {f.name: f.default for f in dataclasses.fields(Config)} | PRESETS[preset] | METHODS[method]
+    plain = {f.name: f.default for f in dataclasses.fields(Config)} | PRESETS[preset] | dict(METHODS[method])
     return cfg.but(**{name: plain[name] for name in names})
 
 
@@ -103,7 +97,7 @@ def trial(cfg: Config) -> dict:
     known = np.flatnonzero(queries.has_mask & queries.masks.any((1, 2)))
     dice = float(np.mean(metrics.dice(found["masks"][known] > 0, queries.masks[known] > 0))) if has_map else np.nan
     commit, dirty = provenance.commit()
-    scale = SCALES.get(cfg.method, "")
+    scale = _field(cfg.method)
     return {
         "preset": cfg.preset,
         "dataset": cfg.dataset,
@@ -111,7 +105,7 @@ def trial(cfg: Config) -> dict:
         "lr": cfg.lr,
         "scale_field": scale,
         "scale": getattr(cfg, scale) if scale else np.nan,
-        "cls_loss": cfg.rival or cfg.cls_loss,
+        "cls_loss": cfg.loss,
         "balance": cfg.balance,
         "config_hash": cfg.hash(),
         "val_queries": len(queries),
@@ -121,7 +115,7 @@ def trial(cfg: Config) -> dict:
         "val_dice": dice,
         "distinct_val_codes": score.get(("distinct_codes", 0), np.nan),
         "train_loss": checkpoint.history["loss"].iloc[-1],
-        **(gradient_norms(checkpoint, base) if cfg.uses_masks and not cfg.rival else {}),
+        **(gradient_norms(checkpoint, base) if cfg.uses_masks and losses.named(cfg.loss).own else {}),
         "seconds": checkpoint.seconds,
         "commit": commit,
         "dirty": dirty,
@@ -140,7 +134,7 @@ def scan(preset: str, dataset: str) -> list[Config]:
     for loss, method in SCAN.items():
         base = Config.from_preset(preset, dataset, method)
         short = {"validation": SHARE, "validate_every": base.epochs, "epochs": max(1, round(base.epochs / SHORTER[preset]))}
-        found += [base.but(**short, seed=SEED, cls_loss=loss, balance=a, method="ynet") for a in SCAN_BALANCES]
+        found += [base.but(**short, seed=SEED, loss=loss, balance=a, method="ynet") for a in SCAN_BALANCES]
     return found
 
 

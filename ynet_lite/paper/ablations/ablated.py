@@ -20,10 +20,10 @@ import pandas as pd
 
 from ... import paths
 from ...config import Config
-from ...methods import METHODS, TUNED
+from ...methods import BY_NAME, METHODS, TUNED
 from ...sets import drawn_per_seed
 from .. import statistics, store
-from ..grids import FOLDS, LOSSES, MASK_QUALITIES
+from ..grids import ABLATIONS, FOLDS, LOSSES, MASK_QUALITIES
 from ..select import HEADLINE_FOLDS
 from . import plots
 
@@ -35,29 +35,14 @@ TUNED_FIELDS = tuple(sorted({name for settings in TUNED.values() for name in set
 
 BITS_METHODS = ("ynet", "ynet-no-seg")
 
-#: What is taken away, or put in its place, in each method of `losses`.
-PARTS = {
-    "ynet-no-seg": "outlines: segmentation loss and pooling inside the predicted lesion",
-    "ynet-rmac": "pooling inside the predicted lesion; R-MAC instead",
-    "ynet-lesion": "the pooling; C4 and C5 pooled inside the predicted lesion instead",
-    "ynet-selfpool": "outlines; the same pooling, its weights learned without them",
-    "ynet-no-cls": "classification loss (a = 0)",
-    "ynet-no-quant": "quantisation loss",
-    "ynet-circle": "pairwise loss; the paper's Circle loss instead",
-}
-
-#: The same where Y-Net pools by R-MAC, as validation chose for BUS-BRA: there is no pooling inside the lesion to take away.
-RMAC_PARTS = PARTS | {
-    "ynet-no-seg": "outlines: segmentation loss",
-    "ynet-rmac": "nothing: Y-Net pools by R-MAC here",
-    "ynet-lesion": "R-MAC; C4 and C5 pooled inside the predicted lesion instead",
-    "ynet-selfpool": "outlines and R-MAC; pooling with weights learned without outlines instead",
-}
+#: The methods of `losses`: Y-Net with something taken away or put in its place.
+PARTS = ("ynet-no-seg", *ABLATIONS)
 
 
 def without(method: str, own: Config) -> str:
     """What ``method`` lacks, in words, where Y-Net has the configuration ``own``."""
-    return (RMAC_PARTS if own.pooling == "rmac" else PARTS)[method]
+    words = BY_NAME[method].without
+    return words if isinstance(words, str) else words[own.pooling == "rmac"]
 
 
 #: Most lines that a figure of methods can hold and still be read.
@@ -174,18 +159,18 @@ def balance(runs: pd.DataFrame, dataset: str, group: str, source: str | Path | N
     by = ["loss", "a"]
     rows = _member_rows(runs, dataset, group, ("ynet", "ynet-circle"))
     cfgs = configurations(rows["config_hash"], source)
-    cfgs = {name: cfg for name, cfg in cfgs.items() if cfg.cls_loss in LOSSES}
+    cfgs = {name: cfg for name, cfg in cfgs.items() if cfg.loss in LOSSES}
     axes = ("balance", "balance_trainable")
-    preferred = _preferred(rows[rows["method"] == "ynet"], cfgs, ("cls_loss", *axes, *TUNED_FIELDS))
-    alike = family(cfgs, ("cls_loss", *axes), TUNED_FIELDS, preferred)
+    preferred = _preferred(rows[rows["method"] == "ynet"], cfgs, ("loss", *axes, *TUNED_FIELDS))
+    alike = family(cfgs, ("loss", *axes), TUNED_FIELDS, preferred)
     defaults, kept = set(rows[rows["variant"] == ""]["config_hash"]), []
     for loss in LOSSES:
-        one = {name: cfgs[name] for name in alike if cfgs[name].cls_loss == loss}
+        one = {name: cfgs[name] for name in alike if cfgs[name].loss == loss}
         kept += family(one, axes, preferred=defaults & set(one) or set(one))
     rows = _same_queries(rows[rows["config_hash"].isin(kept)])
     if rows.empty:
         return _empty(by)
-    loss = {name: cfgs[name].cls_loss for name in kept}
+    loss = {name: cfgs[name].loss for name in kept}
     # a trained balance has a start and no value: it sorts behind the fixed ones
     place = {name: np.inf if cfgs[name].balance_trainable else cfgs[name].balance for name in kept}
     table = _means(rows.assign(loss=rows["config_hash"].map(loss), a=rows["config_hash"].map(place)), by)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ... import attribution, metrics
+from ... import attribution, losses, metrics
 from ...cases.core import Cases
 from ...checkpoint import Checkpoint
 from ...config import Config
@@ -151,7 +151,8 @@ def _levels(database: Cases, queries: Cases, parts, chosen: Cases, content: np.n
 
 def has_trained_code(cfg: Config) -> bool:
     """Whether the method ends in a hash code that its losses have trained: what can be exchanged and attributed here."""
-    taught = bool(cfg.rival) or (cfg.cls_loss != "none" and cfg.cls_target == "code")
+    loss = losses.named(cfg.loss)
+    taught = loss is not None and (not loss.own or cfg.cls_target == "code")
     return taught and not cfg.aggregation and cfg.ranking == "hamming"
 
 
