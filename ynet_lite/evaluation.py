@@ -16,7 +16,7 @@ from .hashing import Codes, pack
 def evaluate_checkpoint(
     checkpoint: Checkpoint, cfg: Config, database: Cases, queries: Cases, encoded: tuple[dict, dict] | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Codes]]:
-    """All metrics of one trained network: (values [metric, k, value], per-query values, codes of both sides).
+    """All metrics of one trained network: (values [metric, k, value], values per query and patient, codes of both sides).
 
     ``encoded``: codes and descriptors of queries and database that something else than the network made.
     """
@@ -45,4 +45,6 @@ def evaluate_checkpoint(
         values = pd.concat([values, extra], ignore_index=True)
         each = pd.DataFrame({"case_id": queries.ids[known], "metric": "dice", "k": 0, "value": scores["dice"]})
         per_query = pd.concat([per_query, each], ignore_index=True)
+    patient = pd.Series(queries.groups, index=queries.ids)
+    per_query.insert(1, "group", patient.loc[per_query["case_id"]].to_numpy())
     return values, per_query, codes

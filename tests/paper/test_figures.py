@@ -11,31 +11,28 @@ from matplotlib import pyplot as plt
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ynet_lite import drawing, methods, paths
-from ynet_lite.config import Config
 from ynet_lite.paper import report, select, store, tables
 from ynet_lite.paper.report import fill_readme, make_all, readme_blocks
 
 
 @pytest.fixture(scope="module")
 def runs():
-    return store.read_runs()
+    return select.published()
 
 
 def test_every_committed_row_has_its_configuration_and_a_clean_commit(runs):
     assert len(runs)
-    for name in runs["config_hash"].unique():
-        cfg = Config.from_json((paths.results() / "configs" / f"{name}.json").read_text())
-        assert cfg.hash() == name
+    known = store.configs()
+    assert all(known[name].hash() == name for name in runs["config_hash"].unique())
     assert not runs["dirty"].astype(bool).any(), "a row was made by code that no commit holds"
     assert not runs.duplicated(["run_id", "metric", "k"]).any()
     assert set(runs["fingerprint"].str.len()) == {16}
 
 
 def test_per_query_values_give_the_committed_means(runs):
+    means = store.per_query(None, "map", 10).groupby("run_id")["value"].mean()
     for run_id, part in runs[(runs["metric"] == "map") & (runs["k"] == 10)].groupby("run_id"):
-        each = pd.read_csv(paths.results() / "per_query" / f"{run_id}.csv")
-        mean = each[(each["metric"] == "map") & (each["k"] == 10)]["value"].mean()
-        assert mean == pytest.approx(part["value"].item(), abs=2e-5), run_id
+        assert means[run_id] == pytest.approx(part["value"].item(), abs=2e-5), run_id
 
 
 def test_figures_rebuild_byte_for_byte(runs, tmp_path):
@@ -88,7 +85,7 @@ def test_what_no_trial_had_seen_is_compared_apart(runs):
     seen = select.validated()
     text = report.unseen_text(part, report.comparison(part))
     queries = part[part["method"] == "ynet"]["run_id"].unique()
-    listed = set().union(*(pd.read_csv(paths.results() / "per_query" / f"{run}.csv")["case_id"] for run in queries))
+    listed = set(store.per_query(queries)["case_id"])
     assert f"Of these {len(listed):,} queries, {len(seen & listed)} were" in text and f"other {len(listed - seen)}," in text
     without = report.comparison(part, without=sorted(seen)).set_index("method")
     assert without["queries"].eq(len(listed - seen)).all()

@@ -29,7 +29,7 @@ PRINT = "0123456789abcdef0123"
 def some(method="ynet", seed=0, value=0.5, metric="map", k=10, **more) -> pd.DataFrame:
     """One row as read back from a file."""
     cfg = Config.from_preset(method=method, seed=seed).but(**{key: more.pop(key) for key in ("dataset", "fold") if key in more})
-    row = store.rows(cfg, PRINT, pd.DataFrame({"metric": [metric], "k": [k], "value": [value]}), 1.0)
+    row = store.run_rows(cfg, PRINT, pd.DataFrame({"metric": [metric], "k": [k], "value": [value]}), 1.0)
     return row.assign(**more)
 
 
@@ -49,7 +49,7 @@ def test_a_file_that_is_being_written_is_not_read(tmp_path):
 
 def test_columns_are_the_contract():
     assert store.COLUMNS == [
-        "run_id", "config_hash", "dataset", "fingerprint", "fold", "seed", "preset", "method", "variant", "bits",
+        "run_id", "config_hash", "dataset", "fingerprint", "fold", "seed", "preset", "encoder", "method", "variant", "bits",
         "metric", "k", "value", "seconds", "device", "versions", "commit", "dirty", "date",
     ]  # fmt: skip
 
@@ -57,7 +57,7 @@ def test_columns_are_the_contract():
 def test_rows_say_where_a_number_comes_from():
     cfg = Config.from_preset("full", "busbra", "ynet-rmac", seed=2, fold=3, variant="a=0.25", balance=0.25)
     kept = VALUES.copy()
-    table = store.rows(cfg, PRINT, VALUES, 12.5)
+    table = store.run_rows(cfg, PRINT, VALUES, 12.5)
     assert list(table.columns) == store.COLUMNS and len(table) == 4
     assert not table.isna().any().any()
     pd.testing.assert_frame_equal(table[["metric", "k", "value"]], VALUES)
@@ -87,7 +87,7 @@ def test_run_files_round_trip(tmp_path):
     path = store.write_run(cfg, PRINT, VALUES, PER_QUERY, 3.0, tmp_path)
     assert path == tmp_path / "runs" / f"{provenance.run_id(cfg)}.csv"
     back = store.read_runs(tmp_path)
-    written = store.rows(cfg, PRINT, VALUES, 3.0)
+    written = store.run_rows(cfg, PRINT, VALUES, 3.0)
     assert list(back.columns) == store.COLUMNS
     np.testing.assert_allclose(back["value"], written["value"], rtol=1e-5)  # six digits
     for column in store.COLUMNS:
@@ -113,7 +113,7 @@ def test_write_run_defaults_to_the_ignored_folder(tmp_path, monkeypatch):
 
 
 def test_hashes_that_look_like_numbers_stay_text(tmp_path):
-    table = store.rows(Config(), PRINT, VALUES, 1.0).assign(
+    table = store.run_rows(Config(), PRINT, VALUES, 1.0).assign(
         fingerprint="0000123456789012", config_hash="12345e6789", commit="0012"
     )
     paths.write_csv(table, tmp_path / "runs" / "x.csv")
@@ -241,7 +241,7 @@ def test_compare_with_nothing_committed(tmp_path):
 def test_compare_after_a_round_trip_is_identical(tmp_path):
     values = VALUES.assign(value=[1 / 3, 2 / 3, 1 / 7, 12345 / 7])
     store.write_run(Config(), PRINT, values, PER_QUERY, 1.0, tmp_path)
-    report = store.compare(store.read_runs(tmp_path), store.rows(Config(), PRINT, values, 2.0))
+    report = store.compare(store.read_runs(tmp_path), store.run_rows(Config(), PRINT, values, 2.0))
     assert set(report["same?"]) == {"identical"}
 
 
@@ -327,4 +327,4 @@ def test_two_csv_sets_never_share_a_run():
     assert one != two and one.startswith("csv_aaaaaaaa-ynet-")
     assert provenance.run_id(Config(), "a" * 64) == provenance.run_id(Config())  # a named set is known by its name
     values = pd.DataFrame({"metric": ["map"], "k": [10], "value": [0.5]})
-    assert set(store.rows(cfg, "a" * 64, values, 1.0, ("abc", False))["run_id"]) == {one}
+    assert set(store.run_rows(cfg, "a" * 64, values, 1.0, ("abc", False))["run_id"]) == {one}

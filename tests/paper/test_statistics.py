@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from ynet_lite import provenance, sets
+from ynet_lite import paths, provenance, sets
 from ynet_lite.config import Config
 from ynet_lite.paper import statistics, store
 from ynet_lite.sets import busbra
@@ -414,6 +414,7 @@ def stored_run(folder, values: dict, method="ynet", fold=1, seed=0, data=DATA, d
     rows = [(case, "map", 10, value) for case, value in values.items()]
     rows += [(case, "ndcg", 10, 0.5) for case in values]
     per_query = pd.DataFrame(rows, columns=["case_id", "metric", "k", "value"])
+    per_query.insert(1, "group", per_query["case_id"].str.rsplit("-", n=1).str[0])
     summary = pd.DataFrame({"metric": ["map"], "k": [10], "value": [np.nanmean(list(values.values()))]})
     store.write_run(cfg, data, summary, per_query, 1.0, folder)
     return provenance.run_id(cfg)
@@ -426,7 +427,7 @@ def test_seeds_are_averaged_and_folds_are_not(tmp_path):
         stored_run(tmp_path, {"bus_0003-s": 1.0}, fold=2),
     ]
     found = statistics.per_query_table(ids, folder=tmp_path)
-    assert list(found.columns) == ["fingerprint", "fold", "case_id", "value", "runs"]
+    assert list(found.columns) == ["fingerprint", "fold", "case_id", "group", "value", "runs"]
     assert (found["fingerprint"] == DATA).all()
     assert found["case_id"].tolist() == ["bus_0001-l", "bus_0001-r", "bus_0002-l", "bus_0003-s"]
     np.testing.assert_allclose(found["value"], [0.6, np.nan, 0.4, 1.0])
@@ -454,7 +455,7 @@ def test_per_query_errors(tmp_path):
         statistics.per_query_table([], folder=tmp_path)
     with pytest.raises(ValueError, match="each once"):
         statistics.per_query_table([first, first], folder=tmp_path)
-    with pytest.raises(ValueError, match="run 'none' has no file .*none.csv"):
+    with pytest.raises(ValueError, match="no values per query of run 'none'"):
         statistics.per_query_table(["none"], folder=tmp_path)
     with pytest.raises(ValueError, match=r"no map@5; it has map@10, ndcg@10"):
         statistics.per_query_table([first], "map", 5, tmp_path)
@@ -475,7 +476,7 @@ def test_per_query_errors(tmp_path):
     with pytest.raises(ValueError, match=r"1 cases are queries of two folds, such as 'bus_0001-l'"):
         statistics.per_query_table([first, stored_run(tmp_path, {"bus_0001-l": 0.5}, fold=2)], folder=tmp_path)
     path = tmp_path / "per_query" / f"{first}.csv"
-    path.write_text(path.read_text() + "bus_0001-l,map,10,0.9\n")
+    path.write_text(path.read_text() + "bus_0001-l,bus_0001,map,10,0.9\n")
     with pytest.raises(ValueError, match=r"map@10 of 'bus_0001-l' twice"):
         statistics.per_query_table([first], folder=tmp_path)
 
@@ -505,17 +506,10 @@ def test_find_runs(tmp_path):
         statistics.find_runs(store.read_runs(tmp_path), "busbra", "full", "ynet")
 
 
-def test_patients_of_known_sets():
-    found = statistics.patients("busbra", ["bus_0007-l", "bus_0007-r", "bus_0009-s", "bus_0007-l"])
-    assert found.to_dict() == {"bus_0007-l": "bus_0007", "bus_0007-r": "bus_0007", "bus_0009-s": "bus_0009"}
-    assert statistics.patients("phantom", ["p0003-1", "p0003-2"]).tolist() == ["p0003", "p0003"]
-    listed = pd.read_csv(statistics.paths.splits() / "busi.csv", dtype=str)
-    assert statistics.patients("busi", listed["case_id"]).tolist() == listed["group"].tolist()
-    assert listed["group"].duplicated().any()  # or the line above would hold for the case itself
-    with pytest.raises(ValueError, match=r"'csv' is not known; give `groups`"):
-        statistics.patients("csv", ["a"])
-    with pytest.raises(ValueError, match=r"no patient for 1 case\(s\) of busbra, such as 'p0003-1'"):
-        statistics.patients("busbra", ["bus_0007-l", "p0003-1"])
+def test_patients_of_busi_are_the_clusters_of_its_split():
+    kept = store.per_query([run for run in store.rows("first")["run_id"].unique() if run.startswith("busi-")], "map", 10)
+    listed = pd.read_csv(paths.splits() / "busi.csv", dtype=str).set_index("case_id")["group"]
+    assert (listed[kept["case_id"]].to_numpy() == kept["group"]).all() and listed.duplicated().any()
 
 
 def test_patients_of_the_phantom_are_its_groups():
@@ -523,7 +517,10 @@ def test_patients_of_the_phantom_are_its_groups():
 
     drawn = make_phantom(40, seed=1, size=48).table
     assert drawn["group"].duplicated().any()
-    assert statistics.patients("phantom", drawn["case_id"]).tolist() == drawn["group"].tolist()
+    run = next(run for run in store.rows("first")["run_id"] if run.startswith("phantom-"))
+    kept = store.per_query([run], "map", 10).set_index("case_id")["group"]
+    both = drawn[drawn["case_id"].isin(kept.index)]
+    assert len(both) and kept[both["case_id"]].tolist() == both["group"].tolist()
 
 
 @pytest.mark.data
@@ -535,20 +532,22 @@ def test_patients_of_busbra_are_those_of_its_table():
         manifest = busbra.busbra(sets.find("busbra", folder))
     except FileNotFoundError:
         pytest.skip("busbra is not in YNET_DATA_DIR")
-    derived = statistics.patients("busbra", manifest["case_id"]).to_numpy()
-    pairs = pd.DataFrame({"derived": derived, "group": manifest["group"]}).drop_duplicates()
+    runs = [run for run in store.rows("first")["run_id"].unique() if run.startswith("busbra-ynet-")]
+    kept = store.per_query(runs, "map", 10).drop_duplicates("case_id")[["case_id", "group"]]
+    pairs = kept.merge(manifest, on="case_id", suffixes=("_kept", "")).rename(columns={"group_kept": "derived"})
+    assert len(pairs) == len(manifest)  # every case was a query
+    pairs = pairs[["derived", "group"]].drop_duplicates()
     assert len(pairs) == 1064 and pairs["derived"].is_unique and pairs["group"].is_unique
 
 
 def test_committed_values_per_query_fit_the_committed_rows():
-    rows = store.read_runs()
+    rows = store.rows()
     rows = rows[(rows["metric"] == "map") & (rows["k"] == 10)].drop_duplicates(["dataset", "method"])
     assert len(rows)
     for row in rows.itertuples():
         found = statistics.per_query_table(row.run_id)
         assert found["value"].mean() == pytest.approx(row.value, abs=2e-6), row.run_id
-        owners = statistics.patients(row.dataset, found["case_id"])
-        assert owners.duplicated().any()
+        assert found["group"].duplicated().any()
 
 
 # --- several comparisons ---------------------------------------------------------------------------------------------
@@ -592,7 +591,7 @@ def test_compare_methods(stored):
         statistics.per_query_table(statistics.find_runs(runs, "busbra", "full", m), folder=stored)
         for m in ("ynet", "ynet-no-seg")
     )
-    alone = statistics.paired(a, b, statistics.patients("busbra", a["case_id"]), n=2_000)
+    alone = statistics.paired(a, b, a, n=2_000)
     row = found.iloc[1]
     assert (row["points"], row["points_low"], row["points_high"]) == alone.difference
     assert (row["percent"], row["percent_low"], row["percent_high"], row["p"]) == (*alone.relative, alone.p)

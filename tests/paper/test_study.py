@@ -393,6 +393,7 @@ def write(folder, method, seed, table, fold=1, config_hash=None, dataset="phanto
     run = f"{dataset}-{method}-{config_hash or method}-{fold}-{seed}"
     each = [(case, m, 0, v) for m, part in table.items() for case, v in part.items()]
     each = pd.DataFrame(each, columns=["case_id", "metric", "k", "value"])
+    each.insert(1, "group", each["case_id"].str.rsplit("-", n=1).str[0])
     paths.write_csv(each, folder / "ambiguity" / "per_query" / f"{run}.csv")
     about = {"run_id": run, "config_hash": config_hash or method, "dataset": dataset, "fingerprint": f"print{seed}", "fold": fold}
     about |= {

@@ -15,7 +15,7 @@ from ..encoding import distances, encode_floats
 from ..methods import AGGREGATED, PAPER_METHODS, RIVALS
 from ..search import load_shipped
 from ..sets import load_cases
-from . import statistics, store, tables
+from . import statistics, tables
 from .ablations import ablated, draw, pages
 from .ambiguity import page
 from .select import (
@@ -27,6 +27,7 @@ from .select import (
     headline_folds,
     others,
     parts,
+    published,
     select,
     sets,
     validated,
@@ -253,7 +254,7 @@ def query_page() -> object:
 def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
     """Write every published figure and table into ``folder``; returns the files."""
     drawing.use_style()
-    runs = store.read_runs() if runs is None else runs
+    runs = published() if runs is None else runs
     made = [write_text(folder / "tables.md", results_text(runs))]
     for dataset, group, variant in sets(runs):
         chosen = select(runs, dataset, group, variant)
@@ -278,9 +279,9 @@ def write_text(path: Path, text: str) -> Path:
 
 def main() -> int:
     """Rebuild ``figures/`` and the README's tables from the committed rows."""
-    runs = store.read_runs()
+    runs = published()
     if runs.empty:
-        print(f"no rows in {paths.results() / 'runs'}; nothing to draw")
+        print(f"no rows in {paths.results()}; nothing to draw")
         return 1
     for path in make_all(paths.root() / "figures", runs):
         print(path.relative_to(paths.root()))

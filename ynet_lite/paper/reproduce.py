@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     gain = tables.lift(mine, "ynet", "ynet-no-seg")["points"].iloc[0]
     print(f"\nY-Net against its twin without segmentation: {gain:+.1f} points of mAP@10 in this run")
     shown = mine[mine["metric"].isin(["map", "precision", "ndcg", "dice"]) & mine["k"].isin([0, 10])]
-    report = store.compare(store.read_runs(), shown)
+    report = store.compare(store.rows(), shown)
     print("\ncommitted | yours | tolerance | same?\n")
     print(report.to_string(index=False, float_format=lambda v: f"{v:.4f}", na_rep="-"))
     target = paths.local_figures() if first.dataset != "phantom" else paths.out() / "figures"

@@ -6,6 +6,7 @@ import pandas as pd
 
 from .. import paths
 from ..sets import drawn_per_seed, title
+from . import store
 from .grids import FOLDS
 
 #: Fold 1 is the development fold of a real set: a claim rests on the others where they were run.
@@ -13,6 +14,15 @@ HEADLINE_FOLDS = FOLDS[1:]
 
 #: Variants that are tables of their own; those of the ablations are points of one curve (`ynet_lite.ablations`).
 VARIANTS = ("", "confounding=0", "wider network")
+
+
+#: What the published tables and figures are made of.
+EDITION, ENCODER = "first", "small"
+
+
+def published(edition: str = EDITION, encoder: str = ENCODER, part: str = "") -> pd.DataFrame:
+    """Committed rows that count, of one edition and one encoder; ``part``: see `store.rows`."""
+    return store.rows(edition, encoder, part)
 
 
 def sets(runs: pd.DataFrame) -> list[tuple[str, str, str]]:

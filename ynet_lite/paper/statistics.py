@@ -36,7 +36,7 @@ import pandas as pd
 
 from .. import paths
 from ..sets import drawn_per_seed
-from .store import read_run, read_runs
+from .store import per_query, read_runs, rows
 
 QUERY = ["fingerprint", "fold", "case_id"]  # what makes a query
 
@@ -59,7 +59,7 @@ def find_runs(
 ) -> list[str]:
     """Run ids of one method, by fold and seed.
 
-    runs : rows of `results.read_runs`.
+    runs : rows of `store.rows`.
     preset : as in the tables, ``full`` takes in the paper preset, which answers the same question on the same data.
     folds, seeds : None = all that there are.
 
@@ -90,7 +90,7 @@ def find_runs(
 def per_query_table(run_ids: Sequence[str], metric: str = "map", k: int = 10, folder: str | Path | None = None) -> pd.DataFrame:
     """One value per query of one method: the mean over seeds, from ``folder/per_query`` (default: the committed results).
 
-    Columns ``fingerprint, fold, case_id, value, runs``, sorted by the first three; ``runs`` is the number of trainings on
+    Columns ``fingerprint, fold, case_id, group, value, runs``, sorted by the first three; ``runs`` is the number of trainings on
     that fold. A seed in which the value is undefined (no relevant case) is left out of that query's mean; a query
     undefined in all seeds is NaN here, and is dropped, pairwise, where methods are compared.
 
@@ -103,23 +103,23 @@ def per_query_table(run_ids: Sequence[str], metric: str = "map", k: int = 10, fo
     run_ids = [run_ids] if isinstance(run_ids, str) else list(run_ids)
     if not run_ids or len(set(run_ids)) < len(run_ids):
         raise ValueError(f"per_query_table: needs at least one run id, each once; got {run_ids}")
-    folder = Path(folder) if folder else paths.results()
+    known = (rows() if folder is None else read_runs(folder)).drop_duplicates("run_id").set_index("run_id")
+    values = per_query(run_ids, metric, k, folder)
     about, parts = [], []
     for run in run_ids:
-        rows, values = folder / "runs" / f"{run}.csv", folder / "per_query" / f"{run}.csv"
-        for path in (rows, values):
-            if not path.is_file():
-                raise ValueError(f"per_query_table: run {run!r} has no file {path}")
-        about.append(read_run(rows).iloc[0])
-        table = pd.read_csv(values, dtype={"case_id": str})
-        chosen = table[(table["metric"] == metric) & (table["k"] == k)]
+        if run not in known.index:
+            raise ValueError(f"per_query_table: run {run!r} has no rows in {folder or paths.results()}")
+        about.append(known.loc[run])
+        chosen = values[values["run_id"] == run]
         if chosen.empty:
-            known = ", ".join(sorted({f"{m}@{at}" for m, at in zip(table["metric"], table["k"], strict=True)}))
-            raise ValueError(f"per_query_table: {values} has no {metric}@{k}; it has {known}")
+            other = per_query([run], folder=folder).drop_duplicates(["metric", "k"])
+            there = ", ".join(sorted(f"{m}@{at}" for m, at in zip(other["metric"], other["k"], strict=True)))
+            raise ValueError(f"per_query_table: run {run!r} has no {metric}@{k}; it has {there}")
         if chosen["case_id"].duplicated().any():
             twice = chosen["case_id"][chosen["case_id"].duplicated()].iloc[0]
-            raise ValueError(f"per_query_table: {values} has {metric}@{k} of {twice!r} twice")
-        parts.append(chosen[["case_id", "value"]].assign(fingerprint=about[-1]["fingerprint"], fold=int(about[-1]["fold"])))
+            raise ValueError(f"per_query_table: run {run!r} has {metric}@{k} of {twice!r} twice")
+        columns = chosen[["case_id", "group", "value"]]
+        parts.append(columns.assign(fingerprint=about[-1]["fingerprint"], fold=int(about[-1]["fold"])))
 
     about = pd.DataFrame(about)
     for column in ("dataset", "method", "variant", "config_hash", "fingerprint"):
@@ -135,36 +135,13 @@ def per_query_table(run_ids: Sequence[str], metric: str = "map", k: int = 10, fo
                     f"per_query_table: {run_ids[same.index[0]]} and {run_ids[i]} are seeds of fold {fold}, but list different "
                     f"queries: {len(odd)} stand in one only, such as {min(odd)!r}"
                 )
-    each = pd.concat(parts, ignore_index=True).groupby(QUERY, sort=True)["value"]
-    table = each.agg(["mean", "size"]).reset_index().rename(columns={"mean": "value", "size": "runs"})
+    each = pd.concat(parts, ignore_index=True).groupby(QUERY, sort=True)
+    table = each["value"].agg(["mean", "size"]).rename(columns={"mean": "value", "size": "runs"})
+    table = table.assign(group=each["group"].first()).reset_index()[[*QUERY, "group", "value", "runs"]]
     twice = table[table.duplicated(["fingerprint", "case_id"])]
     if len(twice):
         raise ValueError(f"per_query_table: {len(twice)} cases are queries of two folds, such as {twice['case_id'].iloc[0]!r}")
     return table
-
-
-def patients(dataset: str, case_ids: Iterable[str]) -> pd.Series:
-    """The patient of each case of a known set, from what is committed: no image and no original table is needed.
-
-    BUS-BRA and the phantom number cases as patient, dash, view (``bus_0007-l``, ``p0003-1``). BUSI names no patients: there it
-    is the cluster of near-duplicates of ``sets/data/busi.csv``.
-
-    Returns a Series of str, indexed by case. Raises ``ValueError`` for another set (give a mapping of your own instead, such as
-    the manifest's columns ``case_id`` and ``group``) or for a case that does not fit.
-    """
-    ids = pd.Index([str(case) for case in case_ids], name="case_id").unique()
-    if dataset in ("busbra", "busbra-birads", "phantom"):
-        form = r"^(p\d+)-\d+$" if dataset == "phantom" else r"^(bus_\d+)-[a-z]+$"
-        found = ids.to_series().str.extract(form, expand=False)
-    elif dataset == "busi":
-        listed = pd.read_csv(paths.splits() / "busi.csv", dtype=str)
-        found = ids.to_series().map(listed.set_index("case_id")["group"])
-    else:
-        raise ValueError(f"patients: {dataset!r} is not known; give `groups`, a table with the columns case_id and group")
-    odd = found.index[found.isna()]
-    if len(odd):
-        raise ValueError(f"patients: no patient for {len(odd)} case(s) of {dataset}, such as {odd[0]!r}; give `groups` yourself")
-    return found.astype(str).rename("group")
 
 
 # --- one comparison --------------------------------------------------------------------------------------------------
@@ -436,8 +413,9 @@ def compare_methods(
     (`runs_text`). Intervals are each at level 1 - alpha, not adjusted for the number of rivals.
 
     ``folds`` and ``seeds``: None = all there are; folds must be the same for all methods, seeds may differ in number.
-    ``groups``: see `paired`; None = `patients`. ``without``: ids of cases that are not counted as queries. ``runs``: rows to
-    choose from (default: those in ``folder``, default: the committed results). A rival whose configuration equals ours is the
+    ``groups``: see `paired`; None = the patients kept with the values. ``without``: ids of cases not counted as queries.
+    ``runs``: rows to choose from (default: those in ``folder``, default: the committed results). A rival whose configuration
+    equals ours is the
     same training under another name: difference 0, p 1; it still counts in the family, so leave it out.
 
     Raises ``ValueError`` as `find_runs`, `per_query_table` and `paired` do, and for rivals that are no list of other methods.
@@ -445,22 +423,24 @@ def compare_methods(
     if isinstance(rivals, str) or not len(rivals) or len(set(rivals)) < len(rivals) or ours in rivals:
         raise ValueError(f"compare_methods: rivals must be a list of methods, each once and without {ours!r}; got {rivals!r}")
     folds, seeds = (None if values is None else list(values) for values in (folds, seeds))
-    runs, without = read_runs(folder) if runs is None else runs, set(without)
+    without = set(without)
+    if runs is None:
+        runs = rows() if folder is None else read_runs(folder)
 
     def table(method: str) -> pd.DataFrame:
         found = per_query_table(find_runs(runs, dataset, preset, method, variant, folds, seeds), metric, k, folder)
         return found[~found["case_id"].isin(without)]
 
     own = table(ours)
-    groups = patients(dataset, own["case_id"]) if groups is None else groups
-    rows = []
+    groups = own if groups is None else groups
+    lines = []
     for rival in rivals:
         other = table(rival)
         try:
             found = paired(own, other, groups, n=n, seed=seed, alpha=alpha)
         except ValueError as error:
             raise ValueError(f"compare_methods: a = {ours}, b = {rival}: {error}") from error
-        rows.append(
+        lines.append(
             {
                 "method": rival,
                 "mean_ours": found.mean_a,
@@ -476,7 +456,7 @@ def compare_methods(
                 "runs_rival": found.runs_b,
             }
         )
-    result = pd.DataFrame(rows)
+    result = pd.DataFrame(lines)
     result["p_holm"] = holm(result["p"])
     return result.sort_values(["mean_rival", "method"], ascending=[False, True], ignore_index=True)
 

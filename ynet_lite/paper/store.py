@@ -1,10 +1,26 @@
-"""Result rows: one small CSV per run, written once, read by every table and figure."""
+"""Result rows: runners write one file per run into ``out/``, `pack` folds finished runs into a few committed tables.
+
+Committed tables lie in ``data/results/<edition>``, of a later edition in a folder per grid. In each such folder:
+
+- ``runs.csv``: who made a run; ``scores.csv``: its scores, a column per ``metric@k``; ``configs.json``: configurations by hash;
+- ``values-<set>.csv.gz``: a line per run and query, with the patient (``group``) and a column per ``metric@k``;
+- ``codes-<set>.npz``: packed codes; ``ambiguity/``: the same tables of the study of ambiguity; ``tuning/``: trials.
+
+In wide tables an empty cell is a value that was not computed, and the column ``undefined`` names those that have none (NaN).
+``python -m ynet_lite.paper.store pack --edition second --grid headline`` adds runs, ``... verify`` checks what is committed.
+"""
 
 from __future__ import annotations
 
+import argparse
 import datetime
+import gzip
+import io
+import json
+import sys
 from collections.abc import Iterable
 from dataclasses import fields
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,33 +28,40 @@ import pandas as pd
 
 from .. import paths
 from ..config import UNHASHED, Config
+from ..hashing import Codes
 from ..paths import write_csv
 from ..provenance import commit, device_name, run_id, versions
+from .grids import GRIDS, grid
 
 COLUMNS = (
-    "run_id config_hash dataset fingerprint fold seed preset method variant bits metric k value "
+    "run_id config_hash dataset fingerprint fold seed preset encoder method variant bits metric k value "
     "seconds device versions commit dirty date"
 ).split()
 
-#: Per-query values that are kept: enough for paired tests by patient, small enough to commit.
-PER_QUERY_METRICS = ("map", "map_hits", "precision", "ndcg", "mask_agreement", "dice")
+#: Values that are kept of each query (k = 10): what tests by patient need.
+PER_QUERY_METRICS = ("map", "map_hits", "precision", "ndcg", "mask_agreement", "accuracy", "dice")
+
+SIDES = ("queries", "database")
+
+#: Small tables, one row or few per run: name, and where runners leave its files.
+SMALL = ("tuning/trials", "tuning/balance", "ambiguity/levels", "ambiguity/alignment")
+
+MOST_BYTES = 1_500_000  # of a committed file: a larger table is split by fold
+
+_TEXT = {name: str for name in ("variant", "commit", "config_hash", "fingerprint")}  # a hash made of digits alone is still text
 
 
-def rows(cfg: Config, fingerprint: str, values: pd.DataFrame, seconds: float, made_by: tuple[str, bool] | None = None):
+# --- one run ---------------------------------------------------------------------------------------------------------
+
+
+def run_rows(cfg: Config, fingerprint: str, values: pd.DataFrame, seconds: float, made_by: tuple[str, bool] | None = None):
     """Result rows of one run from ``values`` (columns metric, k, value). ``made_by``: `commit` of the code that trained."""
     name, dirty = made_by or commit()
-    table = values[["metric", "k", "value"]].copy()
     about = {
         "run_id": run_id(cfg, fingerprint),
         "config_hash": cfg.hash(),
-        "dataset": cfg.dataset,
         "fingerprint": fingerprint[:16],
-        "fold": cfg.fold,
-        "seed": cfg.seed,
-        "preset": cfg.preset,
-        "method": cfg.method,
-        "variant": cfg.variant,
-        "bits": cfg.bits,
+        **{key: getattr(cfg, key) for key in "dataset fold seed preset encoder method variant bits".split()},
         "seconds": seconds,
         "device": device_name(cfg),
         "versions": versions(),
@@ -46,9 +69,7 @@ def rows(cfg: Config, fingerprint: str, values: pd.DataFrame, seconds: float, ma
         "dirty": dirty,
         "date": datetime.date.today().isoformat(),
     }
-    for key, value in about.items():
-        table[key] = value
-    return table[COLUMNS]
+    return values[["metric", "k", "value"]].assign(**about)[COLUMNS]
 
 
 def write_run(
@@ -64,28 +85,155 @@ def write_run(
         neutral = cfg.but(**{f.name: f.default for f in fields(Config) if f.name in UNHASHED})
         with paths.replacing(config) as temporary:
             temporary.write_text(neutral.to_json() + "\n")
-    return write_csv(rows(cfg, fingerprint, values, seconds, made_by), folder / "runs" / f"{run_id(cfg, fingerprint)}.csv")
+    return write_csv(run_rows(cfg, fingerprint, values, seconds, made_by), folder / "runs" / f"{run_id(cfg, fingerprint)}.csv")
 
 
 def read_run(path: str | Path) -> pd.DataFrame:
     """The rows of one run file. Raises ``ValueError`` for a file that lacks a column."""
-    # a hash made of digits alone is still text
-    table = pd.read_csv(path, dtype={"variant": str, "commit": str, "config_hash": str, "fingerprint": str})
+    table = _with_encoder(pd.read_csv(path, dtype=_TEXT))
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise ValueError(f"{path}: columns {missing} are missing; a run file has {COLUMNS}")
-    return table.fillna({"variant": ""})
+    return table[COLUMNS].fillna({"variant": ""})
 
 
-def read_runs(folder: str | Path | None = None) -> pd.DataFrame:
-    """All result rows under ``folder/runs`` (default: the committed ones), in a fixed order."""
-    folder = Path(folder) if folder else paths.results()
-    tables = []
-    for path in paths.listed(folder / "runs"):
-        tables.append(read_run(path))
+def _with_encoder(table: pd.DataFrame) -> pd.DataFrame:
+    return table if "encoder" in table else table.assign(encoder="small")  # rows from before there was a choice
+
+
+# --- what is committed -----------------------------------------------------------------------------------------------
+
+
+def committed(pattern: str, edition: str | None = None, part: str = "") -> list[Path]:
+    """Committed tables whose name matches, of one edition or of all; ``part``: "" or "ambiguity".
+
+    Raises ``FileNotFoundError`` where the folder of results is absent, as in an installed package.
+    """
+    base = paths.results()
+    if not base.is_dir():
+        raise FileNotFoundError(f"no folder {base}: result rows are part of the checkout, not of the installed package")
+    editions = [base / edition] if edition else sorted(path for path in base.iterdir() if path.is_dir())
+    found = (path for folder in editions for path in sorted(folder.rglob(pattern)) if not path.name.startswith("."))
+    return [path for path in found if (path.parent.name == "ambiguity") == (part == "ambiguity")]
+
+
+def rows(edition: str | None = None, encoder: str | None = None, part: str = "") -> pd.DataFrame:
+    """Committed result rows, one per value, columns `COLUMNS`: of one edition and encoder, or of all.
+
+    ``part="ambiguity"``: rows of the study of ambiguity. In a fixed order: edition, grid, run. A selection for a table or a
+    figure belongs to `ynet_lite.paper.select`.
+    """
+    tables = [_rows(path, path.stat().st_mtime_ns) for path in committed("runs.csv", edition, part)]
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
-    return pd.concat(tables, ignore_index=True)
+    found = pd.concat(tables, ignore_index=True)
+    return found if encoder is None else found[found["encoder"] == encoder].reset_index(drop=True)
+
+
+@cache
+def _rows(path: Path, changed: int) -> pd.DataFrame:
+    about = _with_encoder(pd.read_csv(path, dtype=_TEXT)).fillna({"variant": ""})
+    scores = pd.read_csv(path.with_name("scores.csv"), dtype={"undefined": str})
+    return _long(scores, ["run_id"]).merge(about, on="run_id", how="left")[COLUMNS]
+
+
+def read_runs(folder: str | Path, part: str = "runs") -> pd.DataFrame:
+    """All result rows that runners left under ``folder/runs``, in a fixed order."""
+    tables = [read_run(path) for path in paths.listed(Path(folder) / part)]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
+
+
+def per_query(
+    runs: Iterable[str] | None = None, metric: str | None = None, k: int | None = None, folder=None, part: str = ""
+) -> pd.DataFrame:
+    """Values per query: columns run_id, case_id, group (the patient), metric, k, value; NaN where undefined.
+
+    ``runs``: ids, None = all; ``metric``, ``k``: None = all. From the committed tables, or from what runners left under
+    ``folder``. Raises ``ValueError`` for a run that has no values.
+    """
+    known = _left(Path(folder) / part / "per_query") if folder else _values(part)
+    runs = list(known) if runs is None else list(runs)
+    unknown = [run for run in runs if run not in known]
+    if unknown:
+        raise ValueError(f"per_query: no values per query of run {unknown[0]!r} in {folder or paths.results()}")
+    columns = ["run_id", "case_id", "group", "metric", "k", "value"]
+    if not runs:
+        return pd.DataFrame(columns=columns)
+    if not folder:
+        return _long(pd.concat([known[run] for run in runs], ignore_index=True), columns[:3], metric, k)
+    found = [pd.read_csv(known[run], dtype={"case_id": str, "group": str}).assign(run_id=run) for run in runs]
+    table = pd.concat(found, ignore_index=True).reindex(columns=columns)
+    kept = (table["metric"] == (metric or table["metric"])) & (table["k"] == (table["k"] if k is None else k))
+    return table[kept].reset_index(drop=True)
+
+
+def _left(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in paths.listed(folder)}
+
+
+def _values(part: str) -> dict[str, pd.DataFrame]:
+    """Lines of the wide tables by run."""
+    files = tuple((path, path.stat().st_mtime_ns) for path in committed("values-*.csv.gz", None, part))
+    return _read_values(files)
+
+
+@lru_cache(maxsize=4)
+def _read_values(files: tuple[tuple[Path, int], ...]) -> dict[str, pd.DataFrame]:
+    found = {}
+    for path, _ in files:
+        table = pd.read_csv(path, dtype={"case_id": str, "group": str, "undefined": str})
+        found |= dict(tuple(table.groupby("run_id", sort=False)))
+    return found
+
+
+def configs(folder: str | Path | None = None) -> dict[str, Config]:
+    """The configuration behind each hash: committed, or left by runners under ``folder``."""
+    if folder:
+        return {path.stem: Config.from_json(path.read_text()) for path in paths.listed(Path(folder) / "configs", "*.json")}
+    return {name: cfg for path in committed("configs.json") for name, cfg in _configs(path, path.stat().st_mtime_ns).items()}
+
+
+@cache
+def _configs(path: Path, changed: int) -> dict[str, Config]:
+    return {name: Config.from_json(json.dumps(settings)) for name, settings in json.loads(path.read_text()).items()}
+
+
+def codes(run: str, folder: str | Path | None = None) -> dict[str, Codes] | None:
+    """Codes of a run, {"queries", "database"}: committed, or left by a runner under ``folder``; None where none were kept."""
+    if folder:
+        files = {side: Path(folder) / "codes" / f"{run}.{side}.npz" for side in SIDES}
+        return {side: Codes.load(path) for side, path in files.items()} if all(p.is_file() for p in files.values()) else None
+    for path in committed("codes-*.npz"):
+        if run in _coded(path, path.stat().st_mtime_ns):
+            with np.load(path) as stored:
+                return _read_codes(stored, run)
+    return None
+
+
+@cache
+def _coded(path: Path, changed: int) -> frozenset[str]:
+    """Runs of a file of codes."""
+    with np.load(path) as stored:
+        return frozenset(name.rsplit(".", 1)[0] for name in stored.files if not name.startswith("cases"))
+
+
+def _read_codes(stored, run: str) -> dict[str, Codes]:
+    fold, found = run.rsplit("-", 2)[1], {}
+    model = str(stored[f"{run}.model"]) if f"{run}.model" in stored.files else ""
+    for side in SIDES:
+        packed, at = stored[f"{run}.{side}"], stored[f"cases.{fold}.{side}"]
+        found[side] = Codes(packed, stored["cases.ids"][at], stored["cases.labels"][at], 8 * packed.shape[1], model)
+    return found
+
+
+def small(name: str, folder: str | Path | None = None) -> pd.DataFrame:
+    """A table of `SMALL`: committed, or from the files that runners left under ``folder``; empty where there is none."""
+    files = paths.listed(Path(folder) / name) if folder else committed(f"{name.split('/')[1]}.csv", None, name.split("/")[0])
+    tables = [pd.read_csv(path, dtype=_TEXT) for path in files]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+# --- what rows say -------------------------------------------------------------------------------------------------
 
 
 def summary(
@@ -143,3 +291,233 @@ def compare(committed: pd.DataFrame, yours: pd.DataFrame, tolerance: float = 0.0
             "same?": verdict,
         }
     )
+
+
+# --- packing ---------------------------------------------------------------------------------------------------------
+
+
+def _long(wide: pd.DataFrame, keys: list[str], metric: str | None = None, k: int | None = None) -> pd.DataFrame:
+    """A wide table as ``keys``, metric, k, value, line by line in the order of its columns."""
+    undefined = wide["undefined"].fillna("")
+    flagged = undefined != ""
+    run, out = pd.factorize(wide["run_id"])[0], []
+    for name in wide.columns.drop([*keys, "undefined"]):
+        m, at = name.rsplit("@", 1)
+        if metric not in (None, m) or k not in (None, int(at)):
+            continue
+        there = wide[name].notna()
+        there[flagged] |= np.array([name in names.split() for names in undefined[flagged]], bool)
+        out.append(wide.loc[there, keys].assign(metric=m, k=int(at), value=wide.loc[there, name], place=run[there]))
+    if not out:
+        return pd.DataFrame(columns=[*keys, "metric", "k", "value"])
+    table = pd.concat(out, ignore_index=True)
+    return table.sort_values("place", kind="stable", ignore_index=True).drop(columns="place")
+
+
+def _wide(long: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Text rows ``keys``, metric, k, value as one line per ``keys``. Columns in the order of the run that has most."""
+    long = long.assign(name=long["metric"] + "@" + long["k"])
+    if long.duplicated([*keys, "name"]).any():
+        raise ValueError(f"pack: {long[long.duplicated([*keys, 'name'])].iloc[0].to_dict()} stands twice")
+    per_run = long.drop_duplicates(["run_id", "name"])
+    most = per_run.groupby("run_id")["name"].agg(list).sort_index().sort_values(key=lambda n: -n.str.len(), kind="stable")
+    names = list(dict.fromkeys(name for found in most for name in found))
+    table = long.pivot(index=keys, columns="name", values="value").reindex(columns=names)
+    missing = table.eq("")
+    table = table.fillna("").reset_index()
+    flags = [" ".join(name for name, flag in zip(names, line, strict=True) if flag) for line in missing.to_numpy()]
+    return table.assign(undefined=flags)
+
+
+def _text(path: Path) -> pd.DataFrame:
+    """A table with the digits as they stand."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != content:
+        with paths.replacing(path) as temporary:
+            temporary.write_bytes(content)
+
+
+def _unpivot(wide: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """The text rows behind a wide table."""
+    numbers = wide.replace({name: {"": np.nan} for name in wide.columns if "@" in name})
+    return _long(numbers, keys).fillna({"value": ""}).astype({"k": str})
+
+
+def _merged(old: pd.DataFrame, new: pd.DataFrame, keys: list[str], what: str) -> pd.DataFrame:
+    """Both tables; ``new`` rows of a run that ``old`` has must be the same and are left out."""
+    if old.empty or new.empty:
+        return new if old.empty else old
+    again = new[new["run_id"].isin(set(old["run_id"]))]
+    lines = [{tuple(line) for line in table[[*keys, "metric", "k", "value"]].to_numpy()} for table in (old, again)]
+    other = sorted(line[0] for line in lines[1] - lines[0])
+    if other:
+        raise ValueError(f"pack: run {other[0]} is packed already with other {what}; a packed value does not change")
+    return pd.concat([old, new[~new["run_id"].isin(set(old["run_id"]))]], ignore_index=True)
+
+
+def pack(source: str | Path, target: str | Path, runs: Iterable[str] | None = None) -> list[str]:
+    """Fold what runners left under ``source`` into the tables of the folder ``target``; returns the ids of its runs.
+
+    ``runs``: only these ids. Tables are sorted and the same runs give the same bytes, in whatever steps they were packed.
+    Raises ``ValueError`` for a run that is packed already with other values.
+    """
+    source, target, only = Path(source), Path(target), None if runs is None else set(runs)
+    packed = _pack_tables(source / "runs", source / "per_query", target, only)
+    _pack_tables(source / "ambiguity", source / "ambiguity" / "per_query", target / "ambiguity", only)
+    settings = json.loads((target / "configs.json").read_text()) if (target / "configs.json").is_file() else {}
+    tables = [path for path in (target / "runs.csv", target / "ambiguity" / "runs.csv") if path.is_file()]
+    used = {name for path in tables for name in _text(path)["config_hash"]}
+    found = {path.stem: path for path in paths.listed(source / "configs", "*.json")}
+    settings |= {
+        name: json.loads(found[name].read_text()) for name in (set(found) if only is None else used & set(found)) - set(settings)
+    }
+    if settings:
+        lines = (f"{json.dumps(name)}: {json.dumps(settings[name], sort_keys=True)}" for name in sorted(settings))
+        _write(target / "configs.json", ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    _pack_codes(source / "codes", target, packed)
+    for name in SMALL:
+        path = target / f"{name}.csv"
+        parts = [_text(path)] if path.is_file() else []
+        parts += [_text(file) for file in paths.listed(source / name)]
+        if parts:
+            table = pd.concat(parts, ignore_index=True).fillna("").drop_duplicates()
+            if not path.is_file():
+                table = table[sorted(table.columns, key=lambda c: max(list(p).index(c) if c in p else 0 for p in parts))]
+            _write(path, _csv(table))
+    return packed
+
+
+def _pack_tables(run_files: Path, query_files: Path, target: Path, only: set[str] | None) -> list[str]:
+    files = [path for path in paths.listed(run_files) if only is None or path.stem in only]
+    new = pd.concat([_text(path) for path in files], ignore_index=True) if files else pd.DataFrame(columns=COLUMNS)
+    about = [column for column in new.columns if column not in ("metric", "k", "value")]
+    old = _unpivot(_text(target / "scores.csv"), ["run_id"]) if (target / "scores.csv").is_file() else pd.DataFrame()
+    if old.empty and new.empty:
+        return []
+    scores = _wide(_merged(old, new[["run_id", "metric", "k", "value"]], ["run_id"], "scores"), ["run_id"])
+    who = [_text(target / "runs.csv")] if len(old) else []
+    who = pd.concat([*who, new[about].drop_duplicates("run_id")], ignore_index=True).drop_duplicates("run_id")
+    who = who.sort_values("run_id", ignore_index=True)
+
+    keys = ["run_id", "case_id", "group"]
+    old_values = [_unpivot(_text(path), keys) for path in sorted(target.glob("values-*.csv.gz"))]
+    values = [_text(query_files / path.name).assign(run_id=path.stem) for path in files if (query_files / path.name).is_file()]
+    columns = [*keys, "metric", "k", "value"]
+    old_values, values = (
+        pd.concat(part, ignore_index=True)[columns] if part else pd.DataFrame(columns=columns) for part in (old_values, values)
+    )
+    values = _merged(old_values, values, keys, "values per query")
+    for path in target.glob("values-*.csv.gz"):
+        path.unlink()
+    for name, ids in who.groupby("dataset")["run_id"]:
+        part = values[values["run_id"].isin(set(ids))]
+        if len(part):
+            _write_split(target, f"values-{name}", _wide(part, keys), ".csv.gz", lambda t: gzip.compress(_csv(t), 9, mtime=0))
+    _write(target / "scores.csv", _csv(scores))
+    _write(target / "runs.csv", _csv(who))
+    return who["run_id"].tolist()
+
+
+def _write_split(target: Path, stem: str, table: pd.DataFrame, suffix: str, content) -> None:
+    whole = content(table)
+    if len(whole) <= MOST_BYTES:
+        _write(target / f"{stem}{suffix}", whole)
+        return
+    fold = table["run_id"].str.rsplit("-", n=2).str[1]
+    for name, part in table.groupby(fold):
+        _write(target / f"{stem}-{name}{suffix}", content(part))
+
+
+def _pack_codes(source: Path, target: Path, packed: list[str]) -> None:
+    """Add codes of ``packed`` runs: arrays ``<run>.<side>``; the cases of a side by ``cases.<fold>.<side>`` in ``cases.ids``."""
+    by_set: dict[str, dict[str, dict[str, Codes]]] = {}
+    names = _text(target / "runs.csv").set_index("run_id")["dataset"] if packed else {}
+    for path in sorted(target.glob("codes-*.npz")):
+        with np.load(path) as stored:
+            for run in sorted(_coded(path, path.stat().st_mtime_ns)):
+                by_set.setdefault(names[run], {})[run] = _read_codes(stored, run)
+    for run in packed:
+        new = codes(run, source.parent)
+        if new is None:
+            continue
+        old = by_set.setdefault(names[run], {}).setdefault(run, new)
+        if any(not np.array_equal(old[side].packed, new[side].packed) for side in SIDES):
+            raise ValueError(f"pack: run {run} is packed already with other codes; a packed value does not change")
+    for name, found in by_set.items():
+        whole = _codes_file(found)
+        if len(whole) <= MOST_BYTES:
+            _write(target / f"codes-{name}.npz", whole)
+            continue
+        for fold in sorted({run.rsplit("-", 2)[1] for run in found}):
+            part = {run: both for run, both in found.items() if run.rsplit("-", 2)[1] == fold}
+            _write(target / f"codes-{name}-{fold}.npz", _codes_file(part))
+            (target / f"codes-{name}.npz").unlink(missing_ok=True)
+
+
+def _codes_file(found: dict[str, dict[str, Codes]]) -> bytes:
+    label = {i: int(x) for both in found.values() for one in both.values() for i, x in zip(one.ids, one.labels, strict=True)}
+    ids = np.array(sorted(label))
+    arrays = {"cases.ids": ids, "cases.labels": np.array([label[i] for i in ids], np.int16)}
+    for run in sorted(found):
+        for side, one in found[run].items():
+            at = np.searchsorted(ids, one.ids).astype(np.int32)
+            name = f"cases.{run.rsplit('-', 2)[1]}.{side}"
+            if not np.array_equal(arrays.setdefault(name, at), at) or not np.array_equal(arrays["cases.labels"][at], one.labels):
+                raise ValueError(f"pack: the {side} of {run} are not those of the other runs on its fold")
+            arrays[f"{run}.{side}"] = one.packed
+            if one.model:
+                arrays[f"{run}.model"] = np.str_(one.model)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # no time stamps, no pickles
+    return buffer.getvalue()
+
+
+def verify() -> list[str]:
+    """What is wrong with the committed tables, one line each: hashes that do not fit, orphans, runs packed twice."""
+    wrong = []
+    settings = configs()
+    wrong += [f"configuration {name} has the hash {cfg.hash()}" for name, cfg in settings.items() if cfg.hash() != name]
+    for part in ("", "ambiguity"):
+        about = rows(part=part)
+        wrong += [f"run {r}: no configuration" for r in about[~about["config_hash"].isin(list(settings))]["run_id"].unique()]
+        wrong += [f"run {r} is packed twice" for r in about[about.duplicated(["run_id", "metric", "k"])]["run_id"].unique()]
+        wrong += [f"values per query of {r}: no such run" for r in sorted(set(_values(part)) - set(about["run_id"]))]
+        wrong += [f"values per query of {r}: a query has no patient" for r, t in _values(part).items() if t["group"].isna().any()]
+    known = set(rows()["run_id"])
+    for path in committed("codes-*.npz"):
+        wrong += [f"codes of {r}: no such run" for r in sorted(_coded(path, path.stat().st_mtime_ns) - known)]
+    wrong += [
+        f"{p.name}: larger than {MOST_BYTES} bytes" for p in committed("*") if p.is_file() and p.stat().st_size > MOST_BYTES
+    ]
+    return wrong
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``pack`` folds finished runs into the committed tables, ``verify`` checks these."""
+    parser = argparse.ArgumentParser(prog="python -m ynet_lite.paper.store", description=main.__doc__)
+    parser.add_argument("task", choices=("pack", "verify"))
+    parser.add_argument("--edition", default="second", help="pack: which edition (the first is frozen)")
+    parser.add_argument("--grid", help=f"pack: folder of its tables; of a planned grid only its runs ({', '.join(GRIDS)})")
+    parser.add_argument("--from", dest="source", type=Path, default=paths.out() / "results", help="pack: where runs lie")
+    given = parser.parse_args(argv)
+    if given.task == "verify":
+        wrong = verify()
+        print("\n".join(wrong) or f"{rows()['run_id'].nunique()} runs, nothing wrong")
+        return int(bool(wrong))
+    if given.edition == "first" or not given.grid:
+        parser.error("pack needs --grid, and an edition that is not the first, which is frozen")
+    only = {run_id(cfg) for cfg in grid(given.grid)} if given.grid in GRIDS else None
+    packed = pack(given.source, paths.results() / given.edition / given.grid, only)
+    print(f"{len(packed)} runs in {given.edition}/{given.grid}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -31,6 +31,7 @@ from ..losses.unified import UnifiedLoss
 from ..methods import METHODS, PRESETS, RIVALS, TUNED
 from ..sets import load_cases
 from ..training import train
+from . import store
 
 #: Validation share and seed of a trial, and by how much its training is shorter than the preset's.
 SHARE, SEED = 0.2, 100
@@ -178,11 +179,9 @@ def gradient_norms(checkpoint: Checkpoint, cases: Cases) -> dict[str, float]:
 
 def table(folder: str | Path | None = None, name: str = "trials") -> pd.DataFrame:
     """All rows under ``folder/tuning/<name>`` (default: the committed trials; "balance": the scan), in a fixed order."""
-    folder = Path(folder) if folder else paths.results()
-    files = paths.listed(folder / "tuning" / name)
-    if not files:
-        return pd.DataFrame()
-    found = pd.concat([pd.read_csv(f, dtype={"commit": str, "config_hash": str}) for f in files], ignore_index=True)
+    found = store.small(f"tuning/{name}", folder)
+    if found.empty:
+        return found
     order = [
         c for c in ("preset", "method", "cls_loss", "balance", "lr", "scale") if c in found
     ]  # older rows name fewer settings
@@ -218,11 +217,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="where trials are (default: out/results; --choose: the committed ones)")
     parser.add_argument("--choose", action="store_true", help="print the winners of the stored trials, run nothing")
     given = parser.parse_args(argv)
-    given.folder = given.folder or (paths.results() if given.choose else paths.out() / "results")
+    given.folder = given.folder or (None if given.choose else paths.out() / "results")
     if given.choose:
         stored = table(given.folder)
         if stored.empty:
-            parser.error(f"no trials in {given.folder / 'tuning' / 'trials'}; run them without --choose first")
+            parser.error(f"no trials in {given.folder or paths.results()}; run them without --choose first")
         for key, value in chosen(stored).items():
             print(f"    {key}: {value},".replace("'", '"'))
         return 0

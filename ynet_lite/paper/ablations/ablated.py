@@ -57,14 +57,11 @@ def configurations(hashes: Iterable[str], source: str | Path | None = None) -> d
 
     Raises ``ValueError`` for a hash without a file, since a row without its configuration says nothing.
     """
-    source = Path(source) if source else paths.results()
-    found = {}
-    for name in sorted(set(hashes)):
-        path = source / "configs" / f"{name}.json"
-        if not path.is_file():
-            raise ValueError(f"configurations: no file {path}; each row needs the configuration behind its config_hash")
-        found[name] = Config.from_json(path.read_text())
-    return found
+    known, wanted = store.configs(source), sorted(set(hashes))
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise ValueError(f"configurations: no configuration {unknown[0]} in {source or paths.results()}; each row needs its own")
+    return {name: known[name] for name in wanted}
 
 
 def family(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ... import drawing, methods, metrics, paths
-from ...hashing import Codes, hamming
+from ...hashing import hamming
 from ...sets import drawn_per_seed, title
 from .. import store
 from . import plots
@@ -74,12 +73,9 @@ def pr_curves(
     `common_folds`; curves of several folds are averaged. The level is the mean share of the query's class in the database.
     Empty, NaN without codes.
     """
-    source = Path(source) if source else paths.results()
     rows = _member_rows(runs, dataset, group, tuple(methods.METHOD_NAMES))
     rows = rows[rows["variant"] == ""][["method", "config_hash", "fold", "seed", "run_id"]].drop_duplicates()
-    there = [
-        all((source / "codes" / f"{run}.{side}.npz").is_file() for side in ("queries", "database")) for run in rows["run_id"]
-    ]
+    there = [store.codes(run, source) is not None for run in rows["run_id"]]
     rows = _one_fold_set(runs[runs["run_id"].isin(rows["run_id"][np.array(there, bool)])], dataset, group)
     if rows.empty:
         return pd.DataFrame(columns=["method", "recall", "precision"]), np.nan
@@ -89,9 +85,7 @@ def pr_curves(
         own = rows[rows["method"] == method].sort_values("seed").drop_duplicates("fold").sort_values("fold")
         found = []
         for run in own["run_id"]:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # codes of the first edition do not name their network; both sides are of one run
-                queries, database = (Codes.load(source / "codes" / f"{run}.{side}.npz") for side in ("queries", "database"))
+            queries, database = store.codes(run, source).values()
             relevance = queries.labels[:, None] == database.labels
             recall, precision = metrics.precision_recall_curve(hamming(queries.packed, database.packed), relevance)
             found.append(precision)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ... import methods, paths
 from ...config import Config
-from .. import statistics, tables
+from .. import statistics, store, tables
 from ..grids import BALANCES, BITS, LOSSES, MASK_QUALITIES, MASK_SHARES
 from .ablated import BITS_METHODS, METRICS, PARTS, balance, bits, groups, losses, masks
 
@@ -149,10 +149,9 @@ def trials_table(source: str | Path | None = None) -> pd.DataFrame:
 
     From the files of ``source/tuning/trials`` (default: the committed ones), one line per method. Empty without files.
     """
-    files = paths.listed((Path(source) if source else paths.results()) / "tuning" / "trials")
-    if not files:
+    found = store.small("tuning/trials", source)
+    if found.empty:
         return pd.DataFrame(columns=["preset", "dataset", "method", "trials", "worst", "best"])
-    found = pd.concat([pd.read_csv(path)[["preset", "dataset", "method", "val_map10"]] for path in files], ignore_index=True)
     grouped = found.groupby(["preset", "dataset", "method"])["val_map10"]
     return grouped.agg(["count", "min", "max"]).set_axis(["trials", "worst", "best"], axis=1).reset_index()
 

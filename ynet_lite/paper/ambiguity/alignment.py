@@ -43,7 +43,7 @@ from ...encoding import encode_floats
 from ...model import YNet
 from ...sets import load_cases
 from ...training import load_or_train
-from .. import tables
+from .. import store, tables
 from . import study
 
 #: Images uint8 values as float (N, C, H, W) -> activations of a stage (N, K, h, w).
@@ -300,10 +300,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def read_rows(folder: str | Path | None = None) -> pd.DataFrame:
     """All rows under ``folder`` (default: the committed results), in a fixed order."""
-    files = paths.listed(_file(folder or paths.results(), ""))
-    text = {"commit": str, "config_hash": str, "fingerprint": str}
-    found = [pd.read_csv(path, dtype=text) for path in files]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
+    found = store.small("ambiguity/alignment", folder)
+    return found if len(found) else pd.DataFrame(columns=COLUMNS)
 
 
 def shares(rows: pd.DataFrame) -> pd.DataFrame:

@@ -9,26 +9,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ... import attribution, paths
+from ... import attribution
 from .. import statistics, store
+from ..select import published
 from .measure import _aligned
-from .study import _file
 
 # --- what the rows say -----------------------------------------------------------------------------------------------
 
 
 def read_rows(folder: str | Path | None = None) -> pd.DataFrame:
     """All rows of the study under ``folder`` (default: the committed results), in a fixed order."""
-    files = paths.listed(_file(folder or paths.results(), "rows", ""))
-    return pd.concat(map(store.read_run, files), ignore_index=True) if files else pd.DataFrame(columns=store.COLUMNS)
+    return published(part="ambiguity") if folder is None else store.read_runs(folder, "ambiguity")
 
 
 def read_levels(folder: str | Path | None = None) -> pd.DataFrame:
     """Chance levels and maps without a model: dataset, fingerprint, fold, name, metric, k, value."""
-    files = paths.listed(_file(folder or paths.results(), "levels", ""))
-    columns = ["dataset", "fingerprint", "fold", "name", "metric", "k", "value"]
-    found = [pd.read_csv(path, dtype={"fingerprint": str}) for path in files]
-    return pd.concat(found, ignore_index=True) if files else pd.DataFrame(columns=columns)
+    found = store.small("ambiguity/levels", folder)
+    return found.reindex(columns=["dataset", "fingerprint", "fold", "name", "metric", "k", "value"])
 
 
 def select(rows: pd.DataFrame, dataset: str, preset: str, variant: str = "", folds: Iterable[int] | None = None) -> pd.DataFrame:
@@ -65,18 +62,19 @@ def per_query_values(rows: pd.DataFrame, method: str, metric: str, folder: str |
         raise ValueError(f"per_query_values: runs of {method} have several configurations: {sorted(set(runs['config_hash']))}")
     means = rows.drop_duplicates(["run_id", "metric"]).set_index(["run_id", "metric"])["value"]
     parts = []
+    kept = store.per_query(runs["run_id"], None, None, folder, "ambiguity")
     for one in runs.itertuples(index=False):
-        path = _file(folder or paths.results(), "per_query", f"{one.run_id}.csv")
-        table = pd.read_csv(path, dtype={"case_id": str})
+        table = kept[kept["run_id"] == one.run_id]
         chosen = table[table["metric"] == metric]
         if chosen.empty:
             plain = metric.removesuffix("_receptive_field").removesuffix("_half_pixel")
             if means.get((one.run_id, metric)) != means.get((one.run_id, plain), np.nan):
-                raise NotKept(f"per_query_values: {path} has no {metric}")
+                raise NotKept(f"per_query_values: run {one.run_id} has no {metric} of its queries")
             chosen = table[table["metric"] == plain]
-        parts.append(chosen[["case_id", "value"]].assign(fingerprint=one.fingerprint, fold=int(one.fold)))
-    each = pd.concat(parts, ignore_index=True).groupby(statistics.QUERY, sort=True)["value"]
-    return each.agg(["mean", "size"]).reset_index().rename(columns={"mean": "value", "size": "runs"})
+        parts.append(chosen[["case_id", "group", "value"]].assign(fingerprint=one.fingerprint, fold=int(one.fold)))
+    each = pd.concat(parts, ignore_index=True).groupby(statistics.QUERY, sort=True)
+    table = each["value"].agg(["mean", "size"]).rename(columns={"mean": "value", "size": "runs"})
+    return table.assign(group=each["group"].first()).reset_index()
 
 
 class NotKept(ValueError):
@@ -167,7 +165,7 @@ def criteria(chosen: pd.DataFrame, folder: str | Path | None = None, ours="ynet"
             names = [f"{one.metric}_ambiguous", f"{one.metric}_clear"] if one.kind == "thirds" else [one.metric]
             mine = [per_query_values(chosen, ours, name, folder) for name in names]
             other = [per_query_values(chosen, twin, one.twin or name, folder) for name in names]
-            groups = statistics.patients(dataset, pd.concat(mine)["case_id"])
+            groups = pd.concat(mine)[["case_id", "group"]]
             pair = third_gain(mine, other, groups) if one.kind == "thirds" else statistics.paired(mine[0], other[0], groups)
             estimate = pair.difference if one.kind == "thirds" else statistics.Estimate(*(1 + x / 100 for x in pair.relative))
             size = (pair.n_queries, pair.n_patients, statistics.runs_text(mine[0]))
@@ -186,11 +184,10 @@ def _mean(chosen, method, metric, dataset, folder) -> tuple[statistics.Estimate,
         rows = chosen[(chosen["method"] == method) & (chosen["metric"] == metric)]
         mean = store.seeds_averaged(rows)["value"].mean()
         return statistics.Estimate(mean, np.nan, np.nan), 0, 0, ""
-    groups = statistics.patients(dataset, each["case_id"])
     defined = each.dropna(subset="value")
     # another draw of a set may give other patients the same name
-    people = defined.assign(group=groups[defined["case_id"]].to_numpy())[["fingerprint", "group"]].drop_duplicates()
-    return statistics.bootstrap_mean(each, groups), len(defined), len(people), statistics.runs_text(each)
+    people = defined[["fingerprint", "group"]].drop_duplicates()
+    return statistics.bootstrap_mean(each, each), len(defined), len(people), statistics.runs_text(each)
 
 
 def _meets(one: Criterion, value: float) -> bool:

@@ -17,6 +17,8 @@ from ...config import Config
 from ...drawing import BLUE, GREEN, GREY, ORANGE, RED, draw_case, frame
 from ...methods import METHOD_NAMES
 from ...sets import load_cases
+from .. import store
+from ..select import EDITION
 from . import criteria, measure, study
 
 PURPLE = "#CC79A7"  # the fifth of Okabe and Ito's colours
@@ -42,7 +44,7 @@ def read_pictures(rows: pd.DataFrame, source: str | Path | None = None) -> dict[
     """What `study.pictures` kept, by method: {method: {"ids", "answers", "bits", "maps"}}; {} where nothing was kept."""
     found = {}
     for run, method in rows[["run_id", "method"]].drop_duplicates().itertuples(index=False, name=None):
-        path = Path(source or paths.results()) / study.FOLDERS["pictures"] / f"{run}.npz"
+        path = Path(source or paths.results() / EDITION) / study.FOLDERS["pictures"] / f"{run}.npz"
         if path.is_file():
             with np.load(path) as stored:
                 found[method] = dict(stored) | {"run_id": np.array(run)}
@@ -62,13 +64,17 @@ def shown_queries(ours: pd.DataFrame, twin: pd.DataFrame, shares: Sequence[float
     return [both["case_id"].iloc[round(share * (len(both) - 1))] for share in shares]
 
 
-def _ranking(run_id, source: str | Path | None = None) -> Path:
-    return Path(source or paths.results()) / "per_query" / f"{run_id}.csv"
+def _ranking(run_id, source: str | Path | None = None) -> pd.DataFrame:
+    """case_id and average precision of each query of a run."""
+    return store.per_query([str(run_id)], "map", 10, source)[["case_id", "value"]]
 
 
 def ranked(kept: Mapping, source: str | Path | None = None) -> bool:
     """Whether the average precision of each query is there for the runs that `before_after` shows."""
-    return all(_ranking(kept[method]["run_id"], source).is_file() for method in SHORT)
+    try:
+        return all(len(_ranking(kept[method]["run_id"], source)) for method in SHORT)
+    except ValueError:
+        return False
 
 
 def before_after(rows: pd.DataFrame, levels: pd.DataFrame, kept: Mapping, source: str | Path | None = None) -> Figure:
@@ -79,10 +85,7 @@ def before_after(rows: pd.DataFrame, levels: pd.DataFrame, kept: Mapping, source
     as a rule: it also falls where an answer stays wrong and becomes another kind of error.)
     """
     first = rows[rows["run_id"] == str(kept["ynet"]["run_id"])]
-    values = {}
-    for method in SHORT:
-        table = pd.read_csv(_ranking(kept[method]["run_id"], source), dtype={"case_id": str})
-        values[method] = table.loc[(table["metric"] == "map") & (table["k"] == 10), ["case_id", "value"]]
+    values = {method: _ranking(kept[method]["run_id"], source) for method in SHORT}
     picked = shown_queries(values["ynet"], values["ynet-no-seg"])
     cases = load_cases(Config.from_preset(seed=int(first["seed"].iloc[0]), size=96))
     database, queries = cases.split(int(first["fold"].iloc[0]))

@@ -90,8 +90,10 @@ def run(
     if keeps_pictures(cfg):
         with paths.replacing(_file(folder, "pictures", f"{name}.npz")) as temporary:
             np.savez_compressed(temporary, **pictures(cfg, checkpoint, database, queries))
+    patient = pd.Series(queries.groups, index=queries.ids)
+    per_query = per_query.assign(group=patient.loc[per_query["case_id"]].to_numpy())
     paths.write_csv(per_query, _file(folder, "per_query", f"{name}.csv"))
-    rows = store.rows(cfg, queries.fingerprint, values, seconds)
+    rows = store.run_rows(cfg, queries.fingerprint, values, seconds)
     return paths.write_csv(rows, _file(folder, "rows", f"{name}.csv"))
 
 
