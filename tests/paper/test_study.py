@@ -398,6 +398,7 @@ def write(folder, method, seed, table, fold=1, config_hash=None, dataset="phanto
     about = {"run_id": run, "config_hash": config_hash or method, "dataset": dataset, "fingerprint": f"print{seed}", "fold": fold}
     about |= {
         "seed": seed,
+        "encoder": "small",
         "preset": "quick",
         "method": method,
         "variant": "",
