@@ -68,7 +68,9 @@ def lines_of(kind: str, first):
         for name, settings in json.loads((first / "configs.json").read_text()).items():
             yield f"{name} {json.dumps(settings, sort_keys=True)}"
     elif kind == "codes":
-        for run in set(cells(first / "runs.csv")[1][i][0] for i in range(697)):
+        # a later edition may keep codes of a training that this one only scored
+        own = {name.rsplit(".", 1)[0] for path in first.glob("codes-*.npz") for name in np.load(path).files}
+        for run in own & set(cells(first / "runs.csv")[1][i][0] for i in range(697)):
             for side, codes in (store.codes(run) or {}).items():
                 for case, label, packed in zip(codes.ids, codes.labels, codes.packed, strict=True):
                     yield f"{run}.{side}|{case}|{label}|{packed.tobytes().hex()}|{codes.bits}"

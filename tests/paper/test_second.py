@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ynet_lite.paper import second
+from ynet_lite.paper import second, store
 
 
 def test_a_grid_grows_only_beyond_the_edge_where_its_winner_lies():
@@ -52,3 +52,24 @@ def test_search_runs_until_the_winner_lies_inside(tmp_path, monkeypatch):
     monkeypatch.setattr(second, "score", lambda cfg, folder: far[cfg.variant])
     scores = second.search("scratch", "ynet", tmp_path)
     assert second.best(scores) == wanted and len(made) == len(set(made)) == len(scores) == 15
+
+
+@pytest.mark.parametrize("part", second.CHOSEN)
+def test_settings_of_the_runs_are_the_winners_of_the_committed_trials_and_lie_inside_their_grids(part):
+    trials = second.kept_trials(part)
+    assert set(trials["fold"]) == {second.DEVELOPMENT_FOLD} and trials["seed"].min() >= 100 and not trials["dirty"].any()
+    for method, (rate, parameter) in second.CHOSEN[part].items():
+        scores = {}
+        own = trials[trials["method"] == method].groupby("variant")["ndcg@10"].mean()
+        places = second.first_grid(method)
+        while places:
+            scores |= {place: own[second.trial(part, method, place, 100).variant] for place in places}
+            places = second.beyond(scores, second.best(scores))
+        won = second.trial(part, method, second.best(scores), 100)
+        assert (won.lr, getattr(won, second.PARAMETER[method])) == (rate, parameter), method
+
+
+def test_runs_of_the_second_edition_hold_no_case_of_the_development_fold():
+    rows = store.rows("second")
+    assert set(rows["fold"]) <= set(second.FOLDS) and not rows["dirty"].any()
+    assert set(rows["preset"]) <= {"scratch", "pretrained"}

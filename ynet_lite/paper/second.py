@@ -156,6 +156,26 @@ def table(part: str, folder: Path) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def trial_rows(part: str, folder: Path) -> pd.DataFrame:
+    """The finished trials of a part as rows that can be kept: one per trial and seed, with its settings and scores."""
+    lines = []
+    for path in paths.listed(folder / "runs"):
+        rows = pd.read_csv(path, dtype={"commit": str, "config_hash": str}, keep_default_na=False)
+        first = rows.iloc[0]
+        if first["dataset"] != PARTS[part][0] or not first["variant"].startswith("trial"):
+            continue
+        value = rows.set_index(["metric", "k"])["value"].astype(float)
+        scores = {f"{metric}@10": value[(metric, 10)] for metric in ("ndcg", "map", "precision", "mask_agreement")}
+        about = first[["run_id", "config_hash", "fingerprint", "method", "variant", "fold", "seed"]].to_dict()
+        lines.append({"part": part, **about, **scores, **first[["device", "versions", "commit", "dirty", "date"]].to_dict()})
+    return pd.DataFrame(lines).sort_values(["method", "variant", "seed"], ignore_index=True)
+
+
+def kept_trials(part: str) -> pd.DataFrame:
+    """The committed trials of a part."""
+    return pd.read_csv(paths.results() / "second" / f"trials-{part}.csv")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the trials of the named parts, resumable; ``--list`` shows what they say so far."""
     parser = argparse.ArgumentParser(prog="python -m ynet_lite.paper.second", description=main.__doc__)
@@ -163,10 +183,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="*", help="only these methods")
     parser.add_argument("--runs", action="store_true", help="do the reported runs of the parts whose trials are finished")
     parser.add_argument("--list", action="store_true", help="show the trials that are done, run nothing")
+    parser.add_argument("--keep", action="store_true", help="write the finished trials into the committed results")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--folder", type=Path, default=paths.out() / "results", help="where rows are looked for and written")
     given = parser.parse_args(argv)
     for part in given.parts:
+        if given.keep:
+            print(paths.write_csv(trial_rows(part, given.folder), paths.results() / "second" / f"trials-{part}.csv"))
+            continue
         if given.list:
             print(table(part, given.folder).to_string(index=False))
             continue

@@ -487,7 +487,11 @@ def verify() -> list[str]:
     for part in ("", "ambiguity"):
         about = rows(part=part)
         wrong += [f"run {r}: no configuration" for r in about[~about["config_hash"].isin(list(settings))]["run_id"].unique()]
-        wrong += [f"run {r} is packed twice" for r in about[about.duplicated(["run_id", "metric", "k"])]["run_id"].unique()]
+        twice = about[about.duplicated(["run_id", "preset", "metric", "k"])]["run_id"].unique()
+        wrong += [f"run {r} is packed twice" for r in twice]
+        # two editions may hold the same training, under the preset of each; then it has the same values
+        values = about.groupby(["run_id", "metric", "k"])["value"].nunique(dropna=False)
+        wrong += [f"run {r} has other values in another edition" for r in values[values > 1].index.unique("run_id")]
         wrong += [f"values per query of {r}: no such run" for r in sorted(set(_values(part)) - set(about["run_id"]))]
         wrong += [f"values per query of {r}: a query has no patient" for r, t in _values(part).items() if t["group"].isna().any()]
     known = set(rows()["run_id"])
