@@ -128,3 +128,27 @@ def test_a_mask_of_half_or_double_size_is_taken_and_others_are_refused(tmp_path)
         Image.fromarray(np.zeros(shape, np.uint8)).save(folder / "2_mask_0.png")
         with pytest.raises(ManifestError, match=rf"row 4: .* the mask has {shape[1]} x {shape[0]} pixels, its image 32 x 32"):
             load_cases(config(folder))
+
+
+def test_mask_values_are_declared_in_the_manifest(tmp_path):
+    table = make_set(tmp_path / "set")
+    expected = load_cases(config(tmp_path / "set"))
+    for name in {part for cell in table["mask"] for part in str(cell).split(";") if part.endswith(".png")}:
+        mask = np.asarray(Image.open(tmp_path / "set" / name))
+        Image.fromarray(np.array([0, 128, 255], np.uint8)[mask]).save(tmp_path / "set" / name)
+    place = tmp_path / "set" / "mine.csv"
+    table.assign(mask_values="0;128;255").to_csv(place, index=False)
+    assert (load_cases(config(tmp_path / "set")).masks == expected.masks).all()
+    for wrong in ("0;128", "0;128;#ff0000", "0;0;255", "black;grey;white"):
+        table.assign(mask_values=wrong).to_csv(place, index=False)
+        with pytest.raises(ManifestError, match="mask_values"):
+            load_cases(config(tmp_path / "set"))
+
+
+def test_a_comma_at_the_end_of_the_rows_is_named(tmp_path):
+    make_set(tmp_path / "set")
+    place = tmp_path / "set" / "mine.csv"
+    first, *rows = place.read_text().splitlines()
+    place.write_text("\n".join([first, *(row + "," for row in rows)]))
+    with pytest.raises(ManifestError, match="comma at the end of the rows"):
+        load_cases(config(tmp_path / "set"))

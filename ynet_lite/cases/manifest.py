@@ -50,7 +50,12 @@ def read_manifest(path) -> pd.DataFrame:
             )
     except pd.errors.EmptyDataError:
         raise ManifestError(f"manifest {path}: the file is empty; its first line must name the columns") from None
-    except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError, OSError) as error:
+    except pd.errors.ParserWarning:
+        raise ManifestError(
+            f"manifest {path}: its rows have more cells than the first line has names; a comma at the end of the rows does this: "
+            "remove it, or put one at the end of the first line too"
+        ) from None
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
         raise ManifestError(f"manifest {path}: not a comma-separated table in UTF-8 ({error})") from None
     table = table.fillna("")
     table.columns = [str(column).strip() for column in table.columns]

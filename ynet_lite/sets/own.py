@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from .. import paths
 from ..cases.core import Cases
@@ -16,7 +17,8 @@ def load(cfg: Config) -> Cases:
     """The cases of the manifest at ``cfg.manifest`` or ``YNET_MANIFEST``; relative paths count from where you are.
 
     An optional column ``finer`` refines the class; an optional column ``mask_names`` (the same in each row, for example
-    ``background;disc;cup``) names the mask values. Raises ``FileNotFoundError`` or `ManifestError`.
+    ``background;disc;cup``) names the mask values, and one ``mask_values`` (``0;128;255`` or
+    ``#000000;#ff0000``) says what stands for them in the files. Raises ``FileNotFoundError`` or `ManifestError`.
     """
     named = cfg.manifest or os.environ.get("YNET_MANIFEST", "")
     if not named:
@@ -32,6 +34,17 @@ def load(cfg: Config) -> Cases:
                 f"background;disc;cup; found {names[:5]}"
             )
         settings["mask_names"] = tuple(files(names[0]))
+    if "mask_values" in table and len(table):
+        stated = sorted(set(table["mask_values"]))
+        values = tuple(part.lower() for part in files(stated[0]))
+        kinds = {"colour" if re.fullmatch("#[0-9a-f]{6}", v) else "grey" if v.isdecimal() else "none" for v in values}
+        wanted = len(settings.get("mask_names", ("background", "lesion")))
+        if len(stated) != 1 or len(set(values)) != wanted or len(values) != wanted or kinds not in ({"grey"}, {"colour"}):
+            raise ManifestError(
+                f"{manifest}: column mask_values must hold the same grey values or colours in each row, one for each of the "
+                f"{wanted} mask names, such as 0;128;255 or #000000;#ff0000; found {stated[:5]}"
+            )
+        settings["mask_values"] = values
     if "finer" in table:
         settings["finer"] = ("finer",)
     folder = manifest.resolve().parent
