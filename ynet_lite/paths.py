@@ -96,6 +96,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text file under a temporary name and rename it."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+    return Path(path)
+
+
 def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
     """Write a table under a temporary name and rename it, so that an interrupted run leaves no half file."""
     path = Path(path)

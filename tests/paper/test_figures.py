@@ -11,8 +11,8 @@ from matplotlib import pyplot as plt
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ynet_lite import drawing, methods, paths
-from ynet_lite.paper import report, select, store, tables
-from ynet_lite.paper.report import fill_readme, make_all, readme_blocks
+from ynet_lite.paper import report, scanner, select, store, tables
+from ynet_lite.paper.report import PAGES, fill, filled, make_all
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +46,54 @@ def test_figures_rebuild_byte_for_byte(runs, tmp_path):
         assert path.read_bytes() == (published / path.name).read_bytes(), f"{path.name} differs; run make figures"
 
 
-def test_readme_tables_are_the_committed_rows(runs):
+def test_tables_of_the_pages_are_the_committed_rows(runs):
+    for path, text in filled(runs).items():
+        assert path.read_text() == text, f"{path.name} is out of date; run make figures"
+    readme, results = ((paths.root() / name).read_text() for name in PAGES[:2])
+    assert "<!-- headline -->" in readme and all(
+        f"<!-- {name} -->" in results for name in report.page_blocks(runs) if name not in ELSEWHERE
+    )
+
+
+#: Blocks of other pages than docs/results.md.
+ELSEWHERE = ("headline", "costs")
+
+
+def test_readme_is_short():
     text = (paths.root() / "README.md").read_text()
-    blocks = readme_blocks(runs)
-    assert {"busbra", "phantom"} <= set(blocks)
-    assert fill_readme(text, blocks) == text, "README tables are out of date; run make figures"
+    assert len(text.splitlines()) <= 120 and len(text.split()) <= 900
+
+
+def test_links_between_the_pages_lead_somewhere():
+    pages = [*PAGES, "docs/limits.md", "docs/how-to-add.md", "docs/protocol.md", "CHANGELOG.md"]
+    for page in (paths.root() / name for name in pages):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_headline_has_five_rows_and_the_look_up_has_the_accuracy_of_the_twin(runs):
+    chosen = select.headline(select.select(runs, "busbra", "full"))
+    table = report.headline_table(chosen, report.comparison(chosen)).set_index("method")
+    assert len(table) == 5 and table.index[0] == methods.METHOD_NAMES["ynet"] and table.index[2].startswith("HashNet")
+    assert table["mAP@10"].iloc[3] == table["accuracy"].iloc[3] == table["accuracy"].iloc[1]
+    assert f"{methods.METHOD_NAMES['ynet-no-seg']} {table['mAP@10'].iloc[3][:4]}" in report.lookup_text(chosen)
+
+
+def test_a_shared_scanner_is_counted_by_hand(runs, monkeypatch):
+    """Four queries with two answers each would be too few; so one fold against a loop without ties."""
+    part = select.headline(select.select(runs, "busbra", "full"))
+    table = scanner.shared(part[part["method"].isin(["ynet", "dpsh"])]).set_index("codes of")
+    assert table.index.tolist() == [methods.METHOD_NAMES["ynet"], "DPSH"]
+    (precision,) = part[
+        (part["method"] == "dpsh")
+        & (part["seed"] == 0)
+        & (part["fold"] == 2)
+        & (part["metric"] == "precision")
+        & (part["k"] == 10)
+    ]["value"]
+    one = scanner.shared(part[(part["method"] == "dpsh") & (part["fold"] == 2)])
+    assert one["right class"].item() == f"{precision:.1%}"
+    assert scanner.scanners()["images"].sum() == 1875
 
 
 def test_other_sets_hold_what_was_run_on_every_fold_that_counts(runs):
@@ -92,16 +135,20 @@ def test_what_no_trial_had_seen_is_compared_apart(runs):
     assert f"in points: {without.loc['ynet-no-seg', 'points']:+.1f} [" in text and "] over its twin, +" in text
 
 
-def test_readme_has_no_scores_outside_its_blocks(runs):
-    text = (paths.root() / "README.md").read_text()
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_no_scores_stand_outside_the_blocks(page):
+    text = (paths.root() / page).read_text()
     bare = re.sub(r"<!-- ([\w-]+) -->.*?<!-- /\1 -->", "", text, flags=re.DOTALL)
     assert not re.findall(r"(?<![\w.])0?\.\d{2,}", bare)
 
 
-def test_fill_readme_wants_its_marks():
-    assert fill_readme("a\n<!-- x -->\nold\n<!-- /x -->\nb", {"x": "new"}) == "a\n<!-- x -->\nnew\n<!-- /x -->\nb"
-    with pytest.raises(ValueError, match="exactly one block <!-- x -->"):
-        fill_readme("nothing", {"x": "new"})
+def test_fill_wants_its_marks():
+    page = "a\n<!-- x -->\nold\n<!-- /x -->\nb"
+    assert fill(page, {"x": "new", "y": "elsewhere"}) == "a\n<!-- x -->\nnew\n<!-- /x -->\nb"
+    assert fill("a\n<!-- x -->\n<!-- /x -->\nb", {"x": "new"}) == "a\n<!-- x -->\nnew\n<!-- /x -->\nb"
+    for wrong in (page * 2, page.replace("/x", "/y"), page.replace("x -->", "z -->")):
+        with pytest.raises(ValueError, match="once each and closed"):
+            fill(wrong, {"x": "new"})
 
 
 def test_saved_figures_are_byte_stable(tmp_path):
@@ -167,7 +214,7 @@ def test_pictures_of_real_cases_are_kept_outside_the_tracked_folders(tmp_path, m
 
 def test_nothing_to_draw_is_said(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(report.paths, "results", lambda: tmp_path)
-    assert report.main() == 1
+    assert report.main([]) == 1
     assert "nothing to draw" in capsys.readouterr().out
 
 
@@ -185,12 +232,13 @@ def test_the_margin_is_over_the_best_of_the_papers_comparators_and_over_the_best
             compared_row("dpsh", 0.70, 9.0, 0.0004),
             compared_row("csq", 0.74, 5.0, 0.034),  # not among the paper's comparators
             compared_row("crow", 0.65, 14.0, 0.0004),
+            compared_row("crow-itq", 0.64, 15.0, 0.0004),  # the same method as codes
         ]
     )
     text = report.margin_text(compared)
     first, second = text.split(" The best of all rivals")
-    assert "(2 were run) is DPSH" in first and "+9.0 [8.0, 10.0] points" in first and "p < .001" in first
-    assert "(3 were run) is CSQ" in second and "+5.0 [4.0, 6.0] points" in second and "p = .034" in second
+    assert "(2 of its 12 were run) is DPSH" in first and "+9.0 [8.0, 10.0] points" in first and "p < .001" in first
+    assert "(3 methods in 4 rows) is CSQ" in second and "+5.0 [4.0, 6.0] points" in second and "p = .034" in second
     assert "%, p ≤ .003." in report.margin_text(compared.assign(p_holm=0.003, p_least=True))
     assert report.margin_text(compared[:1]) == ""
 

@@ -17,6 +17,7 @@ MAIN = {
     ("map_macro", 10): "mAP@10, macro",
     ("ndcg", 10): "NDCG@10",
     ("mask_agreement", 10): "mask agreement@10",
+    ("accuracy", 10): "accuracy",
     ("distinct_codes", 0): "distinct codes",
     ("tied_at_k", 10): "tied at 10",
     ("dice", 0): "Dice",
