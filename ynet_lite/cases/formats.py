@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -199,6 +200,7 @@ def open_picture(source, *, mask: str = "", most: int = MOST_PIXELS, formats=FOR
         return picture
     except Exception as error:  # damaged files raise what they like
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).replace(str(path), "file").strip()
+        reason = re.sub(r" ?<_io\.BytesIO[^>]*>", "", reason)  # how Pillow names what it was given
         raise ValueError(
             f"{path}: cannot be read as {', '.join(formats)} and DICOM: it is damaged or another kind of file ({reason})"
         ) from None
