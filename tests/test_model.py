@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from ynet_lite.config import Config
 from ynet_lite.encoders.small import Small
 from ynet_lite.losses.unified import UnifiedLoss
-from ynet_lite.methods import METHODS
+from ynet_lite.methods import METHODS, POOLINGS
 from ynet_lite.model import YNet, count_parameters, upsampled, upsampled_conv
-from ynet_lite.pooling import rmac, rmac_regions, weighted_pool
+from ynet_lite.pooling import GUIDED, PLAIN, pool, rmac, rmac_regions, weighted_pool
 
 
 def build(cfg: Config, n_classes: int = 2, n_masks: int = 2, seed: int = 0) -> YNet:
@@ -260,6 +260,24 @@ def test_weighted_pool_against_a_slow_loop_on_a_finer_weight():
                     top += w * x[n, c, i, j].item()
                     bottom += w
             assert weighted_pool(x, weight)[n, c].item() == pytest.approx(top / bottom, abs=1e-3)
+
+
+def test_every_pooling_has_its_name_in_one_place():
+    assert {*PLAIN, *GUIDED} == set(POOLINGS)
+    x = torch.rand(2, 3, 4, 4)
+    assert torch.equal(pool("gap", x), x.mean((2, 3))) and torch.equal(pool("mac", x), x.amax((2, 3)))
+    assert torch.equal(pool("rmac", x), rmac(x))
+    with pytest.raises(ValueError, match="'vlad' is not known; known are rmac"):
+        pool("vlad", x)
+    with pytest.raises(ValueError, match="'lesion' needs the logits"):
+        pool("lesion", x)
+
+
+@pytest.mark.parametrize("name, learns", [("lesion", False), ("selfpool", True)])
+def test_only_the_pooling_without_masks_teaches_the_map(name, learns):
+    x, coarse = torch.rand(2, 3, 4, 4, requires_grad=True), torch.randn(2, 2, 8, 8, requires_grad=True)
+    pool(name, x, coarse).square().sum().backward()
+    assert x.grad.abs().sum() > 0 and (coarse.grad is not None) == learns
 
 
 def test_weighted_pool_of_an_empty_mask_is_the_mean():

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from . import encoders, losses
 from .config import Config
-from .pooling import SpatialAttention, rmac, weighted_pool
+from .pooling import GUIDED, SpatialAttention, pool
 
 #: Stages of the encoder, named as in feature pyramid networks (Lin et al., CVPR 2017): C2 is the finest.
 LEVELS = (2, 3, 4, 5)
@@ -130,7 +130,7 @@ class YNet(nn.Module):
         self.cfg = cfg
         self.encoder = encoders.build(cfg, pretrained)
         widths = self.encoder.widths
-        needs_map = cfg.uses_masks or not {"lesion", "selfpool"}.isdisjoint(cfg.pooling.split("+"))
+        needs_map = cfg.uses_masks or not set(GUIDED).isdisjoint(cfg.pooling.split("+"))
         self.segmentation = SegmentationBranch(widths, cfg, n_masks) if needs_map else None
         self.to_descriptor = nn.Conv2d(widths[-1], cfg.descriptor, 3, 1, 1) if cfg.descriptor else nn.Identity()
         top = cfg.descriptor or widths[-1]
@@ -183,22 +183,8 @@ class YNet(nn.Module):
 
     def aggregate(self, maps: list[Tensor], coarse: Tensor | None) -> Tensor:
         """Aggregate feature maps (N, C_i, H_i, W_i) into one descriptor (N, sum C_i), each level L2-normalised."""
-        kinds = self.cfg.pooling.split("+")
-        parts = []
-        for kind in kinds:
-            for x in maps:
-                if kind == "rmac":
-                    pooled = rmac(x)
-                elif kind == "gap":
-                    pooled = x.mean((2, 3))
-                elif kind == "mac":
-                    pooled = x.amax((2, 3))
-                else:
-                    inside = 1 - coarse.float().softmax(1)[:, :1]
-                    # the mask steers the pooling; only without masks must the pooling teach the map
-                    pooled = weighted_pool(x, inside.detach() if kind == "lesion" else inside)
-                parts.append(F.normalize(pooled.float(), dim=1))
-        return torch.cat(parts, 1)
+        parts = [pool(kind, x, coarse) for kind in self.cfg.pooling.split("+") for x in maps]
+        return torch.cat([F.normalize(part.float(), dim=1) for part in parts], 1)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -20,7 +20,8 @@ from ynet_lite.losses.dsh import dsh_loss
 from ynet_lite.losses.hashnet import hashnet_beta, hashnet_loss
 from ynet_lite.losses.orthohash import orthohash_loss
 from ynet_lite.methods import ALL
-from ynet_lite.pooling import RegionalAttention, SpatialAttention, cam_pool, crow, crow_channel_weights, rmac, rmac_regions
+from ynet_lite.paper.aggregation import RegionalAttention, cam_pool, crow, crow_channel_weights
+from ynet_lite.pooling import SpatialAttention, rmac, rmac_regions
 
 BITS = 16
 LABELS = [0, 1, 0, 2, 2, 0, 1]

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ynet_lite import pooling
 from ynet_lite.config import Config
 from ynet_lite.methods import AGGREGATIONS
 from ynet_lite.model import YNet
@@ -32,8 +31,8 @@ def test_each_aggregation_gives_unit_vectors_of_the_named_pooling(maps, labels):
         "gap": x.mean((2, 3)),
         "mac": x.amax((2, 3)),
         "rmac": rmac(x),
-        "crow": pooling.crow(x),
-        "cam": pooling.cam_pool(x, torch.from_numpy(weights)),
+        "crow": aggregation.crow(x),
+        "cam": aggregation.cam_pool(x, torch.from_numpy(weights)),
         "regional-attention": attention(x).detach(),
     }
     assert set(plain) == set(AGGREGATIONS)
@@ -59,7 +58,7 @@ def test_attention_learns_where_the_class_shows():
     fitted = aggregation.fit_attention(maps, labels, seed=0, steps=300)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        fresh = pooling.RegionalAttention(6)
+        fresh = aggregation.RegionalAttention(6)
 
     def gap(attention):
         found = aggregation.aggregate("regional-attention", maps, attention=attention)

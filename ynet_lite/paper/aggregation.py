@@ -2,19 +2,116 @@
 
 One encoder per fold is trained with cross-entropy on its averaged features; every aggregation reads the same C5. What an
 aggregation has to learn (regional attention, ITQ) it learns from the database alone.
+
+x (N, C, H, W) >= 0 are features after a ReLU; the aggregations return (N, C), L2-normalised, and zero where x is zero everywhere.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import hashing, pooling
+from .. import hashing
 from ..cases.core import Cases
 from ..config import Config
+from ..losses.common import precise
+from ..methods import AGGREGATIONS
 from ..model import YNet
-from ..pooling import rmac
+from ..pooling import PLAIN, check_features, pool, rmac_regions
+
+
+def crow_channel_weights(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """CroW's weight of each channel (N, C): the rarer a channel is active, the more it counts (arXiv 1512.04065).
+
+    I_k = log((C eps + sum_h Q_h) / (eps + Q_k)), Q_k the share of positions where x_k > 0. No gradient. I_k >= 0.
+    """
+    check_features(x)
+    active = (x > 0).to(torch.promote_types(x.dtype, torch.float32)).mean((2, 3))
+    return torch.log((x.shape[1] * eps + active.sum(1, keepdim=True)) / (eps + active))
+
+
+def crow(x: Tensor, *, a: float = 2.0, b: float = 2.0, eps: float = 1e-6) -> Tensor:
+    """Cross-dimensional weighting (Kalantidis et al., arXiv 1512.04065). x (N, C, H, W) >= 0 -> (N, C).
+
+    f_k = I_k sum over positions of S x_k, with S = (S' / (sum S'^a)^(1/a))^(1/b), S' the sum over channels, and I of
+    `crow_channel_weights`; then L2-normalised. a = b = 2 as in the paper. Deviation: without the paper's PCA whitening.
+    An image without any activation gives zeros.
+    """
+    check_features(x)
+    x = precise(x)
+    total = x.sum(1, keepdim=True)
+    # divided by its maximum first: powers of very small or large sums would leave the range of single precision
+    total = total / total.amax((2, 3), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    # positions without activation weigh nothing, whatever S is there; the floors only keep the gradients of the roots finite
+    norm = total.clamp_min(1e-6).pow(a).sum((2, 3), keepdim=True).pow(1 / a)
+    spatial = (total / norm).clamp_min(1e-12).pow(1 / b)
+    return F.normalize(crow_channel_weights(x, eps) * (spatial * x).sum((2, 3)), dim=1)
+
+
+def cam_pool(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, top: int = 2) -> Tensor:
+    """Class-weighted features (Jimenez et al., BMVC 2017, arXiv 1707.02581, section 3). x (N, C, H, W) >= 0 -> (N, C).
+
+    For each of the ``top`` classes that the classifier finds likeliest: the class activation map sum_k w_k x_k, stretched to
+    [0, 1], weighs the positions of a sum pooling, CroW's `crow_channel_weights` weigh the channels, and the vector is
+    L2-normalised. The descriptor is the L2-normalised mean of these class vectors.
+
+    ``weight`` (classes, C) and ``bias`` (classes,): the linear classifier on globally averaged features that the network was
+    trained with. ``top`` above the number of classes means all of them. A map that is the same everywhere (one position only, no
+    activation) prefers none: weight 1. Deviation: without the paper's PCA whitening; it takes 16 to 64 of 1,000 classes.
+    """
+    check_features(x)
+    if weight.ndim != 2 or weight.shape[1] != x.shape[1]:
+        raise ValueError(f"weight must be (classes, {x.shape[1]}), got {tuple(weight.shape)}")
+    if bias is not None and bias.shape != (len(weight),):
+        raise ValueError(f"bias must be ({len(weight)},), got {tuple(bias.shape)}")
+    if top < 1:
+        raise ValueError(f"top must be at least 1 class, got {top!r}")
+    x = precise(x)
+    weight = weight.to(x.dtype)
+    logits = F.linear(x.mean((2, 3)), weight, None if bias is None else bias.to(x.dtype))
+    classes = logits.topk(min(top, len(weight)), dim=1).indices
+    maps = torch.einsum("ntc,nchw->nthw", weight[classes], x)
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    flat = high <= low
+    maps = torch.where(flat, 1.0, (maps - low) / torch.where(flat, 1.0, high - low))
+    vectors = torch.einsum("nthw,nchw->ntc", maps, x) * crow_channel_weights(x)[:, None]
+    return F.normalize(F.normalize(vectors, dim=2).mean(1), dim=1)
+
+
+class RegionalAttention(nn.Module):
+    """R-MAC whose regions are weighted by a learned attention (Kim and Yoon, BMVC 2018). x (N, C, H, W) >= 0 -> (N, C).
+
+    f = sum over regions r of w_r m_r / ||m_r||, L2-normalised; m_r the maximum over the region, and
+    w_r = softplus(b_2 + W_2 tanh(b_1 + W_1 [mean over the region, mean over the map])) > 0, the second mean being the context.
+
+    ``levels`` of `pooling.rmac_regions`; ``hidden``: 64 as in the paper. Deviations: without the paper's PCA whitening of the
+    regions; 3 levels as for our R-MAC (their released code: 5, on far larger maps); trained with the network (or on a frozen one,
+    as they do: give only these parameters to the optimiser).
+    """
+
+    def __init__(self, channels: int, levels: int = 3, hidden: int = 64):
+        super().__init__()
+        self.channels, self.levels = channels, levels
+        self.hidden = nn.Linear(2 * channels, hidden)
+        self.out = nn.Linear(hidden, 1)
+
+    def _regions(self, x: Tensor) -> list[Tensor]:
+        check_features(x, self.channels)
+        found = rmac_regions(x.shape[2], x.shape[3], self.levels)
+        return [x[:, :, top : top + side, left : left + side] for top, left, side in found]
+
+    def weights(self, x: Tensor) -> Tensor:
+        """The weight of each region, (N, R) > 0, in the order of `pooling.rmac_regions`."""
+        x = precise(x)
+        means = torch.stack([region.mean((2, 3)) for region in self._regions(x)], 1)
+        context = x.mean((2, 3))[:, None].expand_as(means)
+        return F.softplus(self.out(torch.tanh(self.hidden(torch.cat([means, context], 2)))))[..., 0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        maxima = F.normalize(torch.stack([region.amax((2, 3)) for region in self._regions(precise(x))], 1), dim=2)
+        return F.normalize((self.weights(x)[..., None] * maxima).sum(1), dim=1)
 
 
 @torch.inference_mode()
@@ -32,39 +129,33 @@ def features(model: YNet, cases: Cases, batch: int = 64) -> np.ndarray:
 
 
 def aggregate(
-    name: str, x: np.ndarray, *, weights: np.ndarray | None = None, attention: pooling.RegionalAttention | None = None
+    name: str, x: np.ndarray, *, weights: np.ndarray | None = None, attention: RegionalAttention | None = None
 ) -> np.ndarray:
-    """C5 maps ``x`` (N, C, h, w) -> unit vectors (N, C), float32, by the aggregation ``name`` (`config.AGGREGATIONS`).
+    """C5 maps ``x`` (N, C, h, w) -> unit vectors (N, C), float32, by the aggregation ``name`` (`methods.AGGREGATIONS`).
 
     weights : (classes, C) of the trained classifier, needed by "cam". attention : what `fit_attention` returned, needed by
     "regional-attention".
     """
     maps = torch.from_numpy(x)
     with torch.inference_mode():
-        if name == "gap":
-            pooled = maps.mean((2, 3))
-        elif name == "mac":
-            pooled = maps.amax((2, 3))
-        elif name == "rmac":
-            pooled = rmac(maps)
+        if name in PLAIN:
+            pooled = pool(name, maps)
         elif name == "crow":
-            pooled = pooling.crow(maps)
+            pooled = crow(maps)
         elif name == "cam":
             if weights is None:
                 raise ValueError("aggregate: 'cam' needs the weights of the trained classifier")
-            pooled = pooling.cam_pool(maps, torch.from_numpy(weights))
+            pooled = cam_pool(maps, torch.from_numpy(weights))
         elif name == "regional-attention":
             if attention is None:
                 raise ValueError("aggregate: 'regional-attention' needs an attention that was fitted on the database")
             pooled = torch.cat([attention(part) for part in maps.split(256)])
         else:
-            raise ValueError(f"aggregate: {name!r} is not known; known are gap, mac, rmac, crow, cam, regional-attention")
+            raise ValueError(f"aggregate: {name!r} is not known; known are {', '.join(AGGREGATIONS)}")
         return F.normalize(pooled, dim=1).numpy()
 
 
-def fit_attention(
-    x: np.ndarray, labels: np.ndarray, *, seed: int, steps: int = 400, batch: int = 64
-) -> pooling.RegionalAttention:
+def fit_attention(x: np.ndarray, labels: np.ndarray, *, seed: int, steps: int = 400, batch: int = 64) -> RegionalAttention:
     """Train the attention over R-MAC regions by classification, the encoder frozen, on the C5 maps of the database.
 
     x : (N, C, h, w); labels : (N,). Adam, rate 1e-3 falling to zero as a cosine. Kim & Yoon (BMVC 2018) train theirs on
@@ -73,7 +164,7 @@ def fit_attention(
     n_classes = int(labels.max()) + 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        attention = pooling.RegionalAttention(x.shape[1])
+        attention = RegionalAttention(x.shape[1])
         classifier = torch.nn.Linear(x.shape[1], n_classes)
     maps, y = torch.from_numpy(x), torch.from_numpy(labels)
     parameters = [*attention.parameters(), *classifier.parameters()]
