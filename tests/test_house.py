@@ -19,7 +19,6 @@ LATE = {
     ("viewer/explore.py", "matplotlib"): "only for the figure that is shown without ipywidgets",
     ("viewer/pages.py", "skimage"): "slow to import, and only outlines need it",
     ("viewer/pages.py", "matplotlib"): "slow to import, and only maps need it",
-    ("paper/ambiguity/embedding.py", "umap"): "compiles on import",
 }
 
 

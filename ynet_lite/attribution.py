@@ -2,9 +2,8 @@
 
 Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) comes from captum; here are what is asked of the network (`class_score`,
 `similarity_to`), the way back to the image's grid, and the sanity check of Adebayo et al. (NeurIPS 2018, arXiv 1810.03292): a
-network with random weights (`randomised`) must give another map. The quality of maps is measured in `ynet_lite.paper.ambiguity`,
-the
-place of a stage's cells on the image in `ynet_lite.paper.ambiguity.alignment`.
+network with random weights (`randomised`) must give another map. How well maps find the lesion is measured in
+`ynet_lite.paper.ambiguity`.
 """
 
 from __future__ import annotations
@@ -24,11 +23,6 @@ from .model import LEVELS, Output, YNet
 
 #: One number per image of a batch, (N,), from the output of the network.
 Target = Callable[[Output], Tensor]
-
-#: Where a cell may lie on the image, and which of the two "auto" stands for: see `grad_cam`.
-ALIGNMENTS = ("receptive-field", "half-pixel")
-
-AUTO = "receptive-field"
 
 
 def _signs(codes) -> np.ndarray:
@@ -128,20 +122,15 @@ class _Scalar(nn.Module):
 
 
 def grad_cam(
-    model: YNet,
-    cfg: Config,
-    images: np.ndarray,
-    target: Target,
-    level: int = 5,
-    batch: int = 32,
-    *,
-    elementwise: bool = False,
-    align: str = "auto",
+    model: YNet, cfg: Config, images: np.ndarray, target: Target, level: int = 5, batch: int = 32, *, elementwise: bool = False
 ) -> np.ndarray:
     """Grad-CAM of ``target`` on stage C``level`` of the encoder, on the image's grid.
 
     ``M = relu(sum_c a_c A_c)``, ``a_c`` = mean over the cells of d target / d A_c, A the stage's feature maps (Selvaraju et
-    al., equations 1 and 2); upsampled bilinearly, each map divided by its maximum.
+    al., equations 1 and 2); upsampled bilinearly, each map divided by its maximum. Cell (i, j) of a stage of stride s lies at
+    pixel (s i, s j), the middle of what it can read. That was measured (numbers in figures/ambiguity.md): what the cells of Y-Net
+    and of its twin do read lies nearer to this place than to the middle of the cell's s x s block. It does not lie exactly there,
+    and on a coarse stage half a cell changes what a map covers.
 
     Parameters
     ----------
@@ -155,32 +144,19 @@ def grad_cam(
     elementwise : leave out the mean over cells, ``M = relu(sum_c (d target / d A_c) A_c)`` cell by cell: HiResCAM (Draelos and
         Carin, 2020, arXiv 2011.08891). Grad-CAM spreads each channel's weight evenly over the map and therefore cannot show
         *where* a pooling looks; with lesion-weighted pooling or R-MAC this one can.
-    align : where a cell (i, j) of a stage of stride s lies on the image. "receptive-field": at pixel (s i, s j), the middle of
-        what it can read. "half-pixel": in the middle of its s x s block, (s - 1) / 2 pixels further down and right, as resizing
-        functions assume. "auto": the receptive field, for every network. That is a measurement, not a convention: a segmentation
-        branch lays its logits over the cells by half pixels, and deep stages might follow, but by the effective receptive field
-        and by occlusion (numbers in figures/ambiguity.md) the cells of Y-Net and of its twin lie nearer to
-        s i. They do not lie exactly there, and in a frame of few cells the image's border pulls what the outer ones read
-        inwards, which no common shift can show. The choice moves C5's maps by half a cell: a difference between methods should
-        hold under both. Lesion-weighted pooling averages its mask over blocks: an ``elementwise`` map that is to show the *mask*
-        of such a network needs "half-pixel"; this rule shows where the chosen cells read.
 
     Returns
     -------
     float32 (N, H, W) in [0, 1]; zeros where nothing speaks for the target (zero gradient, or no positive part).
 
-    Raises ``ValueError`` for a network in training mode, an unknown level or alignment, or images that do not fit.
+    Raises ``ValueError`` for a network in training mode, an unknown level, or images that do not fit.
     """
     if level not in LEVELS:
         raise ValueError(f"grad_cam: level {level!r}; the stages are {', '.join(map(str, LEVELS))}")
-    if align not in ("auto", *ALIGNMENTS):
-        raise ValueError(f"grad_cam: align {align!r}; known are 'auto', 'receptive-field' and 'half-pixel'")
     if batch < 1:
         raise ValueError(f"grad_cam: batch must be at least 1, got {batch!r}")
     if any(module.training for module in model.modules()):
-        raise ValueError(
-            "grad_cam: the network is in training mode, where images of a batch influence each other; call model.eval()"
-        )
+        raise ValueError("grad_cam: in training mode images of a batch influence each other; call model.eval() first")
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[1] != cfg.channels or images.dtype != np.uint8:
         raise ValueError(f"grad_cam: images must be uint8 (N, {cfg.channels}, H, W), got {images.dtype} {images.shape}")
@@ -188,7 +164,6 @@ def grad_cam(
     size = images.shape[2:]
     maps = np.zeros((len(images), *size), np.float32)
     stride = cell_stride(cfg, level)
-    shift = (stride - 1) / 2 if (AUTO if align == "auto" else align) == "half-pixel" else 0.0
     function, layer = _Scalar(model, target, cfg.flip_codes), model.encoder.stages[level - 2]
     # a stage that the target does not depend on gets a gradient of zeros
     unused = {"allow_unused": True, "materialize_grads": True}
@@ -200,7 +175,7 @@ def grad_cam(
                 coarse = weighted.detach().sum(1).relu()
             else:
                 coarse = LayerGradCam(function, layer).attribute(part, relu_attributions=True, grad_kwargs=unused).detach()[:, 0]
-            fine = _upsample(coarse, size, stride, shift)
+            fine = _upsample(coarse, size, stride)
             if cfg.flip_codes:
                 fine = fine[: len(part)] + fine[len(part) :].flip(2)
             highest = fine.amax((1, 2), keepdim=True)
@@ -208,11 +183,11 @@ def grad_cam(
     return maps
 
 
-def _upsample(coarse: Tensor, size: tuple[int, int], stride: int, shift: float) -> Tensor:
-    """Bilinear, (N, h, w) to (N, *size); cell (i, j) lies at pixel (stride i + shift, stride j + shift); constant beyond."""
+def _upsample(coarse: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """Bilinear, (N, h, w) to (N, *size); cell (i, j) lies at pixel (stride i, stride j); constant beyond."""
 
     def weights(cells: int, pixels: int) -> Tensor:
-        at = ((torch.arange(pixels, device=coarse.device) - shift) / stride).clamp(0, cells - 1)
+        at = (torch.arange(pixels, device=coarse.device) / stride).clamp(0, cells - 1)
         return (1 - (at[:, None] - torch.arange(cells, device=coarse.device)).abs()).clamp(min=0).to(coarse.dtype)
 
     rows, columns = (weights(cells, pixels) for cells, pixels in zip(coarse.shape[1:], size, strict=True))
@@ -228,32 +203,10 @@ def own_code_maps(checkpoint: Checkpoint, **how) -> Callable[[np.ndarray], np.nd
     """
     how = {"level": deepest_level(checkpoint.cfg)} | how
 
-    def maps(image: np.ndarray) -> np.ndarray:
-        return grad_cam(checkpoint.model, checkpoint.cfg, image[None], _decided, **how)[0]
+    def decided(output: Output) -> Tensor:
+        return torch.tanh(output.code).abs().mean(1)
 
-    return maps
-
-
-def _decided(output: Output) -> Tensor:
-    return torch.tanh(output.code).abs().mean(1)
-
-
-def channel_weights(model: YNet, cfg: Config, images: np.ndarray, target: Target, level: int = 5) -> Tensor:
-    """How Grad-CAM weights the channels of stage C``level``: ``a_c`` of `grad_cam`, (N, channels of the stage).
-
-    Arguments as in `grad_cam`. With ``flip_codes`` the weights are those of the pass on the image, not on its mirror image. Zeros
-    where the target does not depend on the stage.
-    """
-    kept = []
-    function, layer = _Scalar(model, target, cfg.flip_codes), model.encoder.stages[level - 2]
-    handle = layer.register_forward_hook(lambda module, given, made: kept.append(made))
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            value = function(torch.from_numpy(images).to(next(model.parameters()).device).float().requires_grad_())
-    finally:
-        handle.remove()
-    (gradient,) = torch.autograd.grad(value.sum(), kept, allow_unused=True, materialize_grads=True)
-    return gradient.mean((2, 3))[: len(images)]
+    return lambda image: grad_cam(checkpoint.model, checkpoint.cfg, image[None], decided, **how)[0]
 
 
 def randomised(model: YNet, seed: int) -> YNet:

@@ -17,7 +17,9 @@ from .cases.core import Cases
 from .methods import METHOD_NAMES
 
 # Okabe and Ito's colours: told apart with any colour vision; meaning is always doubled by a line style or a word
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY = COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+GREY = "#666666"
+LINES, MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def use_style() -> None:
@@ -81,20 +83,22 @@ def keep_local(figure: Figure, dataset: str, name: str) -> Figure:
     return figure
 
 
-def draw_case(axis: Axes, cases: Cases, row: int, *, title: str = "", colour: str = ORANGE, outline: bool = True) -> None:
+def draw_case(axis: Axes, cases: Cases, row: int, *, title: str = "", colour: str = ORANGE) -> None:
     """One image, cropped to its content, with the outline of its mask."""
-    image, mask = cases.images[row], cases.masks[row]
-    if "box_top" in cases.table:
-        top, left, height, width = cases.table.loc[row, ["box_top", "box_left", "box_height", "box_width"]].astype(int)
-        image, mask = image[:, top : top + height, left : left + width], mask[top : top + height, left : left + width]
-    axis.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
-    if outline and mask.any():
-        # a half-transparent dark line under the coloured one keeps it visible on bright tissue
+    image, mask = cases.content(row)
+    show(axis, image, title)
+    if mask.any():
+        # a dark line under the coloured one keeps it visible on bright tissue
         for line, width in (("black", 1.8), (colour, 1.0)):
             axis.contour(mask > 0, [0.5], colors=[line], linewidths=width)
+
+
+def show(axis: Axes, image: np.ndarray, title: str = "") -> None:
+    """An image as it is, grey values 0 to 255: (H, W), (1 or 3, H, W)."""
+    planes = image.reshape(-1, *image.shape[-2:])
+    axis.imshow(planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
     axis.set_title(title, fontsize=8)
-    axis.set_xticks([])
-    axis.set_yticks([])
+    axis.set(xticks=[], yticks=[])
     axis.grid(False)
 
 
@@ -126,11 +130,7 @@ def pictures(rows: Sequence[Sequence[np.ndarray]], row_names: Sequence[str], tit
     figure, axes = plt.subplots(len(rows), len(titles), figsize=size, squeeze=False)
     for line, (images, name) in enumerate(zip(rows, row_names, strict=True)):
         for axis, image, title in zip(axes[line], images, titles, strict=True):
-            grey = image[0] if image.ndim == 3 and len(image) == 1 else image
-            axis.imshow(grey if grey.ndim == 2 else grey.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
-            axis.set_title("" if line else title, fontsize=8)
-            axis.set(xticks=[], yticks=[])
-            axis.grid(False)
+            show(axis, image, "" if line else title)
         axes[line, 0].set_ylabel(name, fontsize=8)
     return figure
 
@@ -203,32 +203,4 @@ def method_dots(runs: pd.DataFrame, metrics: Sequence[tuple[str, int]], chance: 
         axis.set_xlabel(f"{name}@{k}" if k else name)
     axes[0, 0].set_yticks(range(len(order)), [METHOD_NAMES[m] for m in order])
     axes[0, 0].set_ylim(-0.6, len(order) - 0.2)
-    return figure
-
-
-def two_sets(first: Cases, first_rows, second: Cases, second_rows, names: Sequence[str]) -> Figure:
-    """A line of cases from each of two sets, one above the other."""
-    wide = max(len(first_rows), len(second_rows))
-    figure, axes = plt.subplots(2, wide, figsize=(1.35 * wide, 3.0), squeeze=False)
-    for axis in axes.ravel():
-        axis.axis("off")
-    for line, cases, rows, name in ((0, first, first_rows, names[0]), (1, second, second_rows, names[1])):
-        for column, row in enumerate(rows):
-            axes[line, column].axis("on")
-            draw_case(axes[line, column], cases, int(row))
-        axes[line, 0].set_ylabel(name)
-    return figure
-
-
-def predicted_masks(cases: Cases, rows: Sequence[int], predicted: np.ndarray, scores: np.ndarray) -> Figure:
-    """Cases with the true outline (orange) and the predicted one (blue, dashed). predicted (N, H, W), scores (N,) Dice."""
-    figure, axes = plt.subplots(1, len(rows), figsize=(1.35 * len(rows), 1.75), squeeze=False)
-    for axis, row in zip(axes[0], rows, strict=True):
-        draw_case(axis, cases, row, title=f"Dice {scores[row]:.2f}")
-        mask = predicted[row]
-        if "box_top" in cases.table:
-            top, left, height, width = cases.table.loc[row, ["box_top", "box_left", "box_height", "box_width"]].astype(int)
-            mask = mask[top : top + height, left : left + width]
-        if mask.any():
-            axis.contour(mask > 0, [0.5], colors=[BLUE], linewidths=1.3, linestyles="--")
     return figure

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from flips import slow_flips
 
 from ynet_lite import attribution, metrics, paths, provenance
 from ynet_lite.checkpoint import Checkpoint, checkpoint_path
@@ -15,7 +16,7 @@ from ynet_lite.config import Config
 from ynet_lite.encoding import encode_floats
 from ynet_lite.model import YNet
 from ynet_lite.paper import store
-from ynet_lite.paper.ambiguity import appearance, attention, criteria, embedding, errors, exchange, measure, page, plots, study
+from ynet_lite.paper.ambiguity import appearance, attention, criteria, embedding, errors, measure, page, plots, study
 from ynet_lite.sets import load_cases
 
 SMALL = {"phantom_cases": 60, "size": 48, "epochs": 1, "planes": (4, 4, 8, 8), "blocks": 1, "fpn": 8, "batch": 16}
@@ -39,7 +40,7 @@ def phantom():
 
 @pytest.fixture(scope="module")
 def phantom_prepared(phantom):
-    return measure.prepare(*phantom)
+    return measure.prepare(*phantom, lambda: pytest.fail("hidden variables are known: no thirds are needed"))
 
 
 # --- what does not depend on the network -----------------------------------------------------------------------------
@@ -89,7 +90,7 @@ def test_thirds_of_the_whole_set_without_unknown_outlines(tiny_cases):
     features.iloc[7] = np.nan
     score = appearance.ambiguity_score(features, cases.labels, cases.groups)
     np.testing.assert_allclose(table["score"], score)
-    assert table["third"].tolist() == errors.thirds(score, cases.labels).tolist()
+    assert table["third"].tolist() == appearance.thirds(score, cases.labels).tolist()
 
 
 def test_levels_hold_chance_and_maps_without_a_model(phantom, phantom_prepared):
@@ -112,7 +113,7 @@ def test_levels_hold_chance_and_maps_without_a_model(phantom, phantom_prepared):
 def test_thirds_must_hold_every_query(tiny_cases):
     database, queries = tiny_cases.split(1)
     with pytest.raises(ValueError, match="thirds lack 1 of the queries, such as 'case-000'"):
-        measure.prepare(database, queries, measure.case_thirds(tiny_cases).iloc[1:])
+        measure.prepare(database, queries, lambda: measure.case_thirds(tiny_cases).iloc[1:])
 
 
 # --- one network -----------------------------------------------------------------------------------------------------
@@ -147,7 +148,7 @@ def test_measure_on_the_phantom_equals_its_parts(phantom, phantom_prepared):
         return encode_floats(checkpoint.model, cfg, replace(queries, images=images))["code"]
 
     donors = database.take(measure.donor_rows(queries, database))
-    slow = exchange.sensitivity(encode, queries.images, queries.masks, donors.images, donors.masks, codes[1])
+    slow = slow_flips(encode, queries.images, queries.masks, donors.images, donors.masks, codes[1])
     for name in ("background", "lesion", "control"):
         each = per_query[per_query["metric"] == f"flips_{name}"]
         assert each["case_id"].tolist() == queries.ids.tolist()
@@ -157,39 +158,38 @@ def test_measure_on_the_phantom_equals_its_parts(phantom, phantom_prepared):
     # attention of the third query, alone, for its own class
     one = queries.take([2])
     target = attribution.class_score(codes[1], database.labels, queries.labels[2])
-    for suffix, how in (
-        ("", {"level": 4}),
-        ("_elementwise", {"level": 4, "elementwise": True}),
-    ):
-        heat = attribution.grad_cam(checkpoint.model, cfg, one.images, target, **how)
-        each = per_query[per_query["metric"] == f"energy_ratio{suffix}"].set_index("case_id")["value"]
-        assert each[queries.ids[2]] == pytest.approx(attention.energy_ratio(heat, one.masks)[0], rel=1e-4)
-    # lesion-weighted pooling of C3 and C4: C4 is the deepest stage; the rule of alignment is the same with and without masks
-    assert found["energy_ratio_c4"] == found["energy_ratio"] == found["energy_ratio_receptive_field"]
-    assert found["energy_ratio_half_pixel"] != found["energy_ratio"]
-    heat = measure.class_maps(checkpoint, queries, codes[1], database.labels, align="half-pixel")
-    assert found["energy_ratio_half_pixel"] == pytest.approx(attention.energy_ratio(heat, queries.masks).mean(), rel=1e-4)
-    assert found["pointing_half_pixel"] == pytest.approx(attention.pointing(heat, queries.masks).mean(), rel=1e-4)
+    # lesion-weighted pooling of C3 and C4: C4 is the deepest stage
+    heat = attribution.grad_cam(checkpoint.model, cfg, one.images, target, level=4)
+    each = per_query[per_query["metric"] == "energy_ratio"].set_index("case_id")["value"]
+    assert each[queries.ids[2]] == pytest.approx(attention.energy_ratio(heat, one.masks)[0], rel=1e-4)
+    heat = measure.class_maps(checkpoint, queries, codes[1], database.labels)
+    assert found["energy_ratio"] == pytest.approx(attention.energy_ratio(heat, queries.masks).mean(), rel=1e-4)
+    assert found["pointing"] == pytest.approx(attention.pointing(heat, queries.masks).mean(), rel=1e-4)
     assert 0 <= found["pointing"] <= 1
 
 
-def test_the_twin_is_asked_at_c5_and_at_c4(phantom, phantom_prepared):
+def test_the_twin_is_asked_at_c5(phantom, phantom_prepared):
     database, queries = phantom
     cfg = small("ynet-no-seg")
     checkpoint = untrained(cfg, database)
     values, _ = measure.measure(cfg, checkpoint, database, queries, phantom_prepared)
     found = values.set_index("metric")["value"]
-    assert found["energy_ratio"] == found["energy_ratio_receptive_field"] != found["energy_ratio_c4"]
     codes = encode_floats(checkpoint.model, cfg, database)["code"]
-    heat = measure.class_maps(checkpoint, queries, codes, database.labels, level=4, align="receptive-field")
-    assert found["energy_ratio_c4"] == pytest.approx(attention.energy_ratio(heat, queries.masks).mean(), rel=1e-4)
+    for level in (4, 5):
+        heat = measure.class_maps(checkpoint, queries, codes, database.labels, level=level)
+        ratio = attention.energy_ratio(heat, queries.masks).mean()
+        assert (found["energy_ratio"] == pytest.approx(ratio, rel=1e-4)) == (level == 5)
+
+
+def prepared(database, queries, cases):
+    return measure.prepare(database, queries, lambda: measure.case_thirds(cases))
 
 
 def test_measure_elsewhere_gives_map_by_third(tiny_cases, tiny_config):
     database, queries = tiny_cases.split(1)
     checkpoint = untrained(tiny_config, tiny_cases)
-    values, per_query = measure.measure(tiny_config, checkpoint, database, queries)
-    thirds = measure.case_thirds(measure._joined(database, queries)).set_index("case_id")["third"]
+    values, per_query = measure.measure(tiny_config, checkpoint, database, queries, prepared(database, queries, tiny_cases))
+    thirds = measure.case_thirds(tiny_cases).set_index("case_id")["third"]
     codes = [encode_floats(checkpoint.model, tiny_config, part)["code"] for part in (queries, database)]
     distance = ((codes[0][:, None] >= 0) != (codes[1][None] >= 0)).sum(2)
     ap = metrics.average_precision(distance, queries.labels[:, None] == database.labels, 10)
@@ -207,7 +207,9 @@ def test_measure_elsewhere_gives_map_by_third(tiny_cases, tiny_config):
 def test_queries_without_outline_are_neither_exchanged_nor_attributed(tiny_cases, tiny_config):
     database, queries = tiny_cases.split(1)
     unknown = replace(queries, has_mask=np.zeros(len(queries), bool))
-    values, per_query = measure.measure(tiny_config, untrained(tiny_config, tiny_cases), database, unknown)
+    bare = replace(tiny_cases, has_mask=~np.isin(tiny_cases.ids, queries.ids))
+    checkpoint, shared = untrained(tiny_config, tiny_cases), prepared(database, unknown, bare)
+    values, per_query = measure.measure(tiny_config, checkpoint, database, unknown, shared)
     assert not values["metric"].str.startswith(("flips", "energy", "pointing")).any()
     assert values["value"].isna().all() and per_query.empty
 
@@ -215,7 +217,8 @@ def test_queries_without_outline_are_neither_exchanged_nor_attributed(tiny_cases
 def test_a_class_that_the_database_lacks_has_no_attention(tiny_cases, tiny_config):
     database, queries = tiny_cases.split(1)
     one_class = database.take(database.labels == 0)
-    _, per_query = measure.measure(tiny_config, untrained(tiny_config, tiny_cases), one_class, queries)
+    checkpoint, shared = untrained(tiny_config, tiny_cases), prepared(one_class, queries, tiny_cases)
+    _, per_query = measure.measure(tiny_config, checkpoint, one_class, queries, shared)
     each = per_query[per_query["metric"] == "energy_ratio"]["value"].to_numpy()
     assert np.array_equal(np.isnan(each), queries.labels == 1)
 
@@ -226,9 +229,9 @@ def test_what_cannot_be_measured_is_an_error(tiny_cases, tiny_config):
     for changes in ({"loss": "none", "balance": 0.0}, {"ranking": "cosine"}):
         cfg = tiny_config.but(method="x", **changes)
         with pytest.raises(ValueError, match="measure: x has no hash code that was trained"):
-            measure.measure(cfg, checkpoint, database, queries)
+            measure.measure(cfg, checkpoint, database, queries, None)
     with pytest.raises(ValueError, match=r"24 patient\(s\) stand in database and queries, such as 'patient-000'"):
-        measure.measure(tiny_config, checkpoint, tiny_cases, tiny_cases)
+        measure.measure(tiny_config, checkpoint, tiny_cases, tiny_cases, None)
 
 
 def test_neighbour_maps_ask_for_the_nearest_code_of_the_own_class(tiny_cases, tiny_config):
@@ -357,7 +360,6 @@ def test_the_command_measures_what_is_stored_once(out, phantom, monkeypatch, cap
         for metric in means.index:
             assert own[metric] == pytest.approx(means[metric], abs=1e-4), metric
         assert set(own.index) == set(means.index)
-    assert criteria.first_rule(rows) == []
 
     monkeypatch.setattr(study, "measure", lambda *args: pytest.fail("a measured run was repeated"))
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -414,7 +416,7 @@ def write(folder, method, seed, table, fold=1, config_hash=None, dataset="phanto
 
 def test_criteria_by_hand(tmp_path):
     cases = [f"p{i:04d}-1" for i in range(4)]
-    looks = "pointing_receptive_field"
+    looks = "pointing"
     ours = {"spdd_error": dict(zip(cases, (0.1, 0.2, 0.3, 0.0), strict=True)), looks: dict.fromkeys(cases, 0.8)}
     twin = {"spdd_error": dict(zip(cases, (0.2, 0.4, 0.6, np.nan), strict=True)), looks: dict.fromkeys(cases, 0.5)}
     write(tmp_path, "ynet", 0, ours | {"flips_background": dict.fromkeys(cases, 0.2)})
@@ -436,60 +438,35 @@ def test_criteria_by_hand(tmp_path):
     assert text["verdict"].tolist() == ["reached", "missed, interval crosses the aim", "missed"]
 
 
-def made_by_the_first_rule(folder):
-    """Y-Net by half a pixel, its twin by the receptive field, and values per query of pointing under the plain name only."""
+def test_other_readings_are_shown_where_rows_hold_them(tmp_path):
     cases = [f"p{i:04d}-1" for i in range(4)]
-    for method, plain, half, field in (("ynet", 0.2, 0.2, 0.6), ("ynet-no-seg", 0.55, 0.4, 0.55)):
-        table = {"": plain, "_half_pixel": half, "_receptive_field": field}
+    for method, plain, half in (("ynet", 0.6, 0.2), ("ynet-no-seg", 0.55, 0.4)):
+        table = {"": plain, "_half_pixel": half}
         energy = {f"energy_ratio{name}": dict.fromkeys(cases, 4 * value) for name, value in table.items()}
-        pointing = {f"pointing{name}": dict.fromkeys(cases, value) for name, value in table.items()}
-        write(folder, method, 0, energy | pointing)
-        path = folder / "ambiguity" / "per_query" / f"phantom-{method}-{method}-1-0.csv"
-        each = pd.read_csv(path)
-        each[~each["metric"].isin(("pointing_half_pixel", "pointing_receptive_field"))].to_csv(path, index=False)
-
-
-def test_rows_of_the_first_rule_stay_readable(tmp_path):
-    made_by_the_first_rule(tmp_path)
+        write(tmp_path, method, 0, energy | {f"pointing{name}": dict.fromkeys(cases, value) for name, value in table.items()})
     rows = criteria.read_rows(tmp_path)
-    assert criteria.first_rule(rows) == ["ynet"]
     found = criteria.criteria(rows, tmp_path).set_index("criterion")
-    # by the rule, by half a pixel, and each by the alignment that it had first
     assert found.loc["attention energy in the lesion, Y-Net / twin", "value"] == pytest.approx(0.6 / 0.55)
     assert found.loc["other reading: both aligned by half a pixel", "value"] == pytest.approx(0.2 / 0.4)
-    first = found.loc["other reading: Y-Net by half a pixel, its twin by the receptive field"]
-    assert first["value"] == pytest.approx(0.2 / 0.55) and first["queries"] == 4
-    # what the plain name meant has values per query, the other a mean
-    bare = found.loc["maximum of the attention in the lesion, Y-Net"]
-    assert bare["value"] == pytest.approx(0.6) and np.isnan(bare["low"]) and not bare["sure"] and bare["queries"] == 0
+    mixed = found.loc["other reading: Y-Net by half a pixel, its twin by the receptive field"]
+    assert mixed["value"] == pytest.approx(0.2 / 0.55) and mixed["queries"] == 4
     half = found.loc["other reading: aligned by half a pixel"]
     assert half["value"] == half["low"] == pytest.approx(0.2) and half["queries"] == 4
-    text = page.criteria_table(found.reset_index()).set_index("criterion")
-    assert text.loc[bare.name, ["found [95 %]", "verdict", "queries", "patients", "sets x trainings"]].tolist() == [
-        ".600", "missed, no interval", "-", "-", "-",
-    ]  # fmt: skip
-    assert 'and "on C4" of `ynet`\n' in page.page(rows, tmp_path)
-    with pytest.raises(criteria.NotKept, match="has no pointing_receptive_field"):
-        criteria.per_query_values(rows, "ynet", "pointing_receptive_field", tmp_path)
-    assert criteria.per_query_values(rows, "ynet-no-seg", "pointing_receptive_field", tmp_path)["value"].tolist() == [0.55] * 4
-
-
-def test_a_mean_without_values_per_query_counts_each_fold_once(tmp_path):
-    for seed, fold, value in ((0, 1, 0.2), (1, 1, 0.4), (0, 2, 0.9)):
-        write(tmp_path, "ynet", seed, {"pointing": {"bus_0001-l": value}}, fold=fold, dataset="busbra")
-    rows = criteria.read_rows(tmp_path).assign(metric="pointing_receptive_field", fingerprint="same")
-    estimate, *size = criteria._mean(rows, "ynet", "pointing_receptive_field", "busbra", tmp_path)
-    assert estimate.value == pytest.approx((0.3 + 0.9) / 2) and np.isnan(estimate.low) and size == [0, 0, ""]
-
-
-def test_maps_without_a_network_stand_under_the_rule(tmp_path):
-    made_by_the_first_rule(tmp_path)
+    assert not any("cell by cell" in name for name in found.index)  # these rows lack it
     levels = pd.DataFrame(
         [("phantom", "print0", 1, "edge map", "energy_ratio", 0, 1.25)], columns=list(criteria.read_levels(tmp_path))
     )
-    table = page.means_table(criteria.read_rows(tmp_path), levels, page.LOOKS).set_index("method")
+    table = page.means_table(rows, levels, page.LOOKS).set_index("method")
     assert table.loc["edge map", "energy ratio"] == "1.250" and table.loc["edge map", "half-pixel"] == "-"
     assert table["energy ratio"].tolist()[:2] == ["2.400", "2.200"] and table["half-pixel"].tolist()[:2] == [".800", "1.600"]
+
+
+def test_of_committed_rows_the_plain_names_are_read_by_the_receptive_field():
+    rows, keys = criteria.read_rows(), ["run_id", "case_id"]
+    for name in ("energy_ratio", "pointing"):
+        for table, key in ((rows, ["run_id"]), (store.per_query(rows["run_id"].unique(), part="ambiguity"), keys)):
+            plain, ruled = (table[table["metric"] == n].set_index(key)["value"] for n in (name, f"{name}_receptive_field"))
+            pd.testing.assert_series_equal(plain, ruled)
 
 
 def test_an_interval_over_the_aim_is_said(tmp_path):

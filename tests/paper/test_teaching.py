@@ -7,10 +7,8 @@ import math
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from scipy.ndimage import binary_dilation
 
 from ynet_lite import metrics
 from ynet_lite.config import Config
@@ -121,26 +119,6 @@ def test_regions_are_all_drawn_and_counted(grid):
     assert sum(counts) == sum(side * side for _, _, side in rmac_regions(*grid))
 
 
-def test_other_tissue_keeps_the_lesion_and_brings_none(tiny_cases):
-    before = tiny_cases.images.copy()
-    swapped, masks = network.other_tissue(tiny_cases, seed=3)
-    assert swapped.shape == before.shape and swapped.dtype == np.uint8 and (masks == tiny_cases.masks).all()
-    wide = np.stack([binary_dilation(mask > 0, iterations=4) for mask in masks])
-    partners = set()
-    for i in range(len(tiny_cases)):
-        # far from both lesions nothing is blended and nothing is painted over: there it is another case's image
-        near = [wide[j] | wide[i] for j in range(len(masks))]
-        fits = [j for j in range(len(masks)) if (swapped[i, 0] == tiny_cases.images[j, 0])[~near[j]].all()]
-        assert len(fits) == 1 and fits[0] != i
-        partners.add(fits[0])
-    assert len(partners) == len(tiny_cases), "each case lends its tissue once"
-    assert (tiny_cases.images == before).all()
-    one = tiny_cases.take([0])
-    alone, _ = network.other_tissue(one)
-    inside = one.masks > 0
-    assert np.abs(alone[:, 0].astype(int) - one.images[:, 0])[inside].mean() < 2
-
-
 # --- losses
 
 
@@ -152,6 +130,18 @@ def test_slope_is_the_difference_quotient():
             assert row["value"] == pytest.approx(function(row["x"]))
             quotient = (function(row["x"] + 1e-5) - function(row["x"] - 1e-5)) / 2e-5
             assert row["slope"] == pytest.approx(quotient, rel=1e-6)
+
+
+def test_curves_stand_beside_their_slopes():
+    table = losses.value_and_slope({"square": lambda x: x * x, "line": lambda x: 3 * x}, [0.0, 1.0])
+    left, right = losses.curve_panels(table, "x", "slope").axes
+    assert [line.get_ydata().tolist() for line in left.lines] == [[0, 1], [0, 3]]
+    assert [line.get_ydata().tolist() for line in right.lines[:2]] == [[0, 2], [3, 3]]
+
+
+def test_zero_codes_are_a_saddle_of_the_pairwise_loss():
+    u = torch.tensor([[0.0], [0.7]])
+    assert pairwise_loss(u, torch.ones(2, 2, dtype=bool)).item() == pytest.approx(math.log(2))
 
 
 def test_gradient_of_toy_points_by_hand():
@@ -265,22 +255,6 @@ def test_shuffles_scatter_about_the_expected_value_only_where_there_are_ties():
 # --- drawings
 
 
-def test_panels_draw(tiny_cases):
-    image, mask = tiny_cases.images[0, 0], tiny_cases.masks[0]
-    small = np.random.default_rng(0).random((4, 4))
-    assert len(network.pooling_panels(image, mask, small, small).axes) == 7  # four panels, three scales
-    network.pooling_panels(image, np.zeros_like(mask), np.zeros((4, 4)), small)  # no lesion, a silent channel
-    losses.curve_panels(losses.value_and_slope({"square": lambda x: x * x}, [0.0, 1.0]), "x", "slope")
-    losses.descent_curves({"a": np.array([0.7, 0.3])}, 0.69, "log 2")
-    run = losses.descend_balance((0.2, 0.6), steps=3)
-    losses.balance_panels({"one": run}, run)
-    u = np.random.default_rng(0).uniform(-1, 1, (30, 8))
-    codes.bit_panels(u, u >= 0)
-    table = pd.DataFrame({"name": ["a", "a"], "bits": [8, 16], "mean": [0.2, 0.3], "low": [0.1, 0.2], "high": [0.3, 0.4]})
-    codes.length_panel(table, {"float": (256, 0.5)}, 0.1)
-    codes.shuffle_panel({"a": np.array([0.4, 0.5])}, {"a": 0.45}, {"a": (0.1, 0.9)})
-
-
 def test_arrows_point_downhill():
     points = torch.tensor([[1.0, 0.5], [-0.5, -0.5], [0.0, 0.0]])
     labels = torch.tensor([0, 1, 1])
@@ -290,19 +264,3 @@ def test_arrows_point_downhill():
     push = np.stack([bowl.U, bowl.V], 1)
     assert (push * points.numpy()).sum(1)[:2].max() < 0 and np.allclose(push[2], 0)
     assert np.hypot(*push[0]) == pytest.approx(0.5) and np.allclose(flat.U, 0)
-
-
-def test_saddle_has_a_level_line_through_zero():
-    figure = losses.saddle_panels()
-    assert [axis.get_title() for axis in figure.axes] == ["same class", "different classes"]
-    u = torch.tensor([[0.0], [0.7]])
-    assert pairwise_loss(u, torch.ones(2, 2, dtype=bool)).item() == pytest.approx(math.log(2))
-
-
-def test_histograms_hold_all_pairs():
-    distances = np.array([[0, 1, 8], [3, 3, 4]])
-    relevance = np.array([[True, True, False], [False, False, False]])
-    figure = codes.distance_histograms(distances, relevance, 8)
-    shares = [sum(patch.get_height() for patch in group) for group in figure.axes[0].containers if len(group) > 1]
-    assert all(share == pytest.approx(100) for share in shares)
-    codes.distance_histograms(distances, np.zeros_like(relevance), 8)  # no relevant pair at all

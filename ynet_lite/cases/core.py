@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+#: Columns of ``table`` that say where in its square an image lies, in pixels.
+CONTENT = ("box_top", "box_left", "box_height", "box_width")
+
 
 @dataclass(frozen=True, eq=False)
 class Cases:
@@ -63,6 +66,26 @@ class Cases:
     def groups(self) -> np.ndarray:
         """Patient (or near-duplicate cluster) of each case, str array of shape (N,)."""
         return self.table["group"].astype(str).to_numpy(str)
+
+    def box(self, row: int) -> tuple[slice, slice]:
+        """Rows and columns of the square at ``row`` that hold the image, without the padding that kept its aspect ratio."""
+        if not set(CONTENT) <= set(self.table):
+            return tuple(slice(0, side) for side in self.images.shape[2:])
+        top, left, height, width = self.table[list(CONTENT)].iloc[row].astype(int)
+        return slice(top, top + height), slice(left, left + width)
+
+    def content(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image (C, h, w) and mask (h, w) at ``row`` without padding."""
+        rows, columns = self.box(row)
+        return self.images[row][:, rows, columns], self.masks[row][rows, columns]
+
+    @property
+    def content_mask(self) -> np.ndarray:
+        """Where the squares hold image and not padding: bool array, shape (N, H, W)."""
+        inside = np.zeros(self.masks.shape, bool)
+        for row in range(len(self)):
+            inside[row][self.box(row)] = True
+        return inside
 
     def take(self, index) -> Cases:
         """The cases at ``index`` (ints or a boolean mask), as a new object."""

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from .. import paths
 from . import dicom
-from .core import Cases
+from .core import CONTENT, Cases
 from .duplicates import check_pictures
 from .formats import MASK_SCALES, open_picture, planes, read_mask, sha256
 from .grey import grey_range, to_bytes
@@ -41,7 +41,7 @@ def resize_cases(cases: Cases, size: int, channels: int) -> Cases:
 
 READER = 2  # raise it when reading or resizing changes, so that older caches are not used
 
-BOX = ("height", "width", "box_top", "box_left", "box_height", "box_width")
+BOX = ("height", "width", *CONTENT)
 
 
 def letterbox(array: np.ndarray, size: int, mask: bool = False) -> tuple[np.ndarray, tuple[int, int, int, int]]:

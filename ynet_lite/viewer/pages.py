@@ -282,7 +282,7 @@ class Drawings:
 
     def _draw(self, row: int, heat: bool) -> Drawing:
         image, mask = self.cases.images[row], self.cases.masks[row]
-        window = content_box(self.cases, row)
+        window = self.cases.box(row)
         image, mask = image[(slice(None), *window)], mask[window]
         height, width = mask.shape
         place = f'width="{width}" height="{height}" preserveAspectRatio="none"'
@@ -310,14 +310,6 @@ class Drawings:
                 got += f", {np.nanmin(found):.3g} to {np.nanmax(found):.3g}"
             raise ValueError(f"{what} must be (H, W) = {image.shape[1:]} with values in [0, 1], got {got}")
         return found
-
-
-def content_box(cases: Cases, row: int) -> tuple[slice, slice]:
-    """Rows and columns of the square that hold the image, without the padding that kept its aspect ratio."""
-    if "box_top" not in cases.table:
-        return slice(None), slice(None)
-    top, left, height, width = cases.table.loc[row, ["box_top", "box_left", "box_height", "box_width"]].astype(int)
-    return slice(top, top + height), slice(left, left + width)
 
 
 def outline_path(mask: np.ndarray) -> str:

@@ -15,10 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ...drawing import BLUE, GREEN, GREY, ORANGE, RED
+from ...drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from ...methods import METHOD_NAMES
-
-PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
 
 #: (colour, marker, line style) of each classification loss.
 LOSS_STYLES = {
@@ -37,7 +35,7 @@ OTHER_STYLES = (
     (ORANGE, "^", "-."),
     (GREEN, "D", ":"),
     (PURPLE, "v", "-"),
-    (BLACK, "P", "--"),
+    ("black", "P", "--"),
     (SKY, "X", "-."),
     (GREY, "*", ":"),
 )

@@ -1,19 +1,7 @@
-"""Where ambiguity leads a retrieval astray: errors by cause, ambiguous cases, what flips the code, where a map looks.
+"""Which cases are ambiguous: those whose lesions look like lesions of another class, by plain descriptors.
 
-Four questions, each answered by arrays in and a small table out:
-
-- *Which errors?* On the phantom every hidden variable is known, so each answer can be counted as an error of the same
-  manifestation in another disease (SPDD), as an answer from another stage of the disease (DPSD), or as an error that shares the
-  tissue around the lesion (`phantom_errors`, `spdd_pairs`).
-- *Which cases?* Real sets have no manifestation labels. A case is ambiguous when lesions that look like it, by plain
-  descriptors, have another class (`appearance`, `ambiguity_score`, `thirds`, `by_third`); examples are chosen by rule
-  (`ambiguous_examples`, `unlike_examples`).
-- *What is the code made of?* Bits that flip when only the background, or only the lesion, is exchanged (`sensitivity`).
-- *Where does an attention map lie?* `energy_ratio` and `pointing`, beside maps that need no model.
-
-Lists under equal distances are counted by their expected value over the orders of the ties, as in `ynet_lite.metrics`.
-Padding: squares of real images are padded with black. Where a function takes ``content`` (bool (N, H, W), True where the square
-holds image, see `content_masks`; None = everywhere), pixels of the padding count neither as lesion nor as background.
+Real sets have no labels of manifestation. A case is called ambiguous when lesions that look like it have another class
+(`appearance`, `ambiguity_score`, `thirds`); examples are chosen by rule (`ambiguous_examples`, `unlike_examples`).
 """
 
 from __future__ import annotations
@@ -24,13 +12,14 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 from skimage.measure import perimeter_crofton, regionprops, shannon_entropy
 
-from ... import metrics
-from .attention import WINDOW
-from .errors import THIRDS, thirds
-from .exchange import RING, _grey, _images, _masks
+from .embedding import knn_purity
+from .images import RING, WINDOW, check_images, check_masks, grey
 
 #: Columns of `appearance`.
 FEATURES = ("area", "elongation", "solidity", "irregularity", "echo", "contrast", "local_std", "entropy")
+
+#: Names of `thirds`, from low to high ambiguity.
+THIRDS = ("clear", "middle", "ambiguous")
 
 
 def appearance(images, masks, content=None) -> pd.DataFrame:
@@ -52,23 +41,23 @@ def appearance(images, masks, content=None) -> pd.DataFrame:
 
     Texture depends on the resolution: compare images of one size only.
     """
-    images = _images(images)
+    images = check_images(images)
     shape = (len(images), *images.shape[2:])
-    masks, content = _masks(masks, content, shape)
+    masks, content = check_masks(masks, content, shape)
     side = max(shape[1:])
     window = max(3, 2 * round(WINDOW * side / 2) + 1)
     table = np.full((len(images), len(FEATURES)), np.nan)
-    for i, (grey, mask, inside) in enumerate(zip(_grey(images), masks, content, strict=True)):
+    for i, (levels, mask, inside) in enumerate(zip(grey(images), masks, content, strict=True)):
         if not mask.any():
             continue
         region = regionprops(mask.astype(np.uint8))[0]
         major, hull = region.axis_major_length, perimeter_crofton(region.image_convex, directions=4)
         away = ndimage.distance_transform_edt(~mask)
         ring = (away > 1) & (away <= 1 + max(2.0, RING * side)) & inside
-        lesion = grey[mask]
+        lesion = levels[mask]
         weight = ndimage.uniform_filter(mask.astype(float), window, mode="constant")[mask]
         mean, square = (
-            ndimage.uniform_filter(np.where(mask, grey**power, 0), window, mode="constant")[mask] / weight for power in (1, 2)
+            ndimage.uniform_filter(np.where(mask, levels**power, 0), window, mode="constant")[mask] / weight for power in (1, 2)
         )
         table[i] = (
             mask.sum() / inside.sum(),
@@ -76,7 +65,7 @@ def appearance(images, masks, content=None) -> pd.DataFrame:
             region.solidity,
             perimeter_crofton(region.image, directions=4) / hull if hull > 0 else 1,
             lesion.mean() / 255,
-            (lesion.mean() - grey[ring].mean()) / 255 if ring.any() else 0,
+            (lesion.mean() - levels[ring].mean()) / 255 if ring.any() else 0,
             np.sqrt(np.maximum(square - mean**2, 0)).mean() / 255,
             shannon_entropy(lesion.astype(np.uint8) // 8),
         )
@@ -84,30 +73,12 @@ def appearance(images, masks, content=None) -> pd.DataFrame:
 
 
 def ambiguity_score(features, labels, groups, k: int = 10) -> np.ndarray:
-    """How far lesions that look alike have another class: share of other classes among the k nearest in descriptor space.
+    """How far lesions that look alike have another class: share of other classes among the k nearest by `look_distances`.
 
-    Likeness is `look_distances`. Neighbours of the case's own patient do not count. Equal distances count by expected share.
-
-    ``features`` (N, F): `appearance`, or any numbers; ``labels`` (N,); ``groups`` (N,): patient. Returns float64 (N,) in [0, 1],
-    0 = clear; NaN for a case with an undefined descriptor (it is nobody's neighbour either) and where no other patient is left.
-    With fewer than k cases of other patients all of them are the neighbours.
+    ``features`` (N, F): `appearance`, or any numbers; ``labels`` (N,); ``groups`` (N,): patients, whose own cases do not count.
+    Returns float64 (N,) in [0, 1], 0 = clear; NaN for a case with an undefined descriptor and where no other patient is left.
     """
-    k = metrics.check_k(k)
-    labels, groups = np.asarray(labels), np.asarray(groups)
-    if np.ndim(features) != 2 or labels.shape != (len(features),) or groups.shape != (len(features),):
-        raise ValueError(f"ambiguity_score: features {np.shape(features)}, labels {labels.shape}, groups {groups.shape}; N each")
-    distances = look_distances(features)
-    known = np.flatnonzero(np.isfinite(distances.diagonal()))
-    score = np.full(len(features), np.nan)
-    distances, labels, groups = distances[np.ix_(known, known)], labels[known], groups[known]
-    own = groups[:, None] == groups
-    distances = np.where(own, np.inf, distances)
-    wrong = labels[:, None] != labels
-    places = np.minimum(k, (~own).sum(axis=1))
-    for n in np.unique(places[places > 0]):
-        rows = np.flatnonzero(places == n)
-        score[known[rows]] = metrics.precision(distances[rows], wrong[rows], int(n))
-    return score
+    return knn_purity(look_distances(features), labels, groups, k, same=False)
 
 
 def look_distances(features) -> np.ndarray:
@@ -129,6 +100,25 @@ def look_distances(features) -> np.ndarray:
     x = ((x - middle) / np.where(spread > 0, spread, 1))[:, spread > 0]
     distances[np.ix_(known, known)] = cdist(x, x) if x.shape[1] else 0
     return distances
+
+
+def thirds(score, labels) -> np.ndarray:
+    """Three equal parts by the rank of ``score`` *within each class*, so that no third is a class in disguise.
+
+    The case of rank r (from 0) among the n cases of its class falls into part ``floor(3 r / n)`` of "clear", "middle",
+    "ambiguous": sizes differ by at most one, and one case alone is "clear". Equal scores keep the order of the cases (stable
+    rank), because thirds of equal size are wanted and scores take few values. ``score`` (N,) real, ``labels`` (N,). Returns str
+    (N,); "" where the score is NaN.
+    """
+    score, labels = np.asarray(score, float), np.asarray(labels)
+    if score.ndim != 1 or score.shape != labels.shape:
+        raise ValueError(f"thirds: score {score.shape} and labels {labels.shape}; one of each per case")
+    found = np.full(len(score), "", dtype="<U9")
+    for label in np.unique(labels):
+        rows = np.flatnonzero((labels == label) & ~np.isnan(score))
+        rows = rows[np.argsort(score[rows], kind="stable")]
+        found[rows] = np.array(THIRDS)[3 * np.arange(len(rows)) // max(len(rows), 1)]
+    return found
 
 
 def ambiguous_examples(score, labels) -> np.ndarray:

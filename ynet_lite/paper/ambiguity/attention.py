@@ -7,12 +7,7 @@ from scipy import ndimage
 from skimage.filters import sobel
 
 from ... import metrics
-from .exchange import _grey, _images, _masks
-
-WINDOW = 0.05  # side of the window of the local standard deviation
-
-
-# --- where a map looks -----------------------------------------------------------------------------------------------
+from .images import check_images, check_masks, grey
 
 
 def _maps(maps, masks, content) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -20,7 +15,7 @@ def _maps(maps, masks, content) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if maps.ndim != 3 or maps.dtype.kind not in "biuf":
         raise ValueError(f"maps: must be numbers (N, H, W), got {maps.dtype} {maps.shape}")
     maps = maps.astype(float)
-    masks, content = _masks(masks, content, maps.shape)
+    masks, content = check_masks(masks, content, maps.shape)
     if not np.isfinite(maps).all() or (maps < 0).any():
         raise ValueError("maps: must be finite and at least 0 (the positive part of an attribution)")
     return maps, masks, content
@@ -58,19 +53,13 @@ def pointing(maps, masks, content=None) -> np.ndarray:
     return np.where(masks.any(axis=(1, 2)), hit, np.nan)
 
 
-def uniform_map(images) -> np.ndarray:
-    """Baseline without a model: 1 everywhere. ``images`` uint8 (N, C, H, W). Returns float32 (N, H, W)."""
-    images = _images(images)
-    return np.ones((len(images), *images.shape[2:]), np.float32)
-
-
 def centre_gaussian(images, sigma: float = 0.2) -> np.ndarray:
     """Baseline without a model: a Gaussian in the middle, because sonographers centre the lesion.
 
     ``exp(-(dy^2 + dx^2) / (2 (sigma s)^2))``, s = longer side. Returns float32 (N, H, W) in (0, 1]. ``ValueError`` for sigma <=
     0.
     """
-    images = _images(images)
+    images = check_images(images)
     if not sigma > 0:
         raise ValueError(f"centre_gaussian: sigma must be above 0, got {sigma!r}")
     height, width = images.shape[2:]
@@ -86,13 +75,13 @@ def edge_map(images, content=None) -> np.ndarray:
     An edge detector passes for an explanation easily (Adebayo et al., NeurIPS 2018). ``content``: the edge of the padding is
     left out. Returns float32 (N, H, W) in [0, 1]; zeros for a constant image.
     """
-    images = _images(images)
+    images = check_images(images)
     shape = (len(images), *images.shape[2:])
-    _, content = _masks(np.zeros(shape, bool), content, shape)
+    _, content = check_masks(np.zeros(shape, bool), content, shape)
     found = np.zeros(shape, np.float32)
-    for i, (grey, inside) in enumerate(zip(_grey(images), content, strict=True)):
+    for i, (levels, inside) in enumerate(zip(grey(images), content, strict=True)):
         # the square's own border is mirrored, so it makes no edge; pixels that touch padding are left out
-        edges = sobel(grey) * ndimage.binary_erosion(inside, np.ones((3, 3)), border_value=1)
+        edges = sobel(levels) * ndimage.binary_erosion(inside, np.ones((3, 3)), border_value=1)
         if edges.max(initial=0) > 1e-9:
             found[i] = edges / edges.max()
     return found

@@ -5,91 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 from scipy import ndimage, sparse
 from scipy.signal import fftconvolve
 from scipy.sparse.linalg import splu
 
-from ... import metrics
-from ...hashing import sign_bits
+from .images import RING, check_images, check_masks
 
-# Lengths as shares of the longer side, so that they mean the same at every image size.
-RING = 0.08  # width of the ring that stands for the tissue around a lesion
-
+# Shares of the longer side.
 SOFT = 0.04  # width of the soft edge outside a lesion that is put into another image
-
 SMOOTH = 0.03  # sigma that separates tissue level from fine texture when a lesion is painted over
-
-
-# --- ambiguous cases (no manifestation labels) -----------------------------------------------------------------------
-
-
-def content_masks(table: pd.DataFrame, size: int) -> np.ndarray:
-    """Where the squares of ``size`` pixels hold image and not padding: bool (N, size, size).
-
-    From the columns ``box_top, box_left, box_height, box_width`` that `cases.load_cases` writes; all True without them.
-    """
-    content = np.zeros((len(table), size, size), bool)
-    box = ["box_top", "box_left", "box_height", "box_width"]
-    if not set(box) <= set(table):
-        return ~content
-    for i, (top, left, height, width) in enumerate(table[box].to_numpy(np.int64)):
-        content[i, top : top + height, left : left + width] = True
-    return content
-
-
-def _images(images, what: str = "images") -> np.ndarray:
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.dtype != np.uint8:
-        raise ValueError(f"{what}: must be uint8 (N, 1 or 3, H, W), got {images.dtype} {images.shape}")
-    return images
-
-
-def _masks(masks, content, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Lesion inside the content, and the content; bool (N, H, W) each."""
-    masks = metrics.mask_stack(masks, "masks")
-    content = np.ones(shape, bool) if content is None else metrics.mask_stack(content, "content")
-    for what, part in (("masks", masks), ("content", content)):
-        if part.shape != shape:
-            raise ValueError(f"{what}: shape {part.shape}, but {shape} is needed: one per image, of its height and width")
-    empty = np.flatnonzero(~content.any(axis=(1, 2)))
-    if len(empty):
-        raise ValueError(f"content: {len(empty)} image(s) without any pixel, first rows {empty[:5].tolist()}")
-    return masks & content, content
-
-
-def _grey(images: np.ndarray) -> np.ndarray:
-    """Grey values 0..255, float64 (N, H, W)."""
-    if images.shape[1] == 1:
-        return images[:, 0].astype(float)
-    return np.tensordot(images.astype(float), [0.299, 0.587, 0.114], axes=(1, 0))
-
-
-# --- what flips the code ---------------------------------------------------------------------------------------------
-
-
-def remove_lesions(images, masks, content=None) -> np.ndarray:
-    """Paint every lesion over with the tissue around it. Returns uint8 (N, C, H, W), a new array.
-
-    Biharmonic inpainting is slow and leaves a smooth blob, which in speckle looks like a lesion again. Here the
-    tissue *level* (the image smoothed by `SMOOTH` of the side, lesion left out) is continued inwards as the harmonic function
-    (discrete Laplace equation, solved exactly; no flow through the border of the content), and the fine *texture* (image minus
-    level) is copied from another place of the same image. Painted over is the mask and a margin of `SOFT` of the side, for a
-    lesion's blurred edge. Shadow or enhancement below a lesion stays: no outline says where it ends.
-
-    An empty mask changes nothing. Where no pixel is left outside, the lesion becomes the mean of the content.
-    """
-    images = _images(images)
-    masks, content = _masks(masks, content, (len(images), *images.shape[2:]))
-    return _stack([_grey_levels(_removed(*parts)) for parts in zip(images, masks, content, strict=True)], images.shape)
-
-
-def _stack(images: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    return np.stack(images) if images else np.zeros(shape, np.uint8)
-
-
-def _grey_levels(values: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
 
 
 def _away(mask: np.ndarray) -> tuple[np.ndarray, float]:
@@ -98,7 +22,15 @@ def _away(mask: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _removed(image: np.ndarray, mask: np.ndarray, content: np.ndarray) -> np.ndarray:
-    """One image (C, H, W) as float with its lesion painted over; see `remove_lesions`."""
+    """One image (C, H, W) as float with its lesion painted over by the tissue around it.
+
+    Biharmonic inpainting is slow and leaves a smooth blob, which in speckle looks like a lesion again. Here the tissue *level*
+    (the image smoothed by `SMOOTH` of the side, lesion left out) is continued inwards as the harmonic function (discrete Laplace
+    equation, solved exactly; no flow through the border of the content), and the fine *texture* (image minus level) is copied
+    from another place of the same image. Painted over is the mask and a margin of `SOFT` of the side, for a lesion's blurred
+    edge. Shadow or enhancement below a lesion stays: no outline says where it ends. An empty mask changes nothing. Where no pixel
+    is left outside, the lesion becomes the mean of the content.
+    """
     image = image.astype(float)
     if not mask.any():
         return image
@@ -216,16 +148,28 @@ def _paste(base, base_content, image, mask, content, box) -> tuple[np.ndarray, n
     return alpha * np.clip(moved, 0, 255) + (1 - alpha) * base, new_mask
 
 
-def _check_donors(images, masks, donor_images, donor_masks, content, donor_content):
-    images, donor_images = _images(images), _images(donor_images, "donor_images")
+def _within(box, frame) -> tuple[int, int, int, int]:
+    """``box`` (top, left, height, width) moved, and shrunk where it must be, so that it lies in ``frame``."""
+    height, width = min(box[2], frame[2]), min(box[3], frame[3])
+    top = min(max(box[0], frame[0]), frame[0] + frame[2] - height)
+    left = min(max(box[1], frame[1]), frame[1] + frame[3] - width)
+    return top, left, height, width
+
+
+def _each(one: Callable, images, masks, donor_images, donor_masks, content, donor_content) -> tuple[np.ndarray, np.ndarray]:
+    """``one`` of every image and its donor: images and masks, uint8, new arrays."""
+    images, donor_images = check_images(images), check_images(donor_images, "donor_images")
     if images.shape != donor_images.shape:
         raise ValueError(
             f"donor_images: shape {donor_images.shape}, but images have {images.shape}; one donor per image is needed"
         )
     shape = (len(images), *images.shape[2:])
-    masks, content = _masks(masks, content, shape)
-    donor_masks, donor_content = _masks(donor_masks, donor_content, shape)
-    return zip(images, masks, content, donor_images, donor_masks, donor_content, strict=True)
+    own, donors = check_masks(masks, content, shape), check_masks(donor_masks, donor_content, shape)
+    found, outlines = np.zeros(images.shape, np.uint8), np.zeros(shape, np.uint8)
+    for i, parts in enumerate(zip(images, *own, donor_images, *donors, strict=True)):
+        values, outlines[i] = one(*parts)
+        found[i] = np.rint(np.clip(values, 0, 255))
+    return found, outlines
 
 
 def replace_background(
@@ -241,24 +185,14 @@ def replace_background(
     Returns ``(images, masks)``, uint8 both, new arrays. An empty mask gives the donor's image without its lesion; an empty
     ``donor_masks`` leaves the donor's image as it is. Raises ``ValueError`` when shapes do not fit.
     """
-    found, outlines = [], []
-    for image, mask, inside, donor, donor_mask, donor_inside in _check_donors(
-        images, masks, donor_images, donor_masks, content, donor_content
-    ):
-        result, outline = _removed(donor, donor_mask, donor_inside), mask
-        if mask.any():
-            result, outline = _paste(result, donor_inside, image, mask, inside, _within(_box(mask), _box(donor_inside)))
-        found.append(_grey_levels(result))
-        outlines.append(outline.astype(np.uint8))
-    return _stack(found, np.shape(images)), _stack(outlines, np.shape(masks))
 
+    def one(image, mask, inside, donor, donor_mask, donor_inside):
+        base = _removed(donor, donor_mask, donor_inside)
+        if not mask.any():
+            return base, mask
+        return _paste(base, donor_inside, image, mask, inside, _within(_box(mask), _box(donor_inside)))
 
-def _within(box, frame) -> tuple[int, int, int, int]:
-    """``box`` (top, left, height, width) moved, and shrunk where it must be, so that it lies in ``frame``."""
-    height, width = min(box[2], frame[2]), min(box[3], frame[3])
-    top = min(max(box[0], frame[0]), frame[0] + frame[2] - height)
-    left = min(max(box[1], frame[1]), frame[1] + frame[3] - width)
-    return top, left, height, width
+    return _each(one, images, masks, donor_images, donor_masks, content, donor_content)
 
 
 def replace_lesion(images, masks, donor_images, donor_masks, content=None, donor_content=None) -> tuple[np.ndarray, np.ndarray]:
@@ -270,79 +204,11 @@ def replace_lesion(images, masks, donor_images, donor_masks, content=None, donor
     Returns ``(images, masks)``, uint8 both; the masks are the donor's lesions at their new place. An empty mask leaves the
     image as it is (there is no place to put a lesion); an empty ``donor_masks`` removes the lesion; both return an empty mask.
     """
-    found, outlines = [], []
-    for image, mask, inside, donor, donor_mask, donor_inside in _check_donors(
-        images, masks, donor_images, donor_masks, content, donor_content
-    ):
-        result, outline = _removed(image, mask, inside), np.zeros_like(mask)
-        if mask.any() and donor_mask.any():
-            result, outline = _paste(result, inside, donor, donor_mask, donor_inside, _box(mask))
-        found.append(_grey_levels(result))
-        outlines.append(outline.astype(np.uint8))
-    return _stack(found, np.shape(images)), _stack(outlines, np.shape(masks))
 
+    def one(image, mask, inside, donor, donor_mask, donor_inside):
+        base = _removed(image, mask, inside)
+        if not (mask.any() and donor_mask.any()):
+            return base, np.zeros_like(mask)
+        return _paste(base, inside, donor, donor_mask, donor_inside, _box(mask))
 
-def mean_pair_distance(codes) -> float:
-    """Mean Hamming distance of two different cases drawn at random, in bits: exact over all pairs, no drawing.
-
-    ``sum over bits of 2 n1 (M - n1) / (M (M - 1))``, n1 = how many of the M codes have the bit set. ``codes``: float (M, K), by
-    sign, or bool (M, K). NaN for fewer than two codes.
-    """
-    bits = _bits(codes)
-    n = len(bits)
-    if n < 2:
-        return float("nan")
-    ones = bits.sum(axis=0)
-    return float((2 * ones * (n - ones)).sum() / (n * (n - 1)))
-
-
-def _bits(codes) -> np.ndarray:
-    codes = np.asarray(codes)
-    return codes if codes.dtype == bool and codes.ndim == 2 else sign_bits(codes)
-
-
-def sensitivity(
-    encode: Callable[[np.ndarray], np.ndarray],
-    images,
-    masks,
-    donor_images,
-    donor_masks,
-    pairs_reference,
-    content=None,
-    donor_content=None,
-) -> pd.DataFrame:
-    """How many bits of the code flip when only the background, only the lesion, or nothing but the blending changes.
-
-    ``encode``: uint8 images (N, C, H, W) -> real codes (N, K), bits by sign. ``pairs_reference``: codes of the same method,
-    float (M, K) as ``encode`` gives them (or bool), such as those of the database. Flips are divided by their
-    `mean_pair_distance`: 1 = as far as two cases drawn at random, so that a constant code cannot win (its ratio is 0 / 0, NaN).
-
-    Returns a DataFrame with a row per image: ``bits_background, bits_lesion, bits_control`` (bits that flip,
-    `replace_background`, `replace_lesion`, and the image as its own donor) and ``flips_background, flips_lesion,
-    flips_control`` (divided). NaN where the mask is empty, where the donor has no lesion (lesion only), and flips where the
-    reference distance is 0 or undefined. Raises ``ValueError`` when shapes do not fit.
-    """
-    reference = _bits(pairs_reference)
-    before = _encoded(encode, _images(images), reference.shape[1])
-    own = (images, masks, content)
-    donors = (donor_images, donor_masks, donor_content)
-    table = {}
-    for name, function, source in (
-        ("background", replace_background, donors),
-        ("lesion", replace_lesion, donors),
-        ("control", replace_background, own),
-    ):
-        changed, outlines = function(images, masks, *source[:2], content, source[2])
-        flipped = (_encoded(encode, changed, reference.shape[1]) != before).sum(axis=1)
-        table[f"bits_{name}"] = np.where(outlines.any(axis=(1, 2)), flipped, np.nan)
-    unit = mean_pair_distance(reference)
-    for name in ("background", "lesion", "control"):
-        table[f"flips_{name}"] = metrics.divide(table[f"bits_{name}"], unit)
-    return pd.DataFrame(table)
-
-
-def _encoded(encode, images: np.ndarray, length: int) -> np.ndarray:
-    codes = np.asarray(encode(images))
-    if codes.shape != (len(images), length):
-        raise ValueError(f"encode: gave codes of shape {codes.shape} for {len(images)} images; {(len(images), length)} is needed")
-    return sign_bits(codes)
+    return _each(one, images, masks, donor_images, donor_masks, content, donor_content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,8 +27,6 @@ SIDE = 16  # side of the maps kept for the picture
 
 HIDDEN = {"disease", "stage", "manifestation", "background"}  # columns that only the phantom has
 
-EXCHANGES = ("background", "lesion", "control")
-
 ERRORS = ("spdd_error", "dpsd_recall", "background_error", "map_ambiguous", "map_middle", "map_clear")  # those at k = 10
 
 
@@ -37,13 +36,13 @@ ERRORS = ("spdd_error", "dpsd_recall", "background_error", "map_ambiguous", "map
 def case_thirds(cases: Cases) -> pd.DataFrame:
     """Ambiguity of every case by appearance: columns case_id, score, third, in the order of ``cases``.
 
-    `ambiguity.ambiguity_score` of plain descriptors among all cases of the set, thirds within each class. Cases without a known
+    `appearance.ambiguity_score` of plain descriptors among all cases of the set, thirds within each class. Cases without a known
     outline, or with an empty one, have score NaN and third "".
     """
     outlines = np.where(cases.has_mask[:, None, None], cases.masks, 0)
-    content = exchange.content_masks(cases.table, cases.images.shape[2])
-    score = appearance.ambiguity_score(appearance.appearance(cases.images, outlines, content), cases.labels, cases.groups)
-    return pd.DataFrame({"case_id": cases.ids, "score": score, "third": errors.thirds(score, cases.labels)})
+    looks = appearance.appearance(cases.images, outlines, cases.content_mask)
+    score = appearance.ambiguity_score(looks, cases.labels, cases.groups)
+    return pd.DataFrame({"case_id": cases.ids, "score": score, "third": appearance.thirds(score, cases.labels)})
 
 
 def outlined_rows(cases: Cases, most: int | None = None) -> np.ndarray:
@@ -63,10 +62,9 @@ def donor_rows(queries: Cases, database: Cases) -> np.ndarray:
     offered = np.random.default_rng(0).permutation(outlined_rows(database)).tolist()
     groups, order, found = database.groups, [], []
     for case, group in zip(queries.ids, queries.groups, strict=True):
-        place = next((i for i, row in enumerate(order) if groups[row] != group), None)
-        if place is None:
+        if all(groups[row] == group for row in order):
             order = order + offered
-            place = next((i for i, row in enumerate(order) if groups[row] != group), None)
+        place = next((i for i, row in enumerate(order) if groups[row] != group), None)
         if place is None:
             raise ValueError(
                 f"donor_rows: the database has no case with an outline of another patient than that of {str(case)!r}"
@@ -92,57 +90,41 @@ class Prepared:
     levels: pd.DataFrame
 
 
-def prepare(database: Cases, queries: Cases, thirds: pd.DataFrame | None = None) -> Prepared:
-    """`Prepared` of one pair. ``thirds``: `case_thirds` of the whole set; None = of these two parts together.
+def prepare(database: Cases, queries: Cases, thirds: Callable[[], pd.DataFrame]) -> Prepared:
+    """`Prepared` of one pair. ``thirds``: gives `case_thirds` of the whole set, asked only where hidden variables are not known.
 
-    Raises ``ValueError`` where ``thirds`` lacks a query, and as `donor_rows`.
+    Raises ``ValueError`` where the thirds lack a query, and as `donor_rows`.
     """
-    size = queries.images.shape[2]
     rows = outlined_rows(queries, MOST)
-    chosen, donors = queries.take(rows), database.take(donor_rows(queries.take(rows), database))
-    content, donor_content = (exchange.content_masks(part.table, size) for part in (chosen, donors))
+    chosen = queries.take(rows)
+    donors = database.take(donor_rows(chosen, database))
+    content = chosen.content_mask
     own, other = (chosen.images, chosen.masks), (donors.images, donors.masks)
     exchanged = {
-        "background": exchange.replace_background(*own, *other, content, donor_content),
-        "lesion": exchange.replace_lesion(*own, *other, content, donor_content),
+        "background": exchange.replace_background(*own, *other, content, donors.content_mask),
+        "lesion": exchange.replace_lesion(*own, *other, content, donors.content_mask),
         "control": exchange.replace_background(*own, *own, content, content),
     }
     parts = None
-    if not _hidden_known(database, queries):
-        thirds = case_thirds(_joined(database, queries)) if thirds is None else thirds
-        known = thirds.set_index("case_id")["third"]
+    if not (HIDDEN <= set(database.table) and HIDDEN <= set(queries.table)):
+        known = thirds().set_index("case_id")["third"]
         missing = sorted(set(queries.ids) - set(known.index))
         if missing:
             raise ValueError(f"prepare: thirds lack {len(missing)} of the queries, such as {str(missing[0])!r}")
         parts = known.loc[queries.ids].to_numpy(str)
-    levels = _levels(database, queries, parts, chosen, content)
-    return Prepared(rows, content, exchanged, parts, levels)
-
-
-def _hidden_known(database: Cases, queries: Cases) -> bool:
-    return HIDDEN <= set(database.table) and HIDDEN <= set(queries.table)
-
-
-def _joined(database: Cases, queries: Cases) -> Cases:
-    both = {
-        name: np.concatenate([getattr(part, name) for part in (database, queries)])
-        for name in ("images", "masks", "has_mask", "labels")
-    }
-    return replace(database, table=pd.concat([database.table, queries.table], ignore_index=True), **both)
+    return Prepared(rows, content, exchanged, parts, _levels(database, queries, parts, chosen, content))
 
 
 def _levels(database: Cases, queries: Cases, parts, chosen: Cases, content: np.ndarray) -> pd.DataFrame:
     """Chance levels, and the scores of maps that need no model."""
     nothing = np.zeros((len(queries), len(database)), np.int8)
-    chance, _ = _errors(nothing, database, queries, parts)
-    levels = [chance.assign(name="chance")]
+    levels = [part.assign(name="chance") for part, _ in _errors(nothing, database, queries, parts)]
     blind = {
-        "uniform map": attention.uniform_map(chosen.images),
+        "uniform map": np.ones(chosen.masks.shape, np.float32),
         "centre Gaussian": attention.centre_gaussian(chosen.images),
         "edge map": attention.edge_map(chosen.images, content),
     }
-    for name, shown in blind.items():
-        levels.append(_summed(_looks(shown, chosen, content, ""), chosen.ids)[0].assign(name=name))
+    levels += [_summed(_looks(shown, chosen, content), chosen.ids)[0].assign(name=name) for name, shown in blind.items()]
     return pd.concat(levels, ignore_index=True)[["name", "metric", "k", "value"]]
 
 
@@ -156,32 +138,30 @@ def has_trained_code(cfg: Config) -> bool:
     return taught and not cfg.aggregation and cfg.ranking == "hamming"
 
 
-def _errors(distance, database: Cases, queries: Cases, parts) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Errors by cause where hidden variables are known, else mAP by third: (metric, k, value), (case_id, metric, k, value)."""
-    if parts is None:
-        values, each = errors.phantom_errors(distance, queries.table, database.table, K)
-    else:
-        ap = metrics.average_precision(distance, metrics.same_class(queries, database), K)
-        values = errors.by_third(ap, parts, K)
-        each = [
-            pd.DataFrame({"case_id": queries.ids[own], "metric": f"map_{third}", "k": K, "value": ap[own]})
-            for third, own in ((third, parts == third) for third in errors.THIRDS[::-1])
-        ]
-        each = pd.concat(each, ignore_index=True)
-    return values[["metric", "k", "value"]], each[["case_id", "metric", "k", "value"]]
+#: Means over queries (metric, k, value), and the values themselves (case_id, metric, k, value).
+Tables = tuple[pd.DataFrame, pd.DataFrame]
 
 
-def _summed(table: dict[str, np.ndarray], ids: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """From {metric: value per query}, k = 0: means where defined, and the values as rows."""
-    values = pd.DataFrame([(name, 0, metrics.mean(part)) for name, part in table.items()], columns=["metric", "k", "value"])
-    each = [pd.DataFrame({"case_id": ids, "metric": name, "k": 0, "value": part}) for name, part in table.items()]
+def _summed(table: dict[str, np.ndarray], ids: np.ndarray, k: int = 0) -> Tables:
+    """From {metric: value per query}: means where defined, and the values as rows."""
+    values = pd.DataFrame([(name, k, metrics.mean(part)) for name, part in table.items()], columns=["metric", "k", "value"])
+    each = [pd.DataFrame({"case_id": ids, "metric": name, "k": k, "value": part}) for name, part in table.items()]
     return values, pd.concat(each, ignore_index=True)
 
 
-def _looks(maps: np.ndarray, cases: Cases, content: np.ndarray, suffix: str) -> dict[str, np.ndarray]:
+def _errors(distance, database: Cases, queries: Cases, parts) -> list[Tables]:
+    """Errors by cause where hidden variables are known, else mAP by third."""
+    if parts is None:
+        return [_summed(errors.phantom_errors(distance, queries.table, database.table, K), queries.ids, K)]
+    ap = metrics.average_precision(distance, metrics.same_class(queries, database), K)
+    thirds = {third: parts == third for third in reversed(appearance.THIRDS)}
+    return [_summed({f"map_{third}": ap[own]}, queries.ids[own], K) for third, own in thirds.items()]
+
+
+def _looks(maps: np.ndarray, cases: Cases, content: np.ndarray) -> dict[str, np.ndarray]:
     return {
-        f"energy_ratio{suffix}": attention.energy_ratio(maps, cases.masks, content),
-        f"pointing{suffix}": attention.pointing(maps, cases.masks, content),
+        "energy_ratio": attention.energy_ratio(maps, cases.masks, content),
+        "pointing": attention.pointing(maps, cases.masks, content),
     }
 
 
@@ -193,7 +173,7 @@ def class_maps(checkpoint: Checkpoint, cases: Cases, codes, labels, **how) -> np
     """
     cfg = checkpoint.cfg
     how = {"level": attribution.deepest_level(cfg)} | how
-    maps = np.full((len(cases), *cases.images.shape[2:]), np.nan, np.float32)
+    maps = np.full(cases.masks.shape, np.nan, np.float32)
     for label in np.intersect1d(cases.labels, labels):
         own = cases.labels == label
         target = attribution.class_score(codes, labels, label)
@@ -201,9 +181,24 @@ def class_maps(checkpoint: Checkpoint, cases: Cases, codes, labels, **how) -> np
     return maps
 
 
-def measure(
-    cfg: Config, checkpoint: Checkpoint, database: Cases, queries: Cases, prepared: Prepared | None = None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def neighbour_maps(checkpoint: Checkpoint, cases: Cases, codes, labels) -> np.ndarray:
+    """As `class_maps`, for the similarity to the nearest code of the case's own class; of equally near ones the first.
+
+    One pass per case: each asks about another code.
+    """
+    cfg, labels = checkpoint.cfg, np.asarray(labels)
+    level = attribution.deepest_level(cfg)
+    distance = hamming(pack(encode_floats(checkpoint.model, cfg, cases)["code"]), pack(codes))
+    maps = np.full(cases.masks.shape, np.nan, np.float32)
+    for row, label in enumerate(cases.labels):
+        own = np.flatnonzero(labels == label)
+        if len(own):
+            target = attribution.similarity_to(codes[own[np.argmin(distance[row, own])]])
+            maps[row] = attribution.grad_cam(checkpoint.model, cfg, cases.images[[row]], target, level)[0]
+    return maps
+
+
+def measure(cfg: Config, checkpoint: Checkpoint, database: Cases, queries: Cases, prepared: Prepared) -> Tables:
     """Everything about the ambiguity of one network's answers.
 
     Returns ``(values, per_query)``, columns metric, k, value, and before them case_id:
@@ -211,10 +206,9 @@ def measure(
     - where hidden variables are known (the phantom): ``spdd_error, dpsd_recall, background_error``, k = 10;
     - elsewhere: ``map_ambiguous, map_middle, map_clear``, mAP@10 of the queries of each third (`case_thirds`);
     - ``flips_background, flips_lesion, flips_control``: bits that flip, as a share of the distance of two random cases;
-    - ``energy_ratio, pointing`` of Grad-CAM on the score of the query's own class, also with ``_elementwise``, ``_c4``,
-      ``_half_pixel`` and ``_receptive_field``: see the head of this module.
+    - ``energy_ratio, pointing`` of Grad-CAM on the score of the query's own class, at the deepest stage that can be asked.
 
-    ``prepared``: `prepare` of the same two parts, which all networks of a fold can share; None = made here.
+    ``prepared``: `prepare` of the same two parts, which all networks of a fold share.
 
     Raises ``ValueError`` for a method without a trained code (`has_trained_code`), and for a patient on both sides.
     """
@@ -223,72 +217,44 @@ def measure(
     shared = sorted(set(database.groups) & set(queries.groups))
     if shared:
         raise ValueError(f"measure: {len(shared)} patient(s) stand in database and queries, such as {str(shared[0])!r}")
-    prepared = prepare(database, queries) if prepared is None else prepared
     checkpoint = replace(checkpoint, cfg=cfg)  # the same training may be stored under another name
     found, base = (encode_floats(checkpoint.model, cfg, part) for part in (queries, database))
-    parts = [_errors(distances(cfg, found, base), database, queries, prepared.thirds)]
+    parts = _errors(distances(cfg, found, base), database, queries, prepared.thirds)
     chosen = queries.take(prepared.rows)
     if len(chosen):
-        before = found["code"][prepared.rows]
-        parts.append(_summed(_flips(checkpoint, chosen, before, base["code"], prepared.exchanged), chosen.ids))
-        parts.append(_summed(_attention(checkpoint, chosen, base["code"], database.labels, prepared.content), chosen.ids))
+        flips = _flips(checkpoint, chosen, found["code"][prepared.rows], base["code"], prepared.exchanged)
+        maps = class_maps(checkpoint, chosen, base["code"], database.labels)
+        known = np.isin(chosen.labels, database.labels)
+        looks = _looks(np.nan_to_num(maps), chosen, prepared.content)
+        looks = {name: np.where(known, value, np.nan) for name, value in looks.items()}
+        parts += [_summed(flips, chosen.ids), _summed(looks, chosen.ids)]
     values, per_query = zip(*parts, strict=True)
     return pd.concat(values, ignore_index=True), pd.concat(per_query, ignore_index=True)
 
 
+def mean_pair_distance(codes) -> float:
+    """Mean Hamming distance of two different cases drawn at random, in bits: exact over all pairs, no drawing.
+
+    ``sum over bits of 2 n1 (M - n1) / (M (M - 1))``, n1 = how many of the M codes have the bit set. ``codes``: float (M, K), by
+    sign. NaN for fewer than two codes.
+    """
+    bits = sign_bits(codes)
+    n, ones = len(bits), bits.sum(axis=0)
+    return float((2 * ones * (n - ones)).sum() / (n * (n - 1))) if n > 1 else float("nan")
+
+
 def _flips(checkpoint: Checkpoint, chosen: Cases, before, reference, exchanged) -> dict[str, np.ndarray]:
-    """`ambiguity.sensitivity` on images that are exchanged already."""
-    unit = exchange.mean_pair_distance(reference)
-    found = {}
-    for name in EXCHANGES:
-        images, outlines = exchanged[name]
+    """Bits that flip when only the background, only the lesion, or nothing but the blending changes.
+
+    Divided by the `mean_pair_distance` of ``reference``, so that a constant code cannot win: its value is 0 / 0, NaN. NaN also
+    where an exchanged image has no lesion.
+    """
+    unit, found = mean_pair_distance(reference), {}
+    for name, (images, outlines) in exchanged.items():
         after = encode_floats(checkpoint.model, checkpoint.cfg, replace(chosen, images=images))["code"]
         flipped = (sign_bits(after) != sign_bits(before)).sum(axis=1)
         found[f"flips_{name}"] = metrics.divide(np.where(outlines.any((1, 2)), flipped, np.nan), unit)
     return found
-
-
-def _attention(checkpoint, chosen, codes, labels, content) -> dict[str, np.ndarray]:
-    """Scores of every kind of map, one value per query."""
-    deepest = attribution.deepest_level(checkpoint.cfg)
-    known = np.isin(chosen.labels, labels)
-
-    def scores(suffix: str, **how) -> dict[str, np.ndarray]:
-        maps = class_maps(checkpoint, chosen, codes, labels, **how)
-        found = _looks(np.nan_to_num(maps), chosen, content, suffix)
-        return {name: np.where(known, value, np.nan) for name, value in found.items()}
-
-    plain = scores("")
-    found = plain | scores("_elementwise", elementwise=True)
-    found |= scores("_c4", level=4) if deepest > 4 else {f"{name}_c4": value for name, value in plain.items()}
-    for align in attribution.ALIGNMENTS:
-        suffix = _aligned("", align)
-        same = align == attribution.AUTO  # need not be computed twice
-        found |= {f"{name}{suffix}": value for name, value in plain.items()} if same else scores(suffix, align=align)
-    return found
-
-
-def _aligned(metric: str, align: str) -> str:
-    """The name of ``metric`` under one alignment for all."""
-    return f"{metric}_{align.replace('-', '_')}"
-
-
-def neighbour_maps(checkpoint: Checkpoint, cases: Cases, codes, labels, **how) -> np.ndarray:
-    """`attribution.grad_cam` of every case for its similarity to the nearest code of its own class. float32 (N, H, W).
-
-    ``codes`` float (M, K), ``labels`` (M,): those of the database; of equally near ones the first. ``how`` as in `class_maps`.
-    NaN for a case whose class the database does not hold. One pass per case: each asks about another code.
-    """
-    cfg, labels = checkpoint.cfg, np.asarray(labels)
-    how = {"level": attribution.deepest_level(cfg)} | how
-    distance = hamming(pack(encode_floats(checkpoint.model, cfg, cases)["code"]), pack(codes))
-    maps = np.full((len(cases), *cases.images.shape[2:]), np.nan, np.float32)
-    for row, label in enumerate(cases.labels):
-        own = np.flatnonzero(labels == label)
-        if len(own):
-            target = attribution.similarity_to(codes[own[np.argmin(distance[row, own])]])
-            maps[row] = attribution.grad_cam(checkpoint.model, cfg, cases.images[[row]], target, **how)[0]
-    return maps
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""page."""
+"""The study as one page and one picture, from rows."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ... import attribution, drawing, paths
+from ... import drawing, paths
 from .. import statistics, tables
-from ..select import parts
+from ..select import parts, select, sets
 from . import alignment, plots
-from .criteria import RULED, criteria, first_rule, read_levels, read_rows, select
-from .measure import ERRORS, K, _aligned
+from .criteria import criteria, read_levels, read_rows
+from .measure import ERRORS, K
 
 
 def criteria_table(found: pd.DataFrame) -> pd.DataFrame:
@@ -22,18 +22,16 @@ def criteria_table(found: pd.DataFrame) -> pd.DataFrame:
         if row.kind == "ratio":
             aim = f"{'at most' if row.at_most else 'at least'} {100 * row.aim:.0f} %"
             shown = statistics.interval_text(*(100 * x for x in (row.value, row.low, row.high)), digits=0, signed=False)
+            shown += "" if shown == "-" else " %"
         elif row.kind == "thirds":
             aim, shown = f"above {row.aim:.0f}", statistics.interval_text(row.value, row.low, row.high)
         else:
             aim = f"at least {row.aim:.2f}".replace("0.", ".")
             shown = statistics.share_text(row.value, row.low, row.high)
-        bare = np.isnan(row.low) and not np.isnan(row.value)
-        verdict = "reached" if row.reached else "missed"
-        verdict += ", no interval" if bare else "" if row.sure else ", interval crosses the aim"
-        unit = " %" if row.kind == "ratio" and shown != "-" else ""
+        verdict = ("reached" if row.reached else "missed") + ("" if row.sure else ", interval crosses the aim")
         lines.append(
-            {"criterion": row.criterion, "aim": aim, "found [95 %]": shown + unit, "verdict": verdict}
-            | {"queries": row.queries or "-", "patients": row.patients or "-", "sets x trainings": row.runs or "-"}
+            {"criterion": row.criterion, "aim": aim, "found [95 %]": shown, "verdict": verdict}
+            | {"queries": row.queries, "patients": row.patients, "sets x trainings": row.runs}
         )
     return pd.DataFrame(lines)
 
@@ -51,13 +49,12 @@ MEANS = {
     "flips_control": "flips, control",
 }
 
-
 LOOKS = {
-    RULED: "energy ratio",
+    "energy_ratio": "energy ratio",
     "energy_ratio_half_pixel": "half-pixel",
     "energy_ratio_elementwise": "cell by cell",
     "energy_ratio_c4": "on C4",
-    _aligned("pointing", attribution.AUTO): "pointing",
+    "pointing": "pointing",
     "pointing_half_pixel": "pointing, half-pixel",
     "pointing_elementwise": "pointing, cell by cell",
 }
@@ -66,10 +63,8 @@ LOOKS = {
 def means_table(chosen: pd.DataFrame, levels: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
     """Methods x metrics as text, mean ± standard deviation over runs (over folds where there are several), then the levels.
 
-    ``columns``: {metric: heading}, such as `MEANS` or `LOOKS`. Levels that have none of these metrics are left out; maps without
-    a network have no cells to align, and stand under the rule's names.
+    ``columns``: {metric: heading}, such as `MEANS` or `LOOKS`. Levels that have none of these metrics are left out.
     """
-    levels = levels.replace({"metric": {name: _aligned(name, attribution.AUTO) for name in ("energy_ratio", "pointing")}})
     columns = {
         (metric, K if metric in ERRORS else 0): name for metric, name in columns.items() if metric in set(chosen["metric"])
     }
@@ -78,66 +73,52 @@ def means_table(chosen: pd.DataFrame, levels: pd.DataFrame, columns: dict[str, s
     lines = []
     for name in dict.fromkeys(here["name"]):
         mean = here[here["name"] == name].groupby(["metric", "k"])["value"].mean()
-        if not set(mean.index) & set(columns):
-            continue
-        shown = {heading: tables.number(mean.get(key, np.nan), np.nan, 1) for key, heading in columns.items()}
-        lines.append({"method": name, "runs": ""} | shown)
+        if set(mean.index) & set(columns):
+            shown = {heading: tables.number(mean.get(key, np.nan), np.nan, 1) for key, heading in columns.items()}
+            lines.append({"method": name, "runs": ""} | shown)
     return pd.concat([table, pd.DataFrame(lines)], ignore_index=True)
 
 
 ABOUT = """# Ambiguity
 
-Made by `make figures` from the rows in `data/results/ambiguity/`. Not a medical device.
+Made by `make figures` from the rows in `data/results/first/ambiguity/`. Not a medical device.
 
-**Criteria.** The aims were set before anything was measured. Intervals of 95 % by bootstrap of patients, seeds averaged first. A
-criterion is reached by its value; where the interval crosses the aim, that is said. A line "other reading" puts the question of
-the line before it to another kind of map; it does not replace that line.
+**Criteria.** The aims were set before anything was measured, and none was moved. Intervals of 95 % come from a bootstrap of
+patients, seeds averaged first. A criterion is reached by its value; where the interval crosses the aim, the table says so. A
+line "other reading" repeats the criterion before it with another kind of map and does not replace it.
 
-**Errors** are shares of the ten nearest cases. **Flips** are shares of the distance of two random cases; "control" is an image
-put into itself. The **energy ratio** of a map that looks nowhere in particular is 1. Grad-CAM averages each channel's weight over
-the whole map, so it cannot show where a pooling looks; cell by cell it can, but with pooling inside the predicted lesion such a
-map follows the predicted outline *by construction*, up to half a cell: the mask is averaged over blocks, and the cells read up
-and left of their block's middle. The lines without a network say what each number is worth: lesions lie near the middle, so a
-Gaussian there scores well.
+**Numbers.** Errors are shares of the ten nearest cases. Flips are shares of the distance of two random cases; "control" is an
+image put into itself. A map that looks nowhere in particular has an energy ratio of 1. Lesions lie near the middle, so a
+Gaussian there scores well without any network. Grad-CAM averages each channel's weight over the whole map, so it cannot show
+where a pooling looks. Cell by cell it can, but with pooling inside the predicted lesion that map follows the predicted outline
+*by construction*.
 
-**Alignment**: where a cell of a coarse stage lies on the image. First each network had its own (half a pixel with a segmentation
-branch, the receptive field without), by reasoning alone. The rows of fold 1 of BUS-BRA then showed that the choice moves the
-energy ratio there more than the method does. So it was measured on networks of both methods, without reading an outline (last
-section); since then all maps are read by the receptive field. The order matters: those who made the rule knew these rows, and it
-favours Y-Net. No aim was moved; half a pixel for both and the first reading stay as "other reading".
+**Alignment** is where a cell of a coarse stage lies on the image. At first networks with a segmentation branch were read by
+half a pixel and the others by the receptive field, by reasoning alone. On fold 1 of BUS-BRA this choice moved the energy ratio
+more than the method did. So we measured it on networks of both methods without reading an outline (last section), and now read
+all maps by the receptive field. Two caveats: we knew the rows of fold 1 when we made this rule, and it favours Y-Net. The
+earlier readings stay as "other reading".
 
-**Two ambiguities.** SPDD (same manifestation in another disease) has an aim and falls. DPSD (one disease at different stages)
-had none: its recall is the share of right answers that come from another stage, and on the phantom it is lower with Y-Net than
-with its twin and below chance, in the tables of means. Counted, a list still holds more right answers of another stage with
-Y-Net, on each of the five phantoms, since more answers are right; but its right answers lean to the query's own stage, which the
-twin's do not.
+**Two ambiguities.** SPDD (same manifestation in another disease) has an aim, and Y-Net makes fewer such errors. DPSD (one
+disease at different stages) had no aim. Its recall, the share of right answers from another stage, is lower with Y-Net than
+with its twin on the phantom, and below chance. Lists of Y-Net still hold more right answers of another stage on each of the
+five phantoms, because more of its answers are right. But its right answers lean to the query's own stage, and those of the twin
+do not.
 
-**Tried against the missed aims**: other poolings, each a row of the tables of means. On the phantom Y-Net pools inside the
-predicted lesion already; one stage deeper, or without masks, the background is suppressed less. On BUS-BRA Y-Net is plain R-MAC.
-Pooling inside the predicted lesion there makes the codes move more with the lesion and no more with the background, which is
-the direction the method means, but far from half of the twin's; the gain on ambiguous cases and the ranking do not get better
-by it (`tables.md`). Pooling learned without masks flips fewer bits with the background than the twin on the phantom, but its
-maps lie less on the lesion there. On BUS-BRA, Y-Net and its twin were measured on trainings of seed 1, the two other poolings on
-seed 0: differences between these pairs hold a difference of trainings too.
-"""
-
-
-#: Said where rows from before the rule of alignment are shown; {methods}.
-FIRST_RULE = """Some rows were measured before that rule: in them the lines and columns "cell by cell" and "on C4" of {methods}
-are aligned by half a pixel, those of other methods by the receptive field; pointing by the rule has a mean and no interval there.
+**Tried against the missed aims**: other poolings, each a row of the tables of means. On the phantom Y-Net already pools inside
+the predicted lesion; pooling one stage deeper, or a pooling learned without masks, suppresses the background less. On BUS-BRA
+Y-Net is plain R-MAC. Pooling inside the predicted lesion makes the codes there move more with the lesion and no more with the
+background. That is the intended direction, but far from half of the twin's flips, and neither the gain on ambiguous cases nor
+the ranking gets better (`tables.md`). Pooling learned without masks flips fewer bits with the background than the twin on the
+phantom, but its maps lie less on the lesion. On BUS-BRA Y-Net and its twin were measured on trainings of seed 1 and the two
+other poolings on seed 0, so differences between these pairs also hold a difference of trainings.
 """
 
 
 def page(rows: pd.DataFrame, folder: str | Path | None = None) -> str:
     """The study as one Markdown page: criteria and means of every set that has rows of Y-Net and of its twin."""
-
-    levels = read_levels(folder)
-    text = [ABOUT]
-    older = first_rule(rows)
-    if older:
-        text += [FIRST_RULE.format(methods=", ".join(f"`{name}`" for name in older))]
-    sets = set(rows[["dataset", "preset", "variant"]].itertuples(index=False, name=None))
-    for dataset, preset, variant in sorted(sets, key=lambda s: (s[0] != "phantom", s[0], s[1] == "quick", s[2])):
+    levels, text = read_levels(folder), [ABOUT]
+    for dataset, preset, variant in sets(rows):
         chosen = select(rows, dataset, preset, variant)
         if not {"ynet", "ynet-no-seg"} <= set(chosen["method"]):
             continue
@@ -155,17 +136,13 @@ def page(rows: pd.DataFrame, folder: str | Path | None = None) -> str:
 def make(folder: Path, source: str | Path | None = None) -> list[Path]:
     """Write ``ambiguity.md`` and ``ambiguity-phantom.png`` into ``folder`` from the rows under ``source``; returns the files.
 
-    Trains and encodes nothing. Without rows nothing is written; without the kept pictures of the phantom, or
-    without the ranking of the same two runs (`experiments`), there is no picture.
+    Trains and encodes nothing. Without rows nothing is written; without the kept pictures of the phantom, or without the ranking
+    of the same two runs, there is no picture.
     """
-
     rows = read_rows(source)
     if rows.empty:
         return []
-    path = Path(folder) / "ambiguity.md"
-    with paths.replacing(path) as temporary:
-        temporary.write_text(page(rows, source))
-    made = [path]
+    made = [paths.write_text(Path(folder) / "ambiguity.md", page(rows, source))]
     kept = plots.read_pictures(rows, source)
     if {"ynet", "ynet-no-seg"} <= set(kept) and plots.ranked(kept, source):
         drawing.use_style()

@@ -1,4 +1,4 @@
-"""Pictures of the study: before and after, attention maps beside images, distributions of their scores, maps of codes."""
+"""Pictures of the study: before and after, and attention maps beside images."""
 
 from __future__ import annotations
 
@@ -14,18 +14,11 @@ from matplotlib.figure import Figure
 from ... import paths
 from ...cases.core import Cases
 from ...config import Config
-from ...drawing import BLUE, GREEN, GREY, ORANGE, RED, draw_case, frame
-from ...methods import METHOD_NAMES
+from ...drawing import BLUE, GREY, RED, draw_case, frame
 from ...sets import load_cases
 from .. import store
 from ..select import EDITION
-from . import criteria, measure, study
-
-PURPLE = "#CC79A7"  # the fifth of Okabe and Ito's colours
-
-COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE)
-
-MARKERS = ("o", "s", "^", "D", "v", "P")
+from . import measure
 
 SHORT = {"ynet": "Y-Net", "ynet-no-seg": "twin"}
 
@@ -36,15 +29,15 @@ PANELS = (
     ("dpsd_recall", "other stage among\nright answers", False),
     ("flips_background", "bits that flip with\nthe background", True),
     ("flips_lesion", "bits that flip with\nthe lesion", None),
-    (criteria.RULED, "attention energy\nin the lesion", False),
+    ("energy_ratio", "attention energy\nin the lesion", False),
 )
 
 
 def read_pictures(rows: pd.DataFrame, source: str | Path | None = None) -> dict[str, dict[str, np.ndarray]]:
-    """What `study.pictures` kept, by method: {method: {"ids", "answers", "bits", "maps"}}; {} where nothing was kept."""
+    """What `measure.pictures` kept, by method: {method: {"ids", "answers", "bits", "maps"}}; {} where nothing was kept."""
     found = {}
     for run, method in rows[["run_id", "method"]].drop_duplicates().itertuples(index=False, name=None):
-        path = Path(source or paths.results() / EDITION) / study.FOLDERS["pictures"] / f"{run}.npz"
+        path = Path(source or paths.results() / EDITION) / "ambiguity" / "pictures" / f"{run}.npz"
         if path.is_file():
             with np.load(path) as stored:
                 found[method] = dict(stored) | {"run_id": np.array(run)}
@@ -64,15 +57,15 @@ def shown_queries(ours: pd.DataFrame, twin: pd.DataFrame, shares: Sequence[float
     return [both["case_id"].iloc[round(share * (len(both) - 1))] for share in shares]
 
 
-def _ranking(run_id, source: str | Path | None = None) -> pd.DataFrame:
-    """case_id and average precision of each query of a run."""
-    return store.per_query([str(run_id)], "map", 10, source)[["case_id", "value"]]
+def _rankings(kept: Mapping, source: str | Path | None) -> dict[str, pd.DataFrame]:
+    """case_id and average precision of each query, by method, of the runs in ``kept``."""
+    return {name: store.per_query([str(kept[name]["run_id"])], "map", 10, source)[["case_id", "value"]] for name in SHORT}
 
 
 def ranked(kept: Mapping, source: str | Path | None = None) -> bool:
     """Whether the average precision of each query is there for the runs that `before_after` shows."""
     try:
-        return all(len(_ranking(kept[method]["run_id"], source)) for method in SHORT)
+        return all(len(table) for table in _rankings(kept, source).values())
     except ValueError:
         return False
 
@@ -85,7 +78,7 @@ def before_after(rows: pd.DataFrame, levels: pd.DataFrame, kept: Mapping, source
     as a rule: it also falls where an answer stays wrong and becomes another kind of error.)
     """
     first = rows[rows["run_id"] == str(kept["ynet"]["run_id"])]
-    values = {method: _ranking(kept[method]["run_id"], source) for method in SHORT}
+    values = _rankings(kept, source)
     picked = shown_queries(values["ynet"], values["ynet-no-seg"])
     cases = load_cases(Config.from_preset(seed=int(first["seed"].iloc[0]), size=96))
     database, queries = cases.split(int(first["fold"].iloc[0]))
@@ -122,20 +115,17 @@ def _one_query(figure, queries: Cases, database: Cases, case: str, kept: Mapping
 
 
 def overlay(axis: Axes, cases: Cases, row: int, heat: np.ndarray, *, title: str = "") -> None:
-    """An image with a map (h, w) in [0, 1] over it and the outline of the lesion; cropped to its content as `plots.draw_case`."""
+    """An image with a map (h, w) in [0, 1] over it and the outline of the lesion; cropped to its content as by `draw_case`."""
     draw_case(axis, cases, row, title=title, colour="white")
-    if "box_top" in cases.table:
-        top, left, height, width = cases.table.loc[row, ["box_top", "box_left", "box_height", "box_width"]].astype(int)
-    else:
-        top, left, (height, width) = 0, 0, cases.images.shape[2:]
+    limits = axis.get_xlim(), axis.get_ylim()
+    rows, columns = cases.box(row)
     # the map covers the whole square, the axis shows the content: place it by its corners
-    square = cases.images.shape[2:]
-    y, x = (square[i] / heat.shape[i] for i in (0, 1))
-    extent = (-0.5 - left, heat.shape[1] * x - 0.5 - left, heat.shape[0] * y - 0.5 - top, -0.5 - top)
+    height, width = cases.images.shape[2:]
+    left, top = -0.5 - columns.start, -0.5 - rows.start
     alpha = 0.15 + 0.55 * np.clip(heat, 0, 1)
-    smooth = {"interpolation": "bilinear", "extent": extent}
-    axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=alpha, **smooth)
-    axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    extent = (left, left + width, top + height, top)
+    axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=alpha, interpolation="bilinear", extent=extent)
+    axis.set(xlim=limits[0], ylim=limits[1])
 
 
 def _slopes(figure, rows: pd.DataFrame, levels: pd.DataFrame) -> None:
@@ -146,7 +136,7 @@ def _slopes(figure, rows: pd.DataFrame, levels: pd.DataFrame) -> None:
     )
     chance = levels[(levels["name"] == "chance") & levels["fingerprint"].isin(set(rows["fingerprint"]))]
     chance = chance.groupby("metric")["value"].mean().to_dict()
-    chance |= {"flips_background": 1.0, "flips_lesion": 1.0, criteria.RULED: 1.0}
+    chance |= {"flips_background": 1.0, "flips_lesion": 1.0, "energy_ratio": 1.0}
     for axis, (metric, heading, falls) in zip(axes, PANELS, strict=True):
         wide = rows[rows["metric"] == metric].pivot_table(index=["fold", "seed"], columns="method", values="value")
         pairs = wide[["ynet-no-seg", "ynet"]].dropna().to_numpy()
@@ -171,9 +161,6 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
     return (low - (high - low), high + (high - low)) if low > 0.8 * high and high > low else (0, 1.1 * high)
 
 
-# --- attention -------------------------------------------------------------------------------------------------------
-
-
 def attention_panels(cases: Cases, rows: Sequence[int], maps: Mapping[str, np.ndarray], scores: Mapping | None = None) -> Figure:
     """A line per case: the image with its outline, then each map over it.
 
@@ -188,63 +175,3 @@ def attention_panels(cases: Cases, rows: Sequence[int], maps: Mapping[str, np.nd
             shown = "" if scores is None else f"{scores[name][row]:.1f}"
             overlay(axis, cases, row, heat[row], title=f"{head}{shown}")
     return figure
-
-
-def score_boxes(scores: Mapping[str, np.ndarray], label: str, level: float | None = None, level_name: str = "") -> Figure:
-    """Scores of all cases, a line per map: a dot per case, box from the lower to the upper quartile, bar at the median.
-
-    A diamond marks the mean. ``level``: a dotted line. NaN is left out.
-    """
-    figure, axis = plt.subplots(figsize=(7.4, 0.5 * len(scores) + 1.0))
-    rng = np.random.default_rng(0)
-    for height, (name, values) in enumerate(reversed(list(scores.items()))):
-        values = np.asarray(values, float)
-        values = values[~np.isnan(values)]
-        colour = BLUE if name.startswith("Y-Net") else GREY
-        jitter = height + rng.uniform(-0.3, 0.3, len(values))
-        axis.plot(values, jitter, "o", ms=2.5, alpha=0.35, mew=0, color=colour)
-        if len(values):
-            low, middle, high = np.percentile(values, (25, 50, 75))
-            axis.barh(height, high - low, 0.5, low, fc="none", ec="black", lw=1)
-            axis.plot([middle] * 2, [height - 0.25, height + 0.25], color="black", lw=2)
-            axis.plot(values.mean(), height, "D", ms=6, color=ORANGE, mec="black", mew=0.8)
-    if level is not None:
-        axis.axvline(level, color="black", ls=":", lw=1)
-        axis.annotate(
-            level_name, (level, 1), xycoords=("data", "axes fraction"), xytext=(3, 2), textcoords="offset points", fontsize=8
-        )
-    axis.set_yticks(range(len(scores)), list(scores)[::-1])
-    axis.set(xlabel=label, ylim=(-0.6, len(scores) - 0.4))
-    axis.grid(False, axis="y")
-    return figure
-
-
-# --- maps of codes ---------------------------------------------------------------------------------------------------
-
-
-def embedding_panels(places: Mapping[str, np.ndarray], colourings: Mapping[str, Sequence[str]]) -> Figure:
-    """Scatter plots: a column per network, a line per colouring of the same points.
-
-    places : {network: (N, 2)}. colourings : {name: N words}; each word has a colour and a marker of its own, in sorted order.
-    """
-    size = (2.55 * len(places) + 1.5, 2.35 * len(colourings) + 0.2)
-    figure, axes = plt.subplots(len(colourings), len(places), figsize=size, squeeze=False)
-    for line, (name, words) in zip(axes, colourings.items(), strict=True):
-        words = np.asarray(words, str)
-        for axis, (network, at) in zip(line, places.items(), strict=True):
-            for number, word in enumerate(sorted(set(words))):
-                own = words == word
-                style = {"c": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
-                axis.scatter(*at[own].T, s=9, alpha=0.75, lw=0, label=word, **style)
-            axis.set(xticks=[], yticks=[])
-            axis.grid(False)
-            if axis in axes[0]:
-                axis.set_title(network)
-        line[0].set_ylabel(f"by {name}")
-        line[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, markerscale=1.8, handletextpad=0.2)
-    return figure
-
-
-def method_name(method: str) -> str:
-    """Short name of a method in these pictures."""
-    return SHORT.get(method, METHOD_NAMES.get(method, method))

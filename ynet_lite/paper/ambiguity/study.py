@@ -1,25 +1,17 @@
-"""How ambiguous are the answers, and what reduces it: measured on stored networks.
+"""How ambiguous are the answers of stored networks, and what reduces it.
 
 ``python -m ynet_lite.paper.ambiguity.study --grid phantom``
 
-`measure` asks one trained network four questions; the command asks every network of the grids whose
-checkpoint is stored and writes one file of rows per run (`FOLDERS`); `criteria` compares Y-Net with its twin on these rows,
-patient by patient, with the aims that were set beforehand (`CRITERIA`); `make` writes the page and the picture.
+`measure` asks one trained network; the command asks every network of the grids whose checkpoint is stored and writes one file of
+rows per run. `criteria` compares Y-Net with its twin on these rows, patient by patient, with aims set beforehand; `page.make`
+writes the page and the picture. The same choices for every method:
 
-Choices, the same for every method:
-
-- **Attention** is asked for the score of the query's *own class* (`attribution.class_score`): which pixels speak for the right
-  disease. The nearest relevant code would ask each method about another case.
-- **Stage**: the deepest that passes a gradient to the code (`attribution.deepest_level`). Two poolings may differ in it, and so
-  in the fineness of their maps; the metrics ``_c4`` take C4 for all. ``_elementwise``: weighted cell by cell, in place of
-  Grad-CAM's mean over cells.
-- **Alignment** of the stage's cells with the image: the plain names use "auto", one rule for all networks, which was measured
-  (`.alignment`); ``_half_pixel`` and ``_receptive_field`` name theirs. On the coarse C5 of the full preset the choice
-  moves the numbers a lot. Rows from before the rule have other plain names: see `first_rule`.
+- **Attention** is asked for the score of the query's *own class* (`attribution.class_score`), at the deepest stage that passes a
+  gradient to the code. The nearest relevant code would ask each method about another case.
 - **Exchange**: the donor of a query is a database case with an outline, of another patient and of any class, drawn without
-  repetition from a fixed seed. Any class, because a background that goes with a disease misleads only when it comes from another
-  one. Every method and every training of a fold gets the same exchanged images.
-- **At most** `MOST` **queries** of a fold are exchanged and attributed, the same for every method; errors and mAP use all.
+  repetition from a fixed seed; a background that goes with a disease misleads only when it comes from another one. Every method
+  and every training of a fold gets the same exchanged images.
+- **At most** `measure.MOST` **queries** of a fold are exchanged and attributed; errors and mAP use all.
 - **Thirds** are made over the whole set, so that a case belongs to the same third in every fold and for every method.
 """
 
@@ -45,56 +37,43 @@ from ...sets import load_cases
 from ...training import load_or_train
 from .. import grids as plans
 from .. import store
-from .measure import Prepared, _hidden_known, case_thirds, has_trained_code, keeps_pictures, measure, pictures, prepare
+from .measure import Prepared, case_thirds, has_trained_code, keeps_pictures, measure, pictures, prepare
 
 #: Methods that are asked when none are named: the encoder and the loss are the same, what differs is masks and pooling.
 METHODS = ("ynet", "ynet-no-seg", "ynet-rmac", "ynet-lesion", "ynet-selfpool")
 
-#: Runs of `experiments` behind each name of ``--grid``.
+#: Grids of runs behind each name of ``--grid``.
 GRIDS = {"phantom": ("phantom",), "busbra": ("headline", "losses")}
 
-#: Under the folder of results: rows and per-query values of each run, what needs no network, ambiguity of each case, pictures.
-FOLDERS = {
-    "rows": "ambiguity",
-    "per_query": "ambiguity/per_query",
-    "levels": "ambiguity/levels",
-    "thirds": "ambiguity/thirds",
-    "pictures": "ambiguity/pictures",
-    "alignment": "ambiguity/alignment",  # see `ynet_lite.paper.ambiguity.alignment`
-}
+#: Columns of the files of levels.
+LEVELS = ["dataset", "fingerprint", "fold", "name", "metric", "k", "value"]
 
 
-def _file(folder: str | Path, kind: str, name: str) -> Path:
-    return Path(folder) / FOLDERS[kind] / name
-
-
-# --- the command -----------------------------------------------------------------------------------------------------
+def _file(folder: str | Path, name: str) -> Path:
+    """``name`` may begin with "per_query/", "levels/" (what needs no network), "thirds/" or "pictures/"."""
+    return Path(folder) / "ambiguity" / name
 
 
 def done(cfg: Config, folder: str | Path) -> bool:
     """Whether the rows of this run exist (they are written last)."""
-    return _file(folder, "rows", f"{provenance.run_id(cfg)}.csv").is_file()
+    return _file(folder, f"{provenance.run_id(cfg)}.csv").is_file()
 
 
-def run(
-    cfg: Config, checkpoint: Checkpoint, database: Cases, queries: Cases, folder: str | Path, prepared: Prepared | None = None
-) -> Path:
+def run(cfg: Config, checkpoint: Checkpoint, database: Cases, queries: Cases, folder: str | Path, prepared: Prepared) -> Path:
     """`measure` one network and write its rows, per-query values and (`keeps_pictures`) pictures. Returns the file of rows.
 
     The rows name the commit that *measured*; the commit that trained stands in the run's own rows.
     """
-    began = time.perf_counter()
-    name = provenance.run_id(cfg)
+    began, name = time.perf_counter(), provenance.run_id(cfg)
     values, per_query = measure(cfg, checkpoint, database, queries, prepared)
     seconds = round(time.perf_counter() - began, 3)
     if keeps_pictures(cfg):
-        with paths.replacing(_file(folder, "pictures", f"{name}.npz")) as temporary:
+        with paths.replacing(_file(folder, f"pictures/{name}.npz")) as temporary:
             np.savez_compressed(temporary, **pictures(cfg, checkpoint, database, queries))
     patient = pd.Series(queries.groups, index=queries.ids)
     per_query = per_query.assign(group=patient.loc[per_query["case_id"]].to_numpy())
-    paths.write_csv(per_query, _file(folder, "per_query", f"{name}.csv"))
-    rows = store.run_rows(cfg, queries.fingerprint, values, seconds)
-    return paths.write_csv(rows, _file(folder, "rows", f"{name}.csv"))
+    paths.write_csv(per_query, _file(folder, f"per_query/{name}.csv"))
+    return paths.write_csv(store.run_rows(cfg, queries.fingerprint, values, seconds), _file(folder, f"{name}.csv"))
 
 
 def _data(cfg: Config) -> tuple:
@@ -105,7 +84,7 @@ def _data(cfg: Config) -> tuple:
 
 def _set_thirds(cases: Cases, folder: str | Path) -> pd.DataFrame:
     """`case_thirds`, from its file where there is one."""
-    path = _file(folder, "thirds", f"{cases.name}-{cases.images.shape[2]}-{cases.fingerprint[:8]}.csv")
+    path = _file(folder, f"thirds/{cases.name}-{cases.images.shape[2]}-{cases.fingerprint[:8]}.csv")
     if not path.is_file():
         paths.write_csv(case_thirds(cases), path)
     return pd.read_csv(path, dtype={"case_id": str}).fillna({"third": ""})
@@ -125,13 +104,11 @@ def _one_fold(configs: Sequence[Config], folder: Path, train: bool) -> list[str]
         checkpoint = load_or_train(cfg, database, progress=False)
         began = time.perf_counter()
         if prepared is None:
-            known = _hidden_known(database, queries)
-            prepared = prepare(database, queries, None if known else _set_thirds(cases, folder))
+            prepared = prepare(database, queries, lambda: _set_thirds(cases, folder))
             levels = prepared.levels.assign(dataset=cfg.dataset, fingerprint=cases.fingerprint[:16], fold=cfg.fold)
-            name = f"{cfg.dataset}-{cfg.size}-{cases.fingerprint[:8]}-{cfg.fold}.csv"
-            if not _file(folder, "levels", name).is_file():
-                columns = ["dataset", "fingerprint", "fold", "name", "metric", "k", "value"]
-                paths.write_csv(levels[columns], _file(folder, "levels", name))
+            at = _file(folder, f"levels/{cfg.dataset}-{cfg.size}-{cases.fingerprint[:8]}-{cfg.fold}.csv")
+            if not at.is_file():
+                paths.write_csv(levels[LEVELS], at)
         run(cfg, checkpoint, database, queries, folder, prepared)
         log.append(f"{provenance.run_id(cfg)} in {time.perf_counter() - began:.0f} s")
     return log

@@ -1,4 +1,4 @@
-"""Losses and the balance, drawn."""
+"""Losses on toy points, and the balance on a toy: gradients by autograd, so that a drawing tells what the code does."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...drawing import BLUE, RED
+from ...drawing import COLOURS, LINES, MARKERS
 from ...losses.pairwise import pairwise_loss
-from .network import COLOURS, LINES, MARKERS
-
-# --- losses on toy points --------------------------------------------------------------------------------------------
 
 
 def value_and_slope(curves: Mapping[str, Callable[[Tensor], Tensor]], x: Sequence[float]) -> pd.DataFrame:
@@ -38,7 +35,7 @@ def curve_panels(table: pd.DataFrame, xlabel: str, slope_label: str) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 2.9))
     for number, name in enumerate(dict.fromkeys(table["curve"])):
         one = table[table["curve"] == name]
-        style = {"color": COLOURS[number % 4], "ls": LINES[number % 4]}
+        style = {"color": COLOURS[number], "ls": LINES[number]}
         left.plot(one["x"], one["value"], label=name, **style)
         right.plot(one["x"], one["slope"], **style)
     right.axhline(0, color="black", lw=0.8)
@@ -80,7 +77,7 @@ def gradient_arrows(points: Tensor, labels: Tensor, losses: Mapping[str, Callabl
         axis.quiver(x, y, *push.T, angles="xy", scale_units="xy", scale=1, width=0.009, color="#444444", zorder=2)
         for label in labels.unique().tolist():
             own = (labels == label).numpy()
-            style = {"color": COLOURS[label % 4], "marker": MARKERS[label % 8]}
+            style = {"color": COLOURS[label], "marker": MARKERS[label]}
             axis.scatter(x[own], y[own], s=42, zorder=3, edgecolor="white", linewidth=0.6, **style)
             if marks and name in marks:
                 axis.scatter(*np.asarray(marks[name])[label], s=130, marker=style["marker"], fc="none", ec=style["color"], lw=1.6)
@@ -89,31 +86,6 @@ def gradient_arrows(points: Tensor, labels: Tensor, losses: Mapping[str, Callabl
         axis.set_title(f"{name}: {value:.2f}")
         axis.axhline(0, color="#AAAAAA", lw=0.8, zorder=1)
         axis.axvline(0, color="#AAAAAA", lw=0.8, zorder=1)
-    return figure
-
-
-def saddle_panels(sharpness: float = 0.5) -> Figure:
-    """The pairwise likelihood of two codes of one bit: level lines and push, for one class and for two. Flat at zero codes."""
-    grid = torch.linspace(-1, 1, 41)
-    arrows = torch.linspace(-0.9, 0.9, 7)
-    figure, axes = plt.subplots(1, 2, figsize=(7.6, 3.5), sharey=True)
-    for axis, alike in zip(axes, (True, False), strict=True):
-        same = torch.full((2, 2), alike)
-
-        def at(a, b, same=same):
-            u = torch.stack([a, b])[:, None].requires_grad_()
-            value = pairwise_loss(u, same, sharpness)
-            return value.item(), torch.autograd.grad(value, u)[0][:, 0].numpy()
-
-        heights = np.array([[at(a, b)[0] for a in grid] for b in grid])
-        lines = axis.contour(grid, grid, heights, levels=np.linspace(heights.min(), heights.max(), 11)[1:-1], colors="#999999")
-        axis.clabel(lines, fmt="%.2f", fontsize=7)
-        a, b = (part.ravel() for part in torch.meshgrid(arrows, arrows, indexing="xy"))
-        push = -np.array([at(p, q)[1] for p, q in zip(a, b, strict=True)])
-        axis.quiver(a, b, *push.T, angles="xy", color=BLUE, width=0.006)
-        axis.plot(0, 0, "X", ms=9, color=RED, mec="white", zorder=4)
-        axis.set(xlabel="code of image 1", aspect="equal", title="same class" if alike else "different classes")
-    axes[0].set_ylabel("code of image 2")
     return figure
 
 
@@ -135,20 +107,6 @@ def descend_codes(scale: float, labels: Sequence[int], bits: int, *, steps: int,
     return np.array(values)
 
 
-def descent_curves(curves: Mapping[str, np.ndarray], level: float, level_name: str) -> Figure:
-    """Loss against step for several starts, and a dotted line at ``level``."""
-    figure, axis = plt.subplots(figsize=(7, 2.8))
-    for number, (name, values) in enumerate(curves.items()):
-        axis.plot(values, label=name, color=COLOURS[number % 4], ls=LINES[number % 4])
-    axis.axhline(level, color="black", ls=":", lw=1)
-    axis.annotate(
-        level_name, (1, level), xycoords=("axes fraction", "data"), xytext=(-3, 3), textcoords="offset points", ha="right"
-    )
-    axis.set(xlabel="step", ylabel="pairwise loss", ylim=(0, None))
-    axis.legend(loc="lower left")
-    return figure
-
-
 def descend_balance(
     floors: tuple[float, float], *, a: float = 0.5, train_a: bool = True, steps: int = 300, lr: float = 0.02
 ) -> pd.DataFrame:
@@ -168,19 +126,3 @@ def descend_balance(
         w = w.detach() - lr * of_w
         balance = balance.detach() - lr * of_a * train_a
     return pd.DataFrame(rows, columns=["step", "a", "L1", "L2"])
-
-
-def balance_panels(runs: Mapping[str, pd.DataFrame], fixed: pd.DataFrame) -> Figure:
-    """The balance of several descents on the left; on the right both losses of the first one beside a fixed balance."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.1))
-    for number, (name, run) in enumerate(runs.items()):
-        left.plot(run["step"], run["a"], label=name, color=COLOURS[number % 4], ls=LINES[number % 4])
-    left.set(xlabel="step", ylabel="a (weight of L1)", ylim=(-0.08, 1.08))
-    left.legend(fontsize=8, loc="center right")
-    trained = next(iter(runs.values()))
-    for name, run, line in (("a trained", trained, "-"), ("a fixed", fixed, "--")):
-        for part, colour in (("L1", BLUE), ("L2", RED)):
-            right.plot(run["step"], run[part], line, color=colour, label=f"{part}, {name}")
-    right.set(xlabel="step", ylabel="loss, unweighted", ylim=(0, None))
-    right.legend(fontsize=8)
-    return figure

@@ -1,8 +1,4 @@
-"""Drawings and small demonstrations of `02_model_and_losses` and `05_hashing`: the network, toy gradients, bits, ties.
-
-Nothing here is used to train or to score. Every number that is drawn comes from the functions of the package themselves (autograd
-of `ynet_lite.losses`, shapes of a real forward pass), so that a drawing cannot tell another story than the code.
-"""
+"""The network drawn with the shapes of a forward pass, who teaches whom, and the regions of R-MAC."""
 
 from __future__ import annotations
 
@@ -12,24 +8,14 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...cases.core import Cases
-from ...drawing import BLUE, GREEN, ORANGE, RED
+from ...drawing import COLOURS, LINES
 from ...losses.unified import UnifiedLoss
 from ...model import YNet
 from ...pooling import rmac_regions
-from ..ambiguity import exchange
-
-#: Line styles and markers in the order of use: no meaning hangs on colour alone.
-COLOURS = (BLUE, ORANGE, GREEN, RED)
-
-LINES = ("-", "--", "-.", ":")
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 POOLING_NAMES = {
     "lesion": "mean inside the\npredicted lesion",
@@ -38,9 +24,6 @@ POOLING_NAMES = {
     "gap": "mean",
     "mac": "maximum",
 }
-
-
-# --- the network -----------------------------------------------------------------------------------------------------
 
 
 def tensor_shapes(model: YNet, images: Tensor) -> dict[str, tuple[int, ...]]:
@@ -68,70 +51,65 @@ def tensor_shapes(model: YNet, images: Tensor) -> dict[str, tuple[int, ...]]:
 def draw_network(model: YNet, images: Tensor) -> Figure:
     """Boxes and arrows of Y-Net, every shape taken from a forward pass: encoder in the middle, a branch above and one below."""
     cfg, shapes = model.cfg, tensor_shapes(model, images)
+    pooled, masked = cfg.pooling.split("+"), "logits" in shapes
     figure, axis = plt.subplots(figsize=(9.4, 4.5))
     axis.set(xlim=(-0.5, 7.5), ylim=(-0.72, 2.62))
     axis.axis("off")
-    wide, high = 0.76, 0.46
+    w, h, dark, brown = 0.38, 0.23, "#444444", "#8A5A00"  # half of a box
 
-    def box(column: float, row: float, name: str, shape: str, colour: str) -> None:
-        corner = (column - wide / 2, row - high / 2)
-        patch = FancyBboxPatch(corner, wide, high, boxstyle="round,pad=0,rounding_size=0.06", fc=colour, ec="#444444", lw=0.9)
-        axis.add_patch(patch)
-        axis.text(column, row + 0.1, name, ha="center", va="center", fontsize=8.5, weight="bold")
-        axis.text(column, row - 0.1, shape, ha="center", va="center", fontsize=7.5)
+    def write(x: float, y: float, text: str, size: float = 8, **how) -> None:
+        axis.text(x, y, text, fontsize=size, **{"ha": "center", "color": dark} | how)
 
-    def arrow(start, end, **style) -> None:
-        how = {"arrowstyle": "-|>", "color": "#444444", "lw": 1.1, "shrinkA": 0, "shrinkB": 0} | style
-        axis.annotate("", xy=end, xytext=start, arrowprops=how)
+    def box(x: float, y: float, name: str, shape: str, colour: str) -> None:
+        how = {"boxstyle": "round,pad=0,rounding_size=0.06", "fc": colour, "ec": dark, "lw": 0.9}
+        axis.add_patch(FancyBboxPatch((x - w, y - h), 2 * w, 2 * h, **how))
+        write(x, y + 0.1 * bool(shape), name, 8.5 if shape else 7.2, va="center", color="black", weight="bold" if shape else None)
+        write(x, y - 0.1, shape, 7.5, va="center", color="black")
+
+    def arrow(*places, **how) -> None:
+        style = {"arrowstyle": "-|>", "color": dark, "lw": 1.1, "shrinkA": 0, "shrinkB": 0} | how
+        axis.annotate("", xy=places[1], xytext=places[0], arrowprops=style)
 
     def size(name: str) -> str:
         return " × ".join(str(n) for n in shapes[name])
 
     blue, orange, green = "#DCEBF7", "#FCEBCB", "#D8F0E6"
-    columns = {"image": 0, "stem": 1, "C2": 2, "C3": 3, "C4": 4, "C5": 5}
-    for name, column in columns.items():
-        box(column, 1, name, size(name), "white" if name == "image" else blue)
-        if column:
-            arrow((column - 1 + wide / 2, 1), (column - wide / 2, 1))
-    if "logits" in shapes:
-        for level in (5, 4, 3, 2):
-            box(level, 2, f"P{level}", size(f"P{level}"), orange)
-            arrow((level, 1 + high / 2), (level, 2 - high / 2))
-            arrow((level - wide / 2, 2), (level - 1 + wide / 2, 2))
-        box(1, 2, "logits", size("coarse"), orange)
-        box(0, 2, "logits", size("logits"), orange)
-        arrow((1 - wide / 2, 2), (wide / 2, 2))
-        axis.text(3.5, 2.3, "upsample and add, from right to left", ha="center", fontsize=8, color="#444444")
-        axis.text(-wide / 2, 2.33, "segmentation loss", fontsize=8.5, color="#8A5A00", weight="bold")
-        axis.text(7.4, 2, "segmentation\nbranch", ha="right", va="center", fontsize=9, style="italic")
-    axis.text(7.4, 1, "encoder", ha="right", va="center", fontsize=9, style="italic")
+    for x, name in enumerate(("image", "stem", "C2", "C3", "C4", "C5")):
+        box(x, 1, name, size(name), blue if x else "white")
+        if x:
+            arrow((x - 1 + w, 1), (x - w, 1))
+    write(7.4, 1, "encoder", 9, ha="right", va="center", style="italic", color="black")
+    if masked:
+        names = {0: ("logits", "logits"), 1: ("logits", "coarse")} | {level: (f"P{level}",) * 2 for level in (2, 3, 4, 5)}
+        for x, (name, of) in names.items():
+            box(x, 2, name, size(of), orange)
+            if x:
+                arrow((x - w, 2), (x - 1 + w, 2))
+            if x > 1:
+                arrow((x, 1 + h), (x, 2 - h))
+        write(3.5, 2.3, "upsample and add, from right to left")
+        write(-w, 2.33, "segmentation loss", 8.5, ha="left", color=brown, weight="bold")
+        write(7.4, 2, "segmentation\nbranch", 9, ha="right", va="center", style="italic", color="black")
 
-    kinds = " +\n".join(POOLING_NAMES[kind] for kind in cfg.pooling.split("+"))
-    corner = (4 - wide / 2, -high / 2)
-    axis.add_patch(FancyBboxPatch(corner, wide, high, boxstyle="round,pad=0,rounding_size=0.06", fc=green, ec="#444444", lw=0.9))
-    axis.text(4, 0, kinds, ha="center", va="center", fontsize=7.2)
+    box(4, 0, " +\n".join(POOLING_NAMES[kind] for kind in pooled), "", green)
     for level in cfg.pool_levels:
-        arrow((level - 0.12 * (level > 4), 1 - high / 2), (4 + 0.14 * (level - 4), high / 2))
+        arrow((level - 0.12 * (level > 4), 1 - h), (4 + 0.14 * (level - 4), h))
     box(5, 0, "descriptor", size("descriptor"), green)
     box(6, 0, "real code", size("code"), green)
     box(7, 0, "bits", f"{shapes['code'][0]} ({shapes['code'][0] // 8} bytes)", "white")
-    arrow((4 + wide / 2, 0), (5 - wide / 2, 0))
-    arrow((6 + wide / 2, 0), (7 - wide / 2, 0))
-    axis.text(6.5, 0.07, "sign", ha="center", fontsize=8, color="#444444")
-    if cfg.code_input == "c5":
-        arrow((5 + 0.2, 1 - high / 2), (6, high / 2))
-    else:
-        arrow((5 + wide / 2, 0), (6 - wide / 2, 0))
-    if "logits" in shapes and "lesion" in cfg.pooling.split("+"):
+    arrow((4 + w, 0), (5 - w, 0))
+    arrow((5.2, 1 - h) if cfg.code_input == "c5" else (5 + w, 0), (6, h) if cfg.code_input == "c5" else (6 - w, 0))
+    arrow((6 + w, 0), (7 - w, 0))
+    write(6.5, 0.07, "sign")
+    if masked and "lesion" in pooled:
         # down the gap between stem and C2: where the lesion is tells the pooling where to look
-        axis.plot([1.25, 1.25, 1.5, 1.5], [2 - high / 2, 1.5, 1.5, 0], color="#8A5A00", ls="--", lw=1.2)
-        arrow((1.5, 0), (4 - wide / 2, 0), color="#8A5A00", linestyle="--", lw=1.2)
-        axis.text(2.55, 0.07, "weight: 1 - p(background)", ha="center", fontsize=8, color="#8A5A00")
-        axis.text(2.55, -0.15, "(no gradient flows back here)", ha="center", fontsize=8, color="#8A5A00")
-    under = 5 if cfg.cls_target == "descriptor" else 6
+        axis.plot([1.25, 1.25, 1.5, 1.5], [2 - h, 1.5, 1.5, 0], color=brown, ls="--", lw=1.2)
+        arrow((1.5, 0), (4 - w, 0), color=brown, linestyle="--", lw=1.2)
+        write(2.55, 0.07, "weight: 1 - p(background)", color=brown)
+        write(2.55, -0.15, "(no gradient flows back here)", color=brown)
     losses = "classification loss" + ("\nquantisation loss" if cfg.quant_weight else "")
-    axis.text(under, -0.32, losses, ha="center", va="top", fontsize=8.5, color="#00664B", weight="bold")
-    axis.text(4, -0.32, "classification\nbranch", ha="center", va="top", fontsize=9, style="italic")
+    write(5 if cfg.cls_target == "descriptor" else 6, -0.32, losses, 8.5, va="top", color="#00664B", weight="bold")
+    write(4, -0.32, "classification\nbranch", 9, va="top", style="italic", color="black")
     return figure
 
 
@@ -146,19 +124,15 @@ def gradient_reach(
     model = copy.deepcopy(model).eval()
     _, terms = loss(model(images), masks, has_mask, labels, model.classifier)
     parts = {"encoder": model.encoder, "segmentation": model.segmentation, "code": model.code}
-    rows = {}
-    for name, term in terms.items():
-        rows[name] = {part: _gradient_length(term, module) for part, module in parts.items()}
+
+    def length(term: Tensor, module) -> float:
+        if module is None or not term.requires_grad:
+            return float("nan") if module is None else 0.0
+        found = torch.autograd.grad(term, list(module.parameters()), retain_graph=True, allow_unused=True)
+        return float(sum(g.double().square().sum() for g in found if g is not None)) ** 0.5
+
+    rows = {name: {part: length(term, module) for part, module in parts.items()} for name, term in terms.items()}
     return pd.DataFrame(rows).T.reindex(columns=list(parts))
-
-
-def _gradient_length(term: Tensor, module: nn.Module | None) -> float:
-    if module is None:
-        return float("nan")
-    if not term.requires_grad:
-        return 0.0
-    found = torch.autograd.grad(term, list(module.parameters()), retain_graph=True, allow_unused=True)
-    return float(sum(g.double().square().sum() for g in found if g is not None)) ** 0.5
 
 
 def region_boxes(image: np.ndarray, grid: tuple[int, int], levels: int = 3) -> Figure:
@@ -166,96 +140,33 @@ def region_boxes(image: np.ndarray, grid: tuple[int, int], levels: int = 3) -> F
 
     image : (H, W) or (H, W, 3), values 0..255. grid : height and width of the feature map the regions are taken from.
     """
-    regions = rmac_regions(*grid, levels)
-    short = min(grid)
-    sides = [max(1, int(2 * short / (level + 1))) for level in range(1, levels + 1)]
-    step = (image.shape[0] / grid[0], image.shape[1] / grid[1])
+    down, right = image.shape[0] / grid[0], image.shape[1] / grid[1]
     figure, axes = plt.subplots(1, levels + 1, figsize=(2.25 * (levels + 1), 2.55), squeeze=False)
-    position = 0
-    for level, axis in enumerate(axes[0, :levels], start=1):
-        _plain(axis, image, grid, step)
-        # the regions come level by level, as many in a row as there are places on the grid
-        rest = regions[position:]
-        count = _count_of_level(grid, level, levels)
-        for number, (top, left, side) in enumerate(rest[:count]):
-            # frames that overlap would hide each other
-            apart = number % 3 if level * sides[level - 1] > short else 0
-            inset = (0.05 + 0.09 * apart) * step[0]
-            place = (left * step[1] - 0.5 + inset, top * step[0] - 0.5 + inset)
-            size = (side * step[1] - 2 * inset, side * step[0] - 2 * inset)
-            colour = COLOURS[number % 4]
-            # a pale line under the coloured one keeps it visible on dark and on bright tissue
-            for line, width, style in (("white", 3.0, "-"), (colour, 1.7, LINES[number // 4 % 4])):
-                axis.add_patch(Rectangle(place, *size, fill=False, ec=line, lw=width, ls=style))
-        axis.set_title(
-            f"level {level}: {count} region{'s' if count > 1 else ''}\nof {sides[level - 1]} × {sides[level - 1]} cells"
-        )
-        position += count
     covered = np.zeros(grid, int)
-    for top, left, side in regions:
-        covered[top : top + side, left : left + side] += 1
+    for level, axis in enumerate(axes[0, :levels], start=1):
+        # regions come level by level
+        own = rmac_regions(*grid, level)[len(rmac_regions(*grid, level - 1)) :]
+        side = own[0][2]
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axis.hlines(down * np.arange(1, grid[0]) - 0.5, -0.5, image.shape[1] - 0.5, color="white", lw=0.6, ls=":")
+        axis.vlines(right * np.arange(1, grid[1]) - 0.5, -0.5, image.shape[0] - 0.5, color="white", lw=0.6, ls=":")
+        for number, (top, left, _) in enumerate(own):
+            covered[top : top + side, left : left + side] += 1
+            # frames that overlap would hide each other
+            inset = (0.05 + 0.09 * (number % 3 if level * side > min(grid) else 0)) * down
+            place = (left * right - 0.5 + inset, top * down - 0.5 + inset)
+            # a pale line under the coloured one keeps it visible on dark and on bright tissue
+            for colour, width, line in (("white", 3.0, "-"), (COLOURS[number % 4], 1.7, LINES[number // 4 % 4])):
+                size = side * right - 2 * inset, side * down - 2 * inset
+                axis.add_patch(Rectangle(place, *size, fill=False, ec=colour, lw=width, ls=line))
+        axis.set_title(f"level {level}: {len(own)} region{'s' if len(own) > 1 else ''}\nof {side} × {side} cells")
     axis = axes[0, levels]
     axis.imshow(covered, cmap="Blues", vmin=0, vmax=1.4 * covered.max())
-    if covered.size <= 256:
-        for (y, x), number in np.ndenumerate(covered):
-            axis.text(x, y, number, ha="center", va="center", fontsize=8 if max(grid) > 8 else 10)
+    for (y, x), number in np.ndenumerate(covered if covered.size <= 256 else np.empty((0, 0))):
+        axis.text(x, y, number, ha="center", va="center", fontsize=8 if max(grid) > 8 else 10)
     axis.set_title("regions that\nsee each cell")
-    _bare(axis)
+    for axis in axes[0]:
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
     return figure
-
-
-def _count_of_level(grid: tuple[int, int], level: int, levels: int) -> int:
-    return len(rmac_regions(*grid, level)) - (len(rmac_regions(*grid, level - 1)) if level > 1 else 0)
-
-
-def _bare(axis: Axes) -> None:
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.grid(False)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-
-
-def _plain(axis: Axes, image: np.ndarray, grid=None, step=None) -> None:
-    axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-    _bare(axis)
-    if grid:
-        for cell in range(1, grid[0]):
-            axis.axhline(cell * step[0] - 0.5, color="white", lw=0.6, ls=":")
-        for cell in range(1, grid[1]):
-            axis.axvline(cell * step[1] - 0.5, color="white", lw=0.6, ls=":")
-
-
-def pooling_panels(image: np.ndarray, mask: np.ndarray, feature: np.ndarray, weight: np.ndarray) -> Figure:
-    """What lesion-weighted pooling does to one channel: image, weight, channel, channel times weight.
-
-    image (H, W) or (H, W, 3) in 0..255; mask (H, W); feature and weight (h, w), weight in 0..1.
-    """
-    figure, axes = plt.subplots(1, 4, figsize=(9, 2.5))
-    _plain(axes[0], image)
-    if mask.any():
-        axes[0].contour(mask > 0, [0.5], colors=[ORANGE], linewidths=1.4)
-    axes[0].set_title("image and outline")
-    top = max(float(feature.max()), 1e-12)
-    shown = (("weight of each cell", weight, 1.0), ("one channel", feature, top), ("channel × weight", feature * weight, top))
-    for axis, (title, values, highest) in zip(axes[1:], shown, strict=True):
-        drawn = axis.imshow(values, cmap="cividis", vmin=0, vmax=highest)
-        axis.set_title(title)
-        _bare(axis)
-        figure.colorbar(drawn, ax=axis, shrink=0.8)
-    return figure
-
-
-def other_tissue(cases: Cases, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Each lesion in the tissue of another case, whose own lesion is painted over first (`ambiguity.replace_background`).
-
-    The partner is the next case in an order drawn from ``seed``; one case alone is put into itself. Returns (images, masks) of
-    the shapes and types of ``cases``.
-    """
-    order = np.random.default_rng(seed).permutation(len(cases))
-    partner = np.empty(len(cases), np.int64)
-    partner[order] = np.roll(order, -1)
-    content = exchange.content_masks(cases.table, cases.images.shape[-1])
-    return exchange.replace_background(
-        cases.images, cases.masks, cases.images[partner], cases.masks[partner], content, content[partner]
-    )
