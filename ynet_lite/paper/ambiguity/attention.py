@@ -27,9 +27,8 @@ def energy_ratio(maps, masks, content=None) -> np.ndarray:
     ``(sum_lesion M / sum M) / (|lesion| / |content|)``; the numerator is the proportion of the energy-based pointing game (Wang
     et al., Score-CAM, CVPR Workshops 2020, there with boxes). Dividing makes large and small lesions comparable.
 
-    ``maps`` (N, H, W) finite, at least 0; ``masks`` (N, H, W). Padding (``content``) counts neither as energy nor as area: a
-    coarse map cannot help reaching into it, and a uniform map must score 1. Returns float64 (N,), 0 to 1 / area share; NaN for
-    an empty mask. A map of zeros points nowhere, as a uniform one: 1.
+    ``maps`` (N, H, W) finite, at least 0; ``masks`` (N, H, W). Padding counts neither as energy nor as area, since a uniform map
+    must score 1. Returns float64 (N,), 0 to 1 / area share; NaN for an empty mask. A map of zeros points nowhere: 1.
     """
     maps, masks, content = _maps(maps, masks, content)
     energy = np.where(content, maps, 0).sum(axis=(1, 2))
@@ -56,8 +55,7 @@ def pointing(maps, masks, content=None) -> np.ndarray:
 def centre_gaussian(images, sigma: float = 0.2) -> np.ndarray:
     """Baseline without a model: a Gaussian in the middle, because sonographers centre the lesion.
 
-    ``exp(-(dy^2 + dx^2) / (2 (sigma s)^2))``, s = longer side. Returns float32 (N, H, W) in (0, 1]. ``ValueError`` for sigma <=
-    0.
+    ``exp(-(dy^2 + dx^2) / (2 (sigma s)^2))``, s = longer side. Returns float32 (N, H, W) in (0, 1].
     """
     images = check_images(images)
     if not sigma > 0:

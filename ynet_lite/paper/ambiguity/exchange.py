@@ -22,14 +22,13 @@ def _away(mask: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _removed(image: np.ndarray, mask: np.ndarray, content: np.ndarray) -> np.ndarray:
-    """One image (C, H, W) as float with its lesion painted over by the tissue around it.
+    """One image (C, H, W) as float with its lesion, and a margin of `SOFT` of the side, painted over by the tissue around it.
 
     Biharmonic inpainting is slow and leaves a smooth blob, which in speckle looks like a lesion again. Here the tissue *level*
     (the image smoothed by `SMOOTH` of the side, lesion left out) is continued inwards as the harmonic function (discrete Laplace
-    equation, solved exactly; no flow through the border of the content), and the fine *texture* (image minus level) is copied
-    from another place of the same image. Painted over is the mask and a margin of `SOFT` of the side, for a lesion's blurred
-    edge. Shadow or enhancement below a lesion stays: no outline says where it ends. An empty mask changes nothing. Where no pixel
-    is left outside, the lesion becomes the mean of the content.
+    equation, no flow through the border of the content), and the *texture* (image minus level) is copied from elsewhere in the
+    image. Shadow or enhancement below a lesion stays: no outline says where it ends. Where no pixel is left outside, the lesion
+    becomes the mean of the content.
     """
     image = image.astype(float)
     if not mask.any():

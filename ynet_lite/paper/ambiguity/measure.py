@@ -18,16 +18,9 @@ from ...hashing import hamming, pack, sign_bits
 from . import appearance, attention, errors, exchange
 
 K = 10  # length of the list
-
 MOST = 200  # queries of a fold that are exchanged and attributed
-
-SHOWN = 5  # answers kept for the picture
-
-SIDE = 16  # side of the maps kept for the picture
-
+SHOWN, SIDE = 5, 16  # answers, and side of the maps, kept for the picture
 HIDDEN = {"disease", "stage", "manifestation", "background"}  # columns that only the phantom has
-
-ERRORS = ("spdd_error", "dpsd_recall", "background_error", "map_ambiguous", "map_middle", "map_clear")  # those at k = 10
 
 
 # --- what does not depend on the network -----------------------------------------------------------------------------
@@ -36,8 +29,8 @@ ERRORS = ("spdd_error", "dpsd_recall", "background_error", "map_ambiguous", "map
 def case_thirds(cases: Cases) -> pd.DataFrame:
     """Ambiguity of every case by appearance: columns case_id, score, third, in the order of ``cases``.
 
-    `appearance.ambiguity_score` of plain descriptors among all cases of the set, thirds within each class. Cases without a known
-    outline, or with an empty one, have score NaN and third "".
+    `appearance.ambiguity_score` among all cases of the set, thirds within each class. Without a known outline, or with an empty
+    one: score NaN and third "".
     """
     outlines = np.where(cases.has_mask[:, None, None], cases.masks, 0)
     looks = appearance.appearance(cases.images, outlines, cases.content_mask)
@@ -56,8 +49,8 @@ def outlined_rows(cases: Cases, most: int | None = None) -> np.ndarray:
 def donor_rows(queries: Cases, database: Cases) -> np.ndarray:
     """For each query a database row with an outline, of another patient and of any class. int64 (Q,).
 
-    In a fixed random order of these rows each query takes the next one that is not of its own patient; when all have been
-    taken, they are offered again. Raises ``ValueError`` where a query is left without a donor.
+    In a fixed random order each query takes the next row that is not of its own patient; when all have been taken, they are
+    offered again. Raises ``ValueError`` where a query is left without a donor.
     """
     offered = np.random.default_rng(0).permutation(outlined_rows(database)).tolist()
     groups, order, found = database.groups, [], []
@@ -168,8 +161,8 @@ def _looks(maps: np.ndarray, cases: Cases, content: np.ndarray) -> dict[str, np.
 def class_maps(checkpoint: Checkpoint, cases: Cases, codes, labels, **how) -> np.ndarray:
     """`attribution.grad_cam` of every case for the score of its own class. float32 (N, H, W).
 
-    ``codes``, ``labels``: those of the database. ``how`` goes to `attribution.grad_cam`; the level is `attribution.deepest_level`
-    unless given. NaN for a case whose class the database does not hold.
+    ``codes``, ``labels``: the database's. ``how`` goes to `attribution.grad_cam`; the level is `attribution.deepest_level` unless
+    given. NaN for a case whose class the database does not hold.
     """
     cfg = checkpoint.cfg
     how = {"level": attribution.deepest_level(cfg)} | how

@@ -12,7 +12,6 @@ from .. import statistics, tables
 from ..select import parts, select, sets
 from . import alignment, plots
 from .criteria import criteria, read_levels, read_rows
-from .measure import ERRORS, K
 
 
 def criteria_table(found: pd.DataFrame) -> pd.DataFrame:
@@ -65,9 +64,8 @@ def means_table(chosen: pd.DataFrame, levels: pd.DataFrame, columns: dict[str, s
 
     ``columns``: {metric: heading}, such as `MEANS` or `LOOKS`. Levels that have none of these metrics are left out.
     """
-    columns = {
-        (metric, K if metric in ERRORS else 0): name for metric, name in columns.items() if metric in set(chosen["metric"])
-    }
+    lists = dict(chosen[["metric", "k"]].drop_duplicates().itertuples(index=False, name=None))
+    columns = {(metric, lists[metric]): name for metric, name in columns.items() if metric in lists}
     table = tables.retrieval_table(chosen, columns)
     here = levels[levels["fingerprint"].isin(set(chosen["fingerprint"])) & levels["fold"].isin(set(chosen["fold"]))]
     lines = []
@@ -89,29 +87,27 @@ line "other reading" repeats the criterion before it with another kind of map an
 
 **Numbers.** Errors are shares of the ten nearest cases. Flips are shares of the distance of two random cases; "control" is an
 image put into itself. A map that looks nowhere in particular has an energy ratio of 1. Lesions lie near the middle, so a
-Gaussian there scores well without any network. Grad-CAM averages each channel's weight over the whole map, so it cannot show
-where a pooling looks. Cell by cell it can, but with pooling inside the predicted lesion that map follows the predicted outline
-*by construction*.
+Gaussian there scores well without any network. Grad-CAM averages each channel's weight over the map and cannot show where a
+pooling looks. Cell by cell it can, but with pooling inside the predicted lesion that map follows the predicted outline *by
+construction*.
 
-**Alignment** is where a cell of a coarse stage lies on the image. At first networks with a segmentation branch were read by
-half a pixel and the others by the receptive field, by reasoning alone. On fold 1 of BUS-BRA this choice moved the energy ratio
-more than the method did. So we measured it on networks of both methods without reading an outline (last section), and now read
-all maps by the receptive field. Two caveats: we knew the rows of fold 1 when we made this rule, and it favours Y-Net. The
-earlier readings stay as "other reading".
+**Alignment** is where a cell of a coarse stage lies on the image. At first networks with a segmentation branch were read by half
+a pixel and the others by the receptive field, by reasoning alone. On fold 1 of BUS-BRA this choice moved the energy ratio more
+than the method did. So we measured it without reading an outline (last section), and now read all maps by the receptive field.
+Two caveats: we knew the rows of fold 1 when we made this rule, and it favours Y-Net.
 
 **Two ambiguities.** SPDD (same manifestation in another disease) has an aim, and Y-Net makes fewer such errors. DPSD (one
-disease at different stages) had no aim. Its recall, the share of right answers from another stage, is lower with Y-Net than
-with its twin on the phantom, and below chance. Lists of Y-Net still hold more right answers of another stage on each of the
-five phantoms, because more of its answers are right. But its right answers lean to the query's own stage, and those of the twin
-do not.
+disease at different stages) had none. On the phantom its recall, the share of right answers from another stage, is lower with
+Y-Net than with its twin, and below chance: right answers of Y-Net lean to the query's own stage. There are still more right
+answers of another stage on each of the five phantoms, because more answers are right.
 
-**Tried against the missed aims**: other poolings, each a row of the tables of means. On the phantom Y-Net already pools inside
-the predicted lesion; pooling one stage deeper, or a pooling learned without masks, suppresses the background less. On BUS-BRA
-Y-Net is plain R-MAC. Pooling inside the predicted lesion makes the codes there move more with the lesion and no more with the
-background. That is the intended direction, but far from half of the twin's flips, and neither the gain on ambiguous cases nor
-the ranking gets better (`tables.md`). Pooling learned without masks flips fewer bits with the background than the twin on the
-phantom, but its maps lie less on the lesion. On BUS-BRA Y-Net and its twin were measured on trainings of seed 1 and the two
-other poolings on seed 0, so differences between these pairs also hold a difference of trainings.
+**Tried against the missed aims**: other poolings, each a row of the tables of means. On the phantom, pooling one stage deeper or
+learned without masks suppresses the background less than Y-Net, which pools inside the predicted lesion. On BUS-BRA Y-Net is
+plain R-MAC. Pooling inside the predicted lesion makes codes there move more with the lesion and no more with the background, but
+far from half of the twin's, and neither the gain on ambiguous cases nor the ranking gets better (`tables.md`). Pooling learned
+without masks flips fewer bits with the background than the twin on the phantom, but its maps lie less on the lesion. On BUS-BRA
+Y-Net and its twin are trainings of seed 1 and the other poolings of seed 0, so differences between these pairs also hold a
+difference of trainings.
 """
 
 

@@ -2,9 +2,8 @@
 
 ``python -m ynet_lite.paper.ambiguity.study --grid phantom``
 
-`measure` asks one trained network; the command asks every network of the grids whose checkpoint is stored and writes one file of
-rows per run. `criteria` compares Y-Net with its twin on these rows, patient by patient, with aims set beforehand; `page.make`
-writes the page and the picture. The same choices for every method:
+`measure` asks one trained network; the command asks every network of the grids whose checkpoint is stored, one file of rows per
+run. `criteria` compares Y-Net with its twin on these rows. The same choices for every method:
 
 - **Attention** is asked for the score of the query's *own class* (`attribution.class_score`), at the deepest stage that passes a
   gradient to the code. The nearest relevant code would ask each method about another case.
@@ -45,18 +44,10 @@ METHODS = ("ynet", "ynet-no-seg", "ynet-rmac", "ynet-lesion", "ynet-selfpool")
 #: Grids of runs behind each name of ``--grid``.
 GRIDS = {"phantom": ("phantom",), "busbra": ("headline", "losses")}
 
-#: Columns of the files of levels.
-LEVELS = ["dataset", "fingerprint", "fold", "name", "metric", "k", "value"]
-
 
 def _file(folder: str | Path, name: str) -> Path:
     """``name`` may begin with "per_query/", "levels/" (what needs no network), "thirds/" or "pictures/"."""
     return Path(folder) / "ambiguity" / name
-
-
-def done(cfg: Config, folder: str | Path) -> bool:
-    """Whether the rows of this run exist (they are written last)."""
-    return _file(folder, f"{provenance.run_id(cfg)}.csv").is_file()
 
 
 def run(cfg: Config, checkpoint: Checkpoint, database: Cases, queries: Cases, folder: str | Path, prepared: Prepared) -> Path:
@@ -105,10 +96,10 @@ def _one_fold(configs: Sequence[Config], folder: Path, train: bool) -> list[str]
         began = time.perf_counter()
         if prepared is None:
             prepared = prepare(database, queries, lambda: _set_thirds(cases, folder))
-            levels = prepared.levels.assign(dataset=cfg.dataset, fingerprint=cases.fingerprint[:16], fold=cfg.fold)
+            about = {"dataset": cfg.dataset, "fingerprint": cases.fingerprint[:16], "fold": cfg.fold}
             at = _file(folder, f"levels/{cfg.dataset}-{cfg.size}-{cases.fingerprint[:8]}-{cfg.fold}.csv")
             if not at.is_file():
-                paths.write_csv(levels[LEVELS], at)
+                paths.write_csv(prepared.levels.assign(**about)[[*about, *prepared.levels]], at)
         run(cfg, checkpoint, database, queries, folder, prepared)
         log.append(f"{provenance.run_id(cfg)} in {time.perf_counter() - began:.0f} s")
     return log
@@ -141,10 +132,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one per core)")
     parser.add_argument("--train", action="store_true", help="train what has no stored checkpoint, instead of skipping it")
     given = parser.parse_args(argv)
-    missing = [cfg for cfg in configs_of(given.grid, given.methods, given.folds, given.seeds) if not done(cfg, given.folder)]
     groups: dict[tuple, list[Config]] = {}
-    for cfg in missing:
-        groups.setdefault((*_data(cfg), cfg.fold), []).append(cfg)
+    for cfg in configs_of(given.grid, given.methods, given.folds, given.seeds):
+        if not _file(given.folder, f"{provenance.run_id(cfg)}.csv").is_file():  # rows are written last
+            groups.setdefault((*_data(cfg), cfg.fold), []).append(cfg)
     for cfg in {key[:-1]: part[0] for key, part in groups.items()}.values():
         if cfg.dataset != "phantom":
             _set_thirds(load_cases(cfg), given.folder)  # before several folds want it at once
