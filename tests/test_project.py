@@ -42,9 +42,16 @@ def core() -> dict[str, Requirement]:
     return {canonicalize_name(r.name): r for r in requirements}
 
 
-def extras() -> dict[str, Requirement]:
-    lines = [line for lines in pyproject()["project"]["optional-dependencies"].values() for line in lines]
+def extras(*names: str) -> dict[str, Requirement]:
+    """Requirements of the named extras; of all without a name."""
+    groups = pyproject()["project"]["optional-dependencies"]
+    lines = [line for name in names or groups for line in groups[name]]
     return {canonicalize_name(r.name): r for r in map(Requirement, lines)}
+
+
+def in_environment() -> dict[str, Requirement]:
+    """What Binder and conda install: the core and what the notebooks use."""
+    return core() | extras("notebook", "dicom")
 
 
 def lock_lines() -> list[str]:
@@ -85,9 +92,9 @@ def test_lock_holds_no_gpu_package_and_not_ourselves():
     assert not bad
 
 
-@pytest.mark.parametrize("name", sorted(core()))
-def test_core_dependency_is_the_same_in_all_three_files(name):
-    requirement, version = core()[name], lock()[name]
+@pytest.mark.parametrize("name", sorted(in_environment()))
+def test_a_dependency_is_the_same_in_all_three_files(name):
+    requirement, version = in_environment()[name], lock()[name]
     assert requirement.specifier.contains(version), f"{name}: locked {version} is outside {requirement.specifier}"
     conda_name = CONDA_NAME.get(name, name)
     spec = conda().get(conda_name)
@@ -95,6 +102,11 @@ def test_core_dependency_is_the_same_in_all_three_files(name):
     assert spec.matches(record(conda_name, str(version), BUILDS.get(conda_name, "0"))), f"{version} is outside {spec}"
     # The ranges are the same text, so that no version is allowed here and forbidden there.
     assert set(str(requirement.specifier).split(",")) == set(str(spec.version).split(","))
+
+
+def test_what_colab_brings_is_no_dependency_of_the_core():
+    assert not core().keys() & {"jupyterlab", "ipykernel", "ipywidgets", "nbclient", "notebook", "umap-learn"}
+    assert extras("umap").items() <= extras("notebook").items()
 
 
 def test_every_range_has_both_ends():
@@ -110,7 +122,7 @@ def test_locked_versions_are_inside_the_ranges_of_the_extras():
 
 
 def test_environment_holds_nothing_unmapped():
-    expected = {CONDA_NAME.get(name, name) for name in core()} | CONDA_ONLY
+    expected = {CONDA_NAME.get(name, name) for name in in_environment()} | CONDA_ONLY
     assert set(conda()) == expected
     assert set(CONDA_NAME) <= set(core()), "the name map names a package that is no dependency"
 
