@@ -1,0 +1,181 @@
+"""The command ``ynet``: an archive of images becomes an index that answers. Also ``python -m ynet_lite``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import click
+
+from .hashing import BITS
+from .index import Added, Index
+from .own import train_own
+from .search import SHIPPED
+
+_MODEL = f"{' or '.join(SHIPPED)}, or a checkpoint (.safetensors)"
+_PATIENT = 'regular expression that finds the patient in a file name, for instance "^(P[0-9]+)"'
+
+
+class _Commands(click.Group):
+    """Expected mistakes end in one line and exit code 1, those of the command line itself in 2."""
+
+    def invoke(self, context):
+        warnings.showwarning = lambda message, *_: click.echo(f"ynet: {message}", err=True)
+        try:
+            return super().invoke(context)
+        except (ValueError, OSError, KeyError, ImportError) as error:
+            text = error.args[0] if isinstance(error, KeyError) else str(error)
+            click.echo(f"ynet: {text}", err=True)
+            context.exit(1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ynet-lite")
+def main() -> None:
+    """Find similar cases in your own archive of medical images. Research software, not a medical device.
+
+    \b
+    ynet index my_images -o my.index
+    ynet search my.index new.png -k 5
+    """
+
+
+def _source(name: str):
+    return click.argument(name, type=click.Path(exists=True, path_type=Path))
+
+
+def _report(index: Index, added: Added) -> None:
+    click.echo(f"{index.path.name}: {added.added} cases added, {added.known} known, {len(index)} in all")
+    for table, what in ((added.failed, "could not be added"), (added.left_out, "files of the folder are no cases")):
+        if len(table):
+            click.echo(f"{len(table)} {what}:", err=True)
+            for row in table.head(10).itertuples():
+                click.echo(f"  {row.file}: {row.reason}", err=True)
+    if len(added.failed) > 10:
+        named = index.path.with_suffix(".failed.csv")
+        added.failed.to_csv(named, index=False)
+        click.echo(f"  ... all of them in {named.name}", err=True)
+    if len(added.failed):
+        raise SystemExit(3)
+
+
+@main.command()
+@_source("source")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="the index, one file")
+@click.option("--model", default=SHIPPED[1], show_default=True, help=_MODEL)
+@click.option("--patient", default="", help=_PATIENT)
+@click.option("--keep-patients", is_flag=True, help="store patients as they are, not as keyed hashes")
+@click.option("--thumbnails", is_flag=True, help="store small pictures too")
+@click.option("--jobs", default=1, show_default=True, help="processes that read and encode")
+def index(source, output, model, patient, keep_patients, thumbnails, jobs) -> None:
+    """Make an index of a FOLDER of images or of a CSV with a column "image". Call it again to go on after an interruption.
+
+    \b
+    Example: ynet index my_images -o my.index --patient "^(P[0-9]+)"
+    Exit code 3: some files could not be added; they are listed.
+    """
+    made, added = Index.build(
+        output, source, model, patient=patient, keep_patients=keep_patients, thumbnails=thumbnails, jobs=jobs
+    )
+    _report(made, added)
+
+
+@main.command()
+@_source("index")
+@_source("source")
+@click.option("--patient", default="", help=_PATIENT)
+@click.option("--jobs", default=1, show_default=True, help="processes that read and encode")
+def add(index, source, patient, jobs) -> None:
+    """Add what is new in a folder, a CSV or one image. What is in the index already is not encoded again.
+
+    Example: ynet add my.index this_week
+    """
+    opened = Index(index)
+    _report(opened, opened.add(source, patient=patient, jobs=jobs))
+
+
+@main.command()
+@_source("index")
+@click.argument("ids", nargs=-1, required=True)
+def remove(index, ids) -> None:
+    """Remove cases by their id; their bytes are overwritten.
+
+    Example: ynet remove my.index benign/case12
+    """
+    opened = Index(index)
+    opened.remove(ids)
+    click.echo(f"{opened.path.name}: {len(ids)} removed, {len(opened)} left")
+
+
+@main.command()
+@_source("index")
+@click.option("--json", "as_json", is_flag=True, help="as JSON")
+def info(index, as_json) -> None:
+    """Say what is in an index.
+
+    Example: ynet info my.index
+    """
+    about = Index(index).info()
+    click.echo(json.dumps(about) if as_json else "\n".join(f"{name:16s}{value}" for name, value in about.items()))
+
+
+@main.command()
+@_source("index")
+@_source("image")
+@click.option("-k", default=10, show_default=True, help="answers for each image")
+@click.option("--csv", "form", flag_value="csv", help="as CSV")
+@click.option("--json", "form", flag_value="json", help="as JSON, one line for each image")
+@click.option("--class", "label", default="", help="only cases of this class")
+@click.option("--exclude-same-patient", is_flag=True, help="leave out cases of the query's patient")
+@click.option("--patient", default="", help="who the query's patient is (one image), or as in index (a folder)")
+@click.option("--include-itself", is_flag=True, help="also list the query where it is in the index")
+@click.option("--model", default="", help="where the checkpoint of the index lies now")
+def search(index, image, k, form, label, exclude_same_patient, patient, include_itself, model) -> None:
+    """List the cases most similar to an IMAGE, or to each image of a folder or CSV.
+
+    \b
+    Example: ynet search my.index new.png -k 5 --class malignant
+    \b
+    The last column: how many in a hundred cases of the index have a nearest case closer than this. Near 100, the
+    image is unlike what the index holds; a low number is no proof that it is like it.
+    """
+    opened = Index(index, model)
+    settings = {"exclude_same_patient": exclude_same_patient, "label": label, "include_itself": include_itself}
+    if image.is_file() and image.suffix.lower() != ".csv":
+        answers = opened.search(image, k, patient=patient, **settings).assign(query=image.name)
+    else:
+        answers = opened.search_all(image, k, patient=patient, **settings)
+    answers = answers[["query", *answers.columns.drop("query")]]
+    if form == "csv":
+        click.echo(answers.to_csv(index=False, lineterminator="\n", float_format="%.1f"), nl=False)
+    elif form == "json":
+        for query, part in answers.groupby("query", sort=False):
+            click.echo(json.dumps({"query": query, "answers": part.drop(columns="query").to_dict("records")}))
+    else:
+        for query, part in answers.groupby("query", sort=False):
+            click.echo(query)
+            click.echo(part.drop(columns=["query", "patient"]).to_string(index=False, float_format="%.0f"))
+            if part["percentile"].min() >= 95:
+                click.echo("Unusual: the image is unlike the cases of this index.", err=True)
+
+
+@main.command()
+@_source("source")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="the network (.safetensors)")
+@click.option("--patient", default="", help=_PATIENT)
+@click.option("--bits", default=64, show_default=True, type=click.Choice(BITS), help="length of the code")
+@click.option("--seed", default=0, show_default=True)
+def train(source, output, patient, bits, seed) -> None:
+    """Train a network on a FOLDER with a folder for each class, or on a CSV with image, label, group and, if known, mask.
+
+    Example: ynet train cases.csv -o my.safetensors
+    """
+    checkpoint, chosen = train_own(source, output, patient=patient, bits=bits, seed=seed)
+    click.echo("\n".join(f"{name:12s}{value}" for name, value in chosen.items()))
+    click.echo(f"saved: {output}; use it with: ynet index FOLDER -o my.index --model {output}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,402 @@
+"""An archive that can be searched: one SQLite file of codes, which grows, shrinks and answers."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import hmac
+import io
+import os
+import secrets
+import sqlite3
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from . import paths
+from .cases.formats import read_image, sha256
+from .cases.from_folder import manifest_from_folder
+from .cases.loading import letterbox
+from .cases.manifest import ManifestError, first_few, read_manifest, row_names
+from .checkpoint import Checkpoint
+from .encoding import represent
+from .hashing import Codes, HammingIndex, pack
+from .search import SHIPPED, load_shipped
+
+_TABLES = """
+CREATE TABLE cases (id TEXT PRIMARY KEY, code BLOB NOT NULL, label TEXT NOT NULL, patient TEXT NOT NULL, image TEXT NOT NULL,
+                    sha256 TEXT NOT NULL, added TEXT NOT NULL, thumbnail BLOB) WITHOUT ROWID;
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+FORMAT = "1"
+CHUNK = 128  # files that one job encodes, and that one transaction writes
+SAMPLE = 500  # cases that say which distances are usual
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of the files given to an index: two counts, and who is not in it and why."""
+
+    added: int
+    known: int  # in the index already, with the same picture
+    failed: pd.DataFrame  # id, file, reason
+    left_out: pd.DataFrame  # file, reason: what of a folder is no case
+
+
+@lru_cache(maxsize=2)
+def load_model(model: str) -> Checkpoint:
+    """A network by the name of a shipped one or by the path of a checkpoint; kept in memory, since each job asks for it."""
+    return load_shipped(model)[0] if model in SHIPPED else Checkpoint.load(model)
+
+
+def encode_files(
+    files: Sequence[str | Path], model: str = "busbra-full", *, jobs: int = 1, chunk: int = CHUNK
+) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """Codes of image files, in order and chunk by chunk: (packed uint8 (n, bits / 8), the n reasons why one has no code).
+
+    A reason is "" where all is well; the code of a file that cannot be read is 0. Memory holds a few chunks, however many
+    files there are. ``jobs`` processes of joblib do the work: inside ``joblib.parallel_config(backend=...)`` those of a cluster.
+    Codes do not depend on ``jobs``.
+    """
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator")
+    starts = range(0, len(files), chunk)
+    yield from parallel(joblib.delayed(_encode)(str(model), [str(f) for f in files[i : i + chunk]]) for i in starts)
+
+
+@torch.inference_mode()
+def _encode(model: str, files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    checkpoint = load_model(model)
+    cfg = checkpoint.cfg
+    pictures, reasons = np.zeros((len(files), cfg.channels, cfg.size, cfg.size), np.uint8), []
+    for picture, file in zip(pictures, files, strict=True):
+        try:
+            picture[:] = letterbox(read_image(file, cfg.channels), cfg.size)[0]
+            reasons.append("")
+        except (ValueError, OSError, ImportError) as error:
+            reasons.append(str(error).removeprefix(f"{file}: "))
+    codes = pack(represent(checkpoint.model, cfg, torch.from_numpy(pictures).float()).code.float().numpy())
+    codes[[bool(reason) for reason in reasons]] = 0
+    return codes, reasons
+
+
+def cases_of(source: str | Path, patient: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The cases in a folder (see `manifest_from_folder`), a CSV or one image, ``case_id, image, label, group`` with whole paths;
+    and what of a folder was left out.
+
+    Of the columns of a CSV only ``image`` is needed here: ``case_id`` and ``group`` (the patient) are the file's name where
+    they are missing, ``label`` is blank. Raises ``FileNotFoundError`` and `ManifestError`.
+    """
+    source = paths.yours(source)
+    left_out = pd.DataFrame({"file": [], "reason": []})
+    if source.is_dir():
+        table, left_out = manifest_from_folder(source, patient)
+        table["image"] = [os.path.abspath(source / image) for image in table["image"]]
+    elif source.suffix.lower() == ".csv":
+        table = read_manifest(source)
+        if "image" not in table:
+            raise ManifestError(f"{source}: no column image; found {', '.join(table.columns)}")
+        blank = [row for row, image in zip(row_names(table), table["image"], strict=True) if not image]
+        if blank:
+            raise ManifestError(f"{source}: no image in {first_few(blank)}")
+        for column in ("case_id", "group"):
+            names = [Path(image).stem for image in table["image"]]
+            given = table[column] if column in table else [""] * len(table)
+            table[column] = [value or name for value, name in zip(given, names, strict=True)]
+        table["label"] = table["label"] if "label" in table else ""
+    elif source.is_file():
+        table = pd.DataFrame([{"case_id": source.stem, "image": os.path.abspath(source), "label": "", "group": source.stem}])
+    else:
+        raise FileNotFoundError(f"{source}: no such folder or file")
+    twice = sorted(set(table["case_id"][table["case_id"].duplicated()]))
+    if twice:
+        raise ManifestError(f"{source}: case_id must be unique; more than once: {first_few(twice)}")
+    return table[["case_id", "image", "label", "group"]], left_out
+
+
+class Index:
+    """One SQLite file: of each case the id, the packed code, label, patient, image file, its SHA-256 and the day it came.
+
+    `build` makes one or goes on with one that was interrupted, ``Index(path)`` opens it. What is being added when a process
+    dies is not in it; two writers wait for each other. The patient is kept as a keyed hash (enough to leave out the same one;
+    the key lies in the file, so it hides names from readers, not from who tries all names), with ``keep_patients`` as given.
+
+    Raises ``FileNotFoundError``, and ``ValueError`` where the file is no index, or where its codes were made by another
+    network than ``model`` (default: the one that it was built with).
+    """
+
+    def __init__(self, path: str | Path, model: str | Path = ""):
+        self.path = paths.yours(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{self.path}: no such index; make one with: ynet index FOLDER -o {self.path.name}")
+        self._base = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+        try:
+            self.about = dict(self._base.execute("SELECT name, value FROM about"))
+        except sqlite3.DatabaseError as error:
+            self._base.close()
+            raise ValueError(f"{self.path}: not an index, or damaged ({error})") from error
+        if self.about.get("format") != FORMAT:
+            raise ValueError(f"{self.path}: an index of format {self.about.get('format')}, this version reads format {FORMAT}")
+        self._base.execute("PRAGMA secure_delete = ON")
+        self.model = _model(model or self.about["model"])
+        self._loaded: tuple | None = None
+
+    @classmethod
+    def build(
+        cls,
+        path: str | Path,
+        source: str | Path,
+        model: str | Path = "busbra-full",
+        *,
+        patient: str = "",
+        keep_patients: bool = False,
+        thumbnails: bool = False,
+        jobs: int = 1,
+        progress: bool = True,
+    ) -> tuple[Index, Added]:
+        """Encode the cases of ``source`` (see `cases_of`) into a new index, or into what an interrupted call left of it."""
+        path, cases = paths.yours(path), cases_of(source, patient)
+        if not path.exists() or not path.stat().st_size:
+            checkpoint = load_model(_model(model))
+            about = {
+                "format": FORMAT,
+                "model": _model(model),
+                "fingerprint": checkpoint.weights_id(),
+                "bits": checkpoint.cfg.bits,
+            }
+            about |= {"key": "" if keep_patients else secrets.token_hex(32), "thumbnails": int(thumbnails), "made": _today()}
+            with paths.replacing(path) as temporary, contextlib.closing(sqlite3.connect(temporary)) as base:
+                base.executescript(_TABLES)
+                base.executemany("INSERT INTO about VALUES (?, ?)", [(name, str(value)) for name, value in about.items()])
+                base.commit()
+        index = cls(path, model)
+        return index, index._add(*cases, jobs, progress)
+
+    def __len__(self) -> int:
+        return self._base.execute("SELECT count(*) FROM cases").fetchone()[0]
+
+    def close(self) -> None:
+        self._base.close()
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        self._base.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._base
+        except BaseException:
+            self._base.execute("ROLLBACK")
+            raise
+        self._base.execute("COMMIT")
+
+    def _checkpoint(self) -> Checkpoint:
+        checkpoint = load_model(self.model)
+        if checkpoint.weights_id() != self.about["fingerprint"]:
+            raise ValueError(
+                f"{self.path}: its codes were made by another network ({self.about['fingerprint']}) than {self.model} "
+                f"({checkpoint.weights_id()}); name the right one as model, or build the index anew"
+            )
+        return checkpoint
+
+    def _patient(self, name: str) -> str:
+        key = self.about["key"]
+        return hmac.new(bytes.fromhex(key), name.encode(), hashlib.sha256).hexdigest()[:32] if key else name
+
+    def add(self, source: str | Path, *, patient: str = "", jobs: int = 1, progress: bool = True) -> Added:
+        """Encode what is new in ``source`` (see `cases_of`). Each chunk of files is written whole or not at all; a file that
+        cannot be read is listed and the others go on."""
+        return self._add(*cases_of(source, patient), jobs, progress)
+
+    def _add(self, table: pd.DataFrame, left_out: pd.DataFrame, jobs: int, progress: bool) -> Added:
+        self._checkpoint()
+        known, failed = dict(self._base.execute("SELECT id, sha256 FROM cases")), []
+        digests = [sha256(file) if Path(file).is_file() else "" for file in table["image"]]
+        table = table.assign(sha256=digests)
+        there = [known.get(id) == digest and digest != "" for id, digest in zip(table["case_id"], digests, strict=True)]
+        new = []
+        for row in table[~np.array(there, bool)].itertuples():
+            if not row.sha256:
+                failed.append((row.case_id, row.image, "no such file"))
+            elif row.case_id in known:
+                failed.append((row.case_id, row.image, "this id belongs to another picture; remove that one first"))
+            else:
+                new.append(row)
+        added = 0
+        with tqdm(total=len(new), desc=f"encoding for {self.path.name}", unit="case", disable=not progress) as bar:
+            start = 0
+            for codes, reasons in encode_files([row.image for row in new], self.model, jobs=jobs):
+                rows = new[start : start + len(codes)]
+                start += len(codes)
+                failed += [(row.case_id, row.image, reason) for row, reason in zip(rows, reasons, strict=True) if reason]
+                lines = [self._line(row, code) for row, code, bad in zip(rows, codes, reasons, strict=True) if not bad]
+                with self._writing() as base:
+                    # another writer may have been here since: what it added stays
+                    added += (
+                        base.executemany(
+                            "INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", lines
+                        ).rowcount
+                        if lines
+                        else 0
+                    )
+                bar.update(len(codes))
+        return Added(added, sum(there), pd.DataFrame(failed, columns=["id", "file", "reason"]), left_out)
+
+    def _line(self, row, code: np.ndarray) -> tuple:
+        small = None
+        if int(self.about["thumbnails"]):
+            picture, file = Image.fromarray(letterbox(read_image(row.image, 3), 96)[0].transpose(1, 2, 0)), io.BytesIO()
+            picture.save(file, "PNG")
+            small = file.getvalue()
+        folder = self.path.resolve().parent
+        image = os.path.relpath(row.image, folder) if Path(row.image).is_relative_to(folder) else row.image
+        return row.case_id, code.tobytes(), row.label, self._patient(row.group), image, row.sha256, _today(), small
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Remove cases: their lines are overwritten in the file. ``KeyError`` where an id is unknown; then none is removed."""
+        with self._writing() as base:
+            unknown = [id for id in ids if not base.execute("SELECT 1 FROM cases WHERE id = ?", (id,)).fetchone()]
+            if unknown:
+                raise KeyError(f"{self.path.name} has no case {first_few(unknown)}; nothing was removed")
+            base.executemany("DELETE FROM cases WHERE id = ?", [(id,) for id in ids])
+        self._base.execute("VACUUM")
+
+    def info(self) -> dict:
+        """What is in it: cases, patients, classes with counts, dates, network, size of the file in bytes."""
+        count, patients, first, last = self._base.execute(
+            "SELECT count(*), count(DISTINCT patient), min(added), max(added) FROM cases"
+        ).fetchone()
+        classes = dict(self._base.execute("SELECT label, count(*) FROM cases GROUP BY label ORDER BY label"))
+        about = {"cases": count, "patients": patients, "classes": classes, "first added": first, "last added": last}
+        about |= {name: self.about[name] for name in ("model", "fingerprint", "bits")}
+        about["patients kept as"] = "keyed hashes" if self.about["key"] else "given"
+        return about | {"thumbnails": self.about["thumbnails"] == "1", "bytes": self.path.stat().st_size}
+
+    def _load(self) -> tuple[pd.DataFrame, Codes, np.ndarray]:
+        """Lines in id order, their codes, and which distances to the nearest case of another patient are usual, sorted; read
+        anew where this or another process has written since."""
+        version = self._base.execute("PRAGMA data_version").fetchone()[0], self._base.total_changes
+        if self._loaded is None or self._loaded[0] != version:
+            lines = self._base.execute("SELECT id, code, label, patient, image, sha256 FROM cases ORDER BY id").fetchall()
+            if not lines:
+                raise ValueError(f"{self.path}: the index is empty")
+            table = pd.DataFrame(lines, columns=["id", "code", "label", "patient", "image", "sha256"])
+            packed = np.frombuffer(b"".join(table.pop("code")), np.uint8).reshape(len(table), -1)
+            labels = np.unique(table["label"], return_inverse=True)[1]
+            codes = Codes(packed, table["id"].to_numpy(str), labels, int(self.about["bits"]), self.about["fingerprint"])
+            self._loaded = version, table, codes, {"": HammingIndex(codes)}, _usual(table, codes)
+        return self._loaded[1:]
+
+    def search(
+        self,
+        image: str | Path,
+        k: int = 10,
+        *,
+        patient: str = "",
+        exclude_same_patient: bool = False,
+        label: str = "",
+        include_itself: bool = False,
+    ) -> pd.DataFrame:
+        """The ``k`` cases nearest to an image file, or fewer where there are no more.
+
+        Parameters
+        ----------
+        patient : of the image; where the picture itself is in the index its patient is known.
+        exclude_same_patient : leave out cases of that patient.
+        label : only cases of this class.
+        include_itself : also list the same picture, which is left out otherwise.
+
+        Returns
+        -------
+        DataFrame ``rank, id, label, patient, image, bits, percentile``. ``bits`` that differ; equal ones in order of id.
+        ``percentile``: how many in a hundred cases of the index have their nearest case of another patient closer than that.
+        Near 100 the image is unlike what the index holds. A low number proves nothing: noise has near answers, too.
+        """
+        file = paths.yours(image)
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no such file")
+        self._checkpoint()
+        ((code, (reason,)),) = encode_files([file], self.model)
+        if reason:
+            raise ValueError(reason)
+        return self.search_code(code, sha256(file), k, patient, exclude_same_patient, label, include_itself)
+
+    def search_all(self, source: str | Path, k: int = 10, *, patient: str = "", jobs: int = 1, **settings) -> pd.DataFrame:
+        """`search` for every image of a folder or CSV (see `cases_of`), with a column ``query``; patients are those of the
+        files. Warns of what could not be read."""
+        self._checkpoint()
+        table, _ = cases_of(source, patient)
+        encoded = list(encode_files(list(table["image"]), self.model, jobs=jobs))
+        reasons = [reason for _, several in encoded for reason in several]
+        bad = [f"{file}: {reason}" for file, reason in zip(table["image"], reasons, strict=True) if reason]
+        if bad:
+            warnings.warn(f"{len(bad)} of {len(table)} images cannot be read: {first_few(bad)}", stacklevel=2)
+        lists = []
+        for row, code, reason in zip(table.itertuples(), np.concatenate([codes for codes, _ in encoded]), reasons, strict=True):
+            if not reason:
+                own = row.group if settings.get("exclude_same_patient") else ""
+                lists.append(self.search_code(code[None], sha256(row.image), k, own, **settings).assign(query=row.case_id))
+        if not lists:
+            raise ValueError(f"{source}: none of its images can be read")
+        return pd.concat(lists, ignore_index=True)
+
+    def search_code(self, code, digest, k=10, patient="", exclude_same_patient=False, label="", include_itself=False):
+        """`search` for a packed code, uint8 (1, bits / 8), of a file with this SHA-256."""
+        table, codes, searchers, usual = self._load()
+        if k < 1:
+            raise ValueError(f"k = {k}; at least one answer must be asked for")
+        itself = (table["sha256"] == digest).to_numpy()
+        leave = np.zeros(len(table), bool) if include_itself else itself.copy()
+        if exclude_same_patient:
+            names = {self._patient(patient)} if patient else set(table["patient"][itself])
+            if not names:
+                raise ValueError("exclude_same_patient: this picture is not in the index; say who its patient is")
+            leave |= table["patient"].isin(names).to_numpy()
+        places = np.arange(len(table))
+        if label:
+            places = np.flatnonzero(table["label"] == label)
+            if not len(places):
+                raise ValueError(
+                    f"no case of class {label!r}; the classes are {', '.join(map(repr, sorted(set(table['label']))))}"
+                )
+        if label not in searchers:
+            searchers[label] = HammingIndex(Codes(codes.packed[places], codes.ids[places], codes.labels[places], codes.bits))
+        # every case that is left out may stand before the k-th answer
+        bits, rows = searchers[label].search(code, min(k + int(leave[places].sum()), len(places)))
+        rows, bits = places[rows[0]], bits[0].astype(int)
+        rows, bits = rows[~leave[rows]][:k], bits[~leave[rows]][:k]
+        answers = table.iloc[rows][["id", "label", "patient", "image"]].reset_index(drop=True)
+        answers.insert(0, "rank", np.arange(1, len(rows) + 1))
+        percentile = 100 * np.searchsorted(usual, bits) / len(usual) if len(usual) else np.nan
+        return answers.assign(bits=bits, percentile=percentile)
+
+
+def _usual(table: pd.DataFrame, codes: Codes) -> np.ndarray:
+    """Distances of up to `SAMPLE` cases to their nearest case of another patient, sorted; empty with one patient."""
+    patients = pd.factorize(table["patient"])[0]
+    some = np.unique(np.linspace(0, len(codes) - 1, SAMPLE).astype(int))
+    k = min(1 + np.bincount(patients).max(), SAMPLE)  # more than a patient has
+    bits, rows = HammingIndex(codes).search(codes.packed[some], int(k))
+    other = patients[rows] != patients[some, None]
+    return np.sort(bits[np.arange(len(some)), other.argmax(1)][other.any(1)])
+
+
+def _model(model: str | Path) -> str:
+    return str(model) if str(model) in SHIPPED else os.path.abspath(paths.yours(model))
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
