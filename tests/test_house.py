@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import os
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 PACKAGE = Path(__file__).resolve().parents[1] / "ynet_lite"
 WINGS = ("sets", "viewer", "paper")
@@ -156,3 +160,24 @@ def test_public_names():
         assert getattr(ynet_lite, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         ynet_lite.nonsense  # noqa: B018
+
+
+COMMANDS = sorted(name for name, path in modules().items() if '__name__ == "__main__"' in path.read_text())
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_prints_the_usage_and_starts_no_work(name, tmp_path, monkeypatch, capsys):
+    def forbidden(*args, **more):
+        raise AssertionError("--help started to work")
+
+    monkeypatch.chdir(tmp_path)
+    for variable in ("YNET_OUT", "YNET_CACHE", "YNET_LOCAL_FIGURES"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    monkeypatch.setattr(os, "replace", forbidden)  # how every file is written
+    monkeypatch.setattr(torch.Tensor, "backward", forbidden)
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(f"ynet_lite.{name}", run_name="__main__")
+    assert not end.value.code and capsys.readouterr().out.lower().startswith("usage: ")
+    assert not list(tmp_path.iterdir())

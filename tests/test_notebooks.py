@@ -6,8 +6,9 @@ import re
 
 import nbformat
 import pytest
+from address import COLAB_CELL, badges
 
-from ynet_lite import paths, project
+from ynet_lite import paths
 
 NOTEBOOKS = sorted((paths.root() / "notebooks").glob("*.ipynb"))
 LONGEST_CELL = 30
@@ -41,10 +42,10 @@ def test_opening(notebook):
     path, book = notebook
     head = book.cells[0]
     assert head.cell_type == "markdown" and head.source.startswith("# ")
-    for part in ("**You will see**", "**Needs**", "**Takes**", "not a medical device", project.badges(path.stem)):
+    for part in ("**You will see**", "**Needs**", "**Takes**", "not a medical device", badges(path.stem)):
         assert part in head.source, f"the first cell lacks {part}"
     assert re.search(r"\*\*Takes\*\* .*\d", head.source), "the running time is a measured number"
-    assert book.cells[1].source == project.colab_cell().strip("\n")
+    assert book.cells[1].source == COLAB_CELL
 
 
 def test_closing(notebook):

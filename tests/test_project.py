@@ -14,14 +14,13 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from address import COLAB_CELL, NAME, REPOSITORY, badges
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from rattler import MatchSpec, PackageRecord
 from rattler.package.build_string import BuildString
-
-from ynet_lite import project
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -167,36 +166,13 @@ def test_build_requirement_is_locked_and_in_the_environment():
 # --- address
 
 
-def test_repository_is_the_address_in_pyproject():
-    assert project.repository() == pyproject()["project"]["urls"]["Repository"].rstrip("/")
-    assert re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", project.repository())
-
-
-def test_repository_of_an_installed_package(monkeypatch, tmp_path):
-    monkeypatch.setattr(project, "__file__", str(tmp_path / "site-packages" / "ynet_lite" / "project.py"))
-
-    class Metadata:
-        urls = ("Documentation, https://example.org", "Repository, https://github.com/someone/ynet-lite/")
-
-        def get_all(self, key):
-            assert key == "Project-URL"
-            return list(self.urls)
-
-    monkeypatch.setattr(project.metadata, "metadata", lambda name: Metadata())
-    assert project.repository() == "https://github.com/someone/ynet-lite"
-    Metadata.urls = ()
-    with pytest.raises(ValueError, match="no repository address"):
-        project.repository()
-
-
-def test_badges_point_at_the_notebook(monkeypatch):
-    monkeypatch.setattr(project, "repository", lambda: "https://github.com/a/b")
-    line = project.badges("01_data.ipynb")
-    assert line == project.badges("01_data")
+def test_badges_point_at_the_notebook_in_the_repository():
+    assert re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", REPOSITORY)
+    slug = REPOSITORY.removeprefix("https://github.com/")
+    line = badges("01_data")
     assert "\n" not in line
-    assert "https://mybinder.org/v2/gh/a/b/HEAD?labpath=notebooks%2F01_data.ipynb" in line
-    assert "https://colab.research.google.com/github/a/b/blob/main/notebooks/01_data.ipynb" in line
-    assert project.badges() == project.badges("00_start_here")
+    assert f"https://mybinder.org/v2/gh/{slug}/HEAD?labpath=notebooks%2F01_data.ipynb" in line
+    assert f"https://colab.research.google.com/github/{slug}/blob/main/notebooks/01_data.ipynb" in line
 
 
 def test_colab_cell_does_nothing_elsewhere(monkeypatch):
@@ -205,7 +181,7 @@ def test_colab_cell_does_nothing_elsewhere(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", forbidden)
     before = list(sys.path)
-    exec(project.colab_cell(), {})
+    exec(COLAB_CELL, {})
     assert sys.path == before
 
 
@@ -214,15 +190,15 @@ def test_colab_cell_clones_and_installs_on_colab(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda command, check: calls.append(command))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setitem(sys.modules, "google.colab", object())
-    exec(project.colab_cell(), {})
+    exec(COLAB_CELL, {})
     clone, install = calls
-    assert clone[:2] == ["git", "clone"] and project.repository() in clone
+    assert clone[:2] == ["git", "clone"] and REPOSITORY in clone
     assert install[1:4] == ["-m", "pip", "install"] and install[-1] == clone[-1] == sys.path[0]
 
 
 def test_colab_cell_is_formatted_like_the_rest():
     command = [sys.executable, "-m", "ruff", "format", "--check", "--config", str(ROOT / "pyproject.toml"), "-"]
-    result = subprocess.run(command, input=project.colab_cell() + "\n", text=True, capture_output=True)
+    result = subprocess.run(command, input=COLAB_CELL + "\n", text=True, capture_output=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -230,7 +206,7 @@ def test_citation_names_repository_version_and_paper():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     for key in ("cff-version", "message", "title", "authors"):
         assert citation[key]
-    assert citation["repository-code"] == project.repository()
+    assert citation["repository-code"] == REPOSITORY
     assert str(citation["version"]) == pyproject()["project"]["version"]
     assert citation["license"] == pyproject()["project"]["license"]
     assert [reference["doi"] for reference in citation["references"]] == ["10.1109/JBHI.2021.3082531"]
@@ -246,9 +222,9 @@ def test_notebook_badges_and_colab_cell_are_the_made_ones(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     sources = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
     lines = [line for kind, source in sources if kind == "markdown" for line in badge_lines(source)]
-    assert lines in ([], [project.badges(path.stem)])
+    assert lines in ([], [badges(path.stem)])
     fetching = [source for kind, source in sources if kind == "code" and "google.colab" in source]
-    assert fetching in ([], [project.colab_cell()])
+    assert fetching in ([], [COLAB_CELL])
     assert bool(lines) == bool(fetching), "the Colab badge needs the cell that fetches the project, and the cell a badge"
 
 
@@ -256,7 +232,7 @@ def test_readme_badges_are_the_made_ones():
     readme = ROOT / "README.md"
     if not readme.is_file():
         pytest.skip("no README.md in this installation")
-    allowed = {project.badges()} | {project.badges(path.stem) for path in NOTEBOOKS}
+    allowed = {badges()} | {badges(path.stem) for path in NOTEBOOKS}
     for line in badge_lines(readme.read_text(encoding="utf-8")):
         links = re.findall(r"\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)", line)
         assert links and any(all(link in made for link in links) for made in allowed), f"not from badges(): {line}"
@@ -274,8 +250,8 @@ def test_readme_lists_each_notebook_with_the_time_that_its_head_names(path):
 def test_no_other_address_of_the_repository():
     files = [ROOT / "README.md", ROOT / "CITATION.cff", *NOTEBOOKS, *(ROOT / "data").glob("*.md")]
     for path in filter(Path.is_file, files):
-        for owner in re.findall(rf"github\.com/([\w.-]+/{project.NAME})\b", path.read_text(encoding="utf-8")):
-            assert f"https://github.com/{owner}" == project.repository(), f"{path.name} names {owner}"
+        for owner in re.findall(rf"github\.com/([\w.-]+/{NAME})\b", path.read_text(encoding="utf-8")):
+            assert f"https://github.com/{owner}" == REPOSITORY, f"{path.name} names {owner}"
 
 
 # --- commands
