@@ -9,8 +9,6 @@ from urllib.parse import quote
 NAME = "ynet-lite"
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 REPOSITORY = tomllib.loads(PYPROJECT.read_text())["project"]["urls"]["Repository"].rstrip("/")
-    "/"
-)
 
 
 def badges(notebook: str = "00_start_here") -> str:
