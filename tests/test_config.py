@@ -6,11 +6,19 @@ from dataclasses import FrozenInstanceError, fields
 
 import numpy as np
 import pytest
+import torch
 
-from ynet_lite import losses
-from ynet_lite.config import CHOICES, NEUTRAL, UNHASHED, Config
+from ynet_lite import losses, paths
+from ynet_lite.augment import Augment, augment
+from ynet_lite.config import NEUTRAL, UNHASHED, Config, Data, Ranking
+from ynet_lite.encoding import distances
+from ynet_lite.losses.unified import UnifiedLoss
+from ynet_lite.losses.weights import LossWeights
 from ynet_lite.methods import METHODS, PAPER_METHODS, PRESETS, TUNED
+from ynet_lite.model import Network, YNet
+from ynet_lite.sets import load_cases
 
+CHOICES = {f.name: f.metadata["known"] for f in fields(Config) if "known" in f.metadata and f.type == "str"}
 HASHED = [f.name for f in fields(Config) if f.name not in UNHASHED]
 
 
@@ -102,6 +110,27 @@ def test_json_round_trip(preset, method):
     assert again == cfg
     assert again.hash() == cfg.hash()
     assert isinstance(again.planes, tuple) and isinstance(again.ks, tuple)
+
+
+def test_every_committed_configuration_has_its_hash():
+    stored = [json.loads(path.read_text()) for path in sorted(paths.results().rglob("configs.json"))]
+    assert stored and len(stored[0]) == 163
+    for name, values in (pair for part in stored for pair in part.items()):
+        assert Config.from_json(json.dumps(values)).hash() == name
+
+
+def test_what_reads_a_part_takes_the_part_alone():
+    images, masks = torch.zeros(4, 1, 32, 32), torch.zeros(4, 32, 32, dtype=torch.int64)
+    model = YNet(Network(size=32, planes=(4, 4, 4, 4), blocks=1, fpn=4, bits=8), 2)
+    moved, masks = augment(images, masks, Augment(aug_rotate=0), torch.Generator())
+    output, labels = model(moved), torch.arange(4) % 2
+    loss, _ = UnifiedLoss(LossWeights(bits=8), 2)(output, masks, labels > 0, labels, model.classifier)
+    assert loss.isfinite()
+    code = {"code": output.code.detach().numpy()}
+    assert distances(Ranking(ranking="hamming"), code, code).shape == (4, 4)
+    assert load_cases(Data(phantom_cases=40, size=32)).images.shape == (40, 1, 32, 32)
+    with pytest.raises(ValueError, match="Config.aug_rotate: 'far'; a number is needed"):
+        Augment(aug_rotate="far")
 
 
 def test_json_rejects_unknown_fields_by_name():

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .config import Config
+from .settings import Settings
 
 
-def augment(images: Tensor, masks: Tensor, cfg: Config, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Augment(Settings):
+    """How much a training batch is changed at random."""
+
+    augment: bool = True
+    aug_rotate: float = 10.0  # degrees, either way
+    aug_scale: float = 0.1  # factor 1 +- this
+    aug_shift: float = 0.08  # share of the width
+    aug_contrast: float = 0.2  # contrast factor 1 +- this; brightness by a quarter of it, in shares of 255
+
+
+def augment(images: Tensor, masks: Tensor, cfg: Augment, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mirror, rotate, scale, shift, and change contrast and brightness; every image its own draw.
 
     images : (N, C, H, W) float in 0..255. masks : (N, H, W) integer. Masks move with their images (nearest neighbour). No

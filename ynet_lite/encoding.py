@@ -8,16 +8,16 @@ from torch.nn import functional as F
 
 from .cases.core import Cases
 from .checkpoint import Checkpoint
-from .config import Config
+from .config import Config, Ranking, Training
 from .hashing import Codes, hamming, pack
 from .model import Output, YNet
 
 
-def _precision(cfg: Config):
+def _precision(cfg: Training):
     return torch.autocast(torch.device(cfg.device).type, torch.bfloat16, enabled=cfg.precision == "bfloat16")
 
 
-def represent(model: YNet, cfg: Config, images: torch.Tensor) -> Output:
+def represent(model: YNet, cfg: Ranking, images: torch.Tensor) -> Output:
     """The network's output for images (N, C, H, W) in 0..255; code and descriptor averaged with those of the mirror images where
     ``Config.flip_codes`` says so."""
     output = model(images)
@@ -56,7 +56,7 @@ def encode(checkpoint: Checkpoint, cases: Cases) -> Codes:
     return Codes(pack(code), cases.ids, cases.labels, checkpoint.cfg.bits, checkpoint.weights_id())
 
 
-def distances(cfg: Config, queries: dict[str, np.ndarray], database: dict[str, np.ndarray]) -> np.ndarray:
+def distances(cfg: Ranking, queries: dict[str, np.ndarray], database: dict[str, np.ndarray]) -> np.ndarray:
     """(Q, N) distances by ``Config.ranking``: Hamming of the signs, or one minus the cosine of codes or of descriptors."""
     if cfg.ranking == "hamming":
         return hamming(pack(queries["code"]), pack(database["code"]))

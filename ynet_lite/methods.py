@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-POOLINGS = ("rmac", "gap", "mac", "lesion", "selfpool")
-
 PRESETS: dict[str, dict] = {
     # shallow and longer: in the same time this ranks better than two blocks per stage
     "quick": {"blocks": 1, "epochs": 12, "validate_every": 4, "lr": 4e-3},

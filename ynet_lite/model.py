@@ -8,6 +8,7 @@ DOI 10.1109/JBHI.2021.3082531. `Config.from_preset("paper")` builds the network 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,11 +16,50 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import encoders, losses
-from .config import Config
-from .pooling import GUIDED, SpatialAttention, pool
+from .losses.weights import LossWeights
+from .pooling import GUIDED, PLAIN, SpatialAttention, pool
+from .settings import Settings, one_of, young
 
 #: Stages of the encoder, named as in feature pyramid networks (Lin et al., CVPR 2017): C2 is the finest.
 LEVELS = (2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Input(Settings):
+    """Images are squares of ``size`` pixels with ``channels`` channels."""
+
+    size: int = 64
+    channels: int = 1
+
+
+@dataclass(frozen=True)
+class Network(Input, LossWeights):
+    """What `YNet` is built from: its input, its parts, and the losses, which decide on its branches."""
+
+    encoder: str = young("small")  # "lite0": ImageNet weights; "hf:<name or folder>": a backbone of `transformers`
+    frozen: int = one_of(0, 1, 2, 3, 4, young=True)  # levels of a pretrained encoder that stay as they came, the stem with them
+    drop_path: float = young(0.0)  # lite0: probability that the last block is skipped in training; earlier ones in proportion
+    stem: str = one_of("conv3", "conv7-pool")  # one 3x3 /2, or 7x7 /2 and max-pool /2, as released
+    block: str = one_of("basic", "bottleneck")  # "bottleneck" as released (expansion 4)
+    planes: tuple[int, ...] = (16, 32, 64, 128)
+    blocks: int = 2
+    fpn: int = 32
+    descriptor: int = 0  # channels of a 3x3 convolution on C5 before aggregation (released: 512); 0 = none
+    seg_features: str = one_of("logits", "features")  # what is upsampled to full size: "features" as released
+    seg_activation: str = one_of("none", "relu", "bn")  # on the logits: "relu" as in the released script, "bn" in its notebooks
+    attention: str = one_of("none", "spatial", "spatial-max", young=True)  # on C5: "spatial" as in ASH, "spatial-max" as in ATH
+    pooling: str = one_of("lesion", *GUIDED, *PLAIN, joined=True)
+    pool_levels: tuple[int, ...] = (3, 4)  # which of C2..C5 are aggregated
+    code_input: str = one_of("descriptor", "c5")  # "c5": the flattened C5, as released
+    code_norm: bool = False  # batch-normalise the code (balanced bits)
+
+    def __post_init__(self):
+        super().__post_init__()
+        encoders.named(self.encoder)
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"Config.drop_path: {self.drop_path}; it is a probability below 1")
+        if not self.pool_levels or not set(self.pool_levels) <= set(LEVELS):
+            raise ValueError(f"Config.pool_levels: {self.pool_levels}; the levels are 2 to 5 (C2 to C5)")
 
 
 class Output(NamedTuple):
@@ -41,7 +81,7 @@ class SegmentationBranch(nn.Module):
     first, as released, which costs several times as much for the same kind of map.
     """
 
-    def __init__(self, widths: list[int], cfg: Config, n_masks: int):
+    def __init__(self, widths: list[int], cfg: Network, n_masks: int):
         super().__init__()
         self.lateral = nn.ModuleList([nn.Conv2d(w, cfg.fpn, 1) for w in widths[1:]])
         self.finest = nn.Identity() if widths[0] == cfg.fpn else nn.Conv2d(widths[0], cfg.fpn, 1)
@@ -55,10 +95,7 @@ class SegmentationBranch(nn.Module):
         for lateral, finer in zip(self.lateral[-2::-1], features[-2:0:-1], strict=True):
             top = _resize(top, finer.shape[2:]) + lateral(finer)
         top = _resize(top, features[0].shape[2:]) + self.finest(features[0])
-        if self.full_size_features:
-            coarse = self.activation(upsampled_conv(top, self.head, size))
-        else:
-            coarse = self.activation(self.head(top))
+        coarse = self.activation(upsampled_conv(top, self.head, size) if self.full_size_features else self.head(top))
         return upsampled(coarse, size), coarse
 
 
@@ -125,7 +162,7 @@ class YNet(nn.Module):
     With ``pretrained=False`` an encoder that has weights to start from leaves them out: a checkpoint brings its own.
     """
 
-    def __init__(self, cfg: Config, n_classes: int, n_masks: int = 2, pretrained: bool = True):
+    def __init__(self, cfg: Network, n_classes: int, n_masks: int = 2, pretrained: bool = True):
         super().__init__()
         self.cfg = cfg
         self.encoder = encoders.build(cfg, pretrained)
@@ -134,12 +171,9 @@ class YNet(nn.Module):
         self.segmentation = SegmentationBranch(widths, cfg, n_masks) if needs_map else None
         self.to_descriptor = nn.Conv2d(widths[-1], cfg.descriptor, 3, 1, 1) if cfg.descriptor else nn.Identity()
         top = cfg.descriptor or widths[-1]
-        level_widths = [top if level == 5 else widths[level - 2] for level in cfg.pool_levels]
-        parts = len(cfg.pooling.split("+"))
-        self.descriptor_size = sum(level_widths) * parts
-        c5 = cfg.size
-        for _ in range(4 if cfg.encoder == "small" and cfg.stem == "conv3" else 5):  # every stride of 2 rounds up
-            c5 = (c5 + 1) // 2
+        pooled = [top if level == 5 else widths[level - 2] for level in cfg.pool_levels]
+        self.descriptor_size = sum(pooled) * len(cfg.pooling.split("+"))
+        c5 = math.ceil(cfg.size / (16 if cfg.encoder == "small" and cfg.stem == "conv3" else 32))  # every stride rounds up
         self.code = nn.Linear(widths[-1] * c5 * c5 if cfg.code_input == "c5" else self.descriptor_size, cfg.bits)
         if cfg.code_norm:
             self.code_norm = nn.BatchNorm1d(cfg.bits, affine=False)
@@ -150,12 +184,10 @@ class YNet(nn.Module):
         if loss and "classifier" in loss.needs:
             self.classifier = nn.Linear(cfg.bits if cfg.cls_target == "code" else self.descriptor_size, n_classes)
         # grey value statistics: the encoder's own; ImageNet's for three channels, as released; one grey pair for one channel
-        if hasattr(self.encoder, "mean"):
-            mean, std = self.encoder.mean, self.encoder.std
-        else:
-            mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if cfg.channels == 3 else ([0.3], [0.25])
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        colour = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+        for name, values in (colour if cfg.channels == 3 else {"mean": [0.3], "std": [0.25]}).items():
+            values = getattr(self.encoder, name, values)
+            self.register_buffer(name, 255 * torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """[C2, C3, C4, C5] of images in 0..255, shape (N, channels, H, W); C5 attended where the method does that."""

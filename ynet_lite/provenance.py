@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from . import paths
-from .config import Config
+from .config import Config, Training
 
 
 def run_id(cfg: Config, fingerprint: str = "") -> str:
@@ -46,7 +46,7 @@ def commit() -> tuple[str, bool]:
         return "none", True
 
 
-def device_name(cfg: Config) -> str:
+def device_name(cfg: Training) -> str:
     """Which kind of processor made the numbers."""
     if cfg.device != "cpu":
         return torch.cuda.get_device_name(cfg.device)

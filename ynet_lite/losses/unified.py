@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..config import Config
 from ..hashing import hadamard_targets
 from ..model import Output
 from . import Batch, named
 from .common import same_class
 from .quantisation import quantisation_loss
 from .segmentation import segmentation_loss
+from .weights import LossWeights
 
 
 class UnifiedLoss(nn.Module):
@@ -25,7 +25,7 @@ class UnifiedLoss(nn.Module):
     weighted sum of two losses is least where all weight is on the smaller one: kept as a switch to show just that.
     """
 
-    def __init__(self, cfg: Config, n_classes: int):
+    def __init__(self, cfg: LossWeights, n_classes: int):
         super().__init__()
         self.cfg = cfg
         a = torch.tensor(float(cfg.balance))

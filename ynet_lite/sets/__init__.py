@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..cases.core import Cases
-from ..config import Config
+from ..config import Data
 from . import folders
 from .busbra import BUSBRA, BUSBRA_BIRADS
 from .busi import BUSI
@@ -34,7 +34,7 @@ def drawn_per_seed() -> tuple[str, ...]:
     return tuple(one.name for one in SETS if one.drawn)
 
 
-def load_cases(cfg: Config) -> Cases:
+def load_cases(cfg: Data) -> Cases:
     """The cases that ``cfg`` names, as uint8 squares of ``cfg.size`` pixels with ``cfg.channels`` channels.
 
     ``cfg.dataset`` is the name of one of `SETS`:

@@ -15,7 +15,7 @@ from ..cases.core import Cases
 from ..cases.formats import sha256
 from ..cases.loading import load_table
 from ..cases.manifest import ManifestError, first_few
-from ..config import Config
+from ..config import Data
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class DataSet:
 
     name: str  # what `Config.dataset` says
     title: str  # what tables and figures say
-    load: Callable[[Config], Cases]
+    load: Callable[[Data], Cases]
     folders: tuple[str, ...] = ()  # names of its folder, the usual one first; none for a set that needs no files
     inside: tuple[str, ...] = ()  # what lies in the folder of this set and of no other
     how_to_get: str = ""
@@ -37,7 +37,7 @@ class DataSet:
         return self.kept or self.name
 
 
-def load_folder(one: DataSet, cfg: Config, manifest: Callable[[Path], pd.DataFrame], **settings) -> Cases:
+def load_folder(one: DataSet, cfg: Data, manifest: Callable[[Path], pd.DataFrame], **settings) -> Cases:
     """The cases of a set of files: find its folder, compare it with the kept checksums, read what ``manifest`` makes of it.
 
     ``settings`` go to `ynet_lite.cases.loading.load_table`. Raises ``FileNotFoundError`` (see `find`) or `ManifestError`.

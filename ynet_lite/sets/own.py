@@ -9,11 +9,11 @@ from .. import paths
 from ..cases.core import Cases
 from ..cases.loading import load_table
 from ..cases.manifest import ManifestError, files, read_manifest
-from ..config import Config
+from ..config import Data
 from .folders import DataSet
 
 
-def load(cfg: Config) -> Cases:
+def load(cfg: Data) -> Cases:
     """The cases of the manifest at ``cfg.manifest`` or ``YNET_MANIFEST``; relative paths count from where you are.
 
     An optional column ``finer`` refines the class; an optional column ``mask_names`` (the same in each row, for example

@@ -24,7 +24,7 @@ import pandas as pd
 
 from ..cases.core import Cases
 from ..cases.loading import BOX, resize_cases
-from ..config import Config
+from ..config import Data
 from .folders import DataSet
 
 GENERATOR_VERSION = "2"
@@ -569,7 +569,7 @@ def _marks(rng, grey: np.ndarray, lesion: dict, mask: np.ndarray, size: int, sty
     return grey, {"text": has_text, "calipers": bool(crosses)}
 
 
-def load(cfg: Config) -> Cases:
+def load(cfg: Data) -> Cases:
     """The phantom that ``cfg`` describes, drawn from ``cfg.seed`` and resized; the table holds the box of the content."""
     cases = make_phantom(n_cases=cfg.phantom_cases, seed=cfg.seed, size=SIZE, confounding=cfg.confounding)
     table = cases.table.assign(**dict(zip(BOX, (SIZE, SIZE, 0, 0, cfg.size, cfg.size), strict=True)))
