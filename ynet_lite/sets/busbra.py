@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..cases.manifest import ManifestError, first_few
-from .folders import DataSet, _columns, find, load_folder
+from .folders import DataSet, find, load_folder, read_columns
 
 
 def busbra(data_dir=None, label: str = "pathology") -> pd.DataFrame:
@@ -25,39 +25,24 @@ def busbra(data_dir=None, label: str = "pathology") -> pd.DataFrame:
     if label not in ("pathology", "birads"):
         raise ValueError(f"busbra: label must be 'pathology' or 'birads', got {label!r}")
     folder = find(BUSBRA, data_dir)
-    wanted = ["ID", "Case", "Histology", "Pathology", "BIRADS", "Device", "Side"]
-    cases = _columns(folder / "bus_data.csv", wanted)
-    folds = _columns(folder / "5-fold-cv.csv", ["ID", "kFold"])
+    cases = read_columns(folder / "bus_data.csv", ["ID", "Case", "Histology", "Pathology", "BIRADS", "Device", "Side"])
+    folds = read_columns(folder / "5-fold-cv.csv", ["ID", "kFold"])
     odd = sorted(set(cases["ID"]) ^ set(folds["ID"]))
     if odd or folds["ID"].duplicated().any():
         raise ManifestError(
             f"busbra: bus_data.csv and 5-fold-cv.csv must list the same cases once; they differ in {first_few(odd)}"
         )
-    fold = cases["ID"].map(folds.set_index("ID")["kFold"])
-    number = cases["ID"].str.removeprefix("bus_")
     return pd.DataFrame(
         {
             "case_id": cases["ID"],
             "image": [str(folder / "Images" / f"{case}.png") for case in cases["ID"]],
-            "mask": [str(folder / "Masks" / f"mask_{case}.png") for case in number],
+            "mask": [str(folder / "Masks" / f"mask_{case.removeprefix('bus_')}.png") for case in cases["ID"]],
             "label": cases["Pathology"] if label == "pathology" else "BI-RADS " + cases["BIRADS"],
             "group": cases["Case"],
-            "fold": fold.astype(np.int64),
-            "pathology": cases["Pathology"],
-            "birads": cases["BIRADS"],
-            "histology": cases["Histology"],
-            "device": cases["Device"],
-            "side": cases["Side"],
+            "fold": cases["ID"].map(folds.set_index("ID")["kFold"]).astype(np.int64),
+            **{column.lower(): cases[column] for column in ("Pathology", "BIRADS", "Histology", "Device", "Side")},
         }
     )
-
-
-def _load(cfg):
-    return load_folder(BUSBRA, cfg, busbra, finer=("birads",))
-
-
-def _load_birads(cfg):
-    return load_folder(BUSBRA_BIRADS, cfg, partial(busbra, label="birads"), finer=("pathology",))
 
 
 _FILES = {
@@ -67,6 +52,11 @@ _FILES = {
     "kept": "busbra",
 }
 
-BUSBRA = DataSet("busbra", "BUS-BRA", _load, **_FILES)
+BUSBRA = DataSet("busbra", "BUS-BRA", lambda cfg: load_folder(BUSBRA, cfg, busbra, finer=("birads",)), **_FILES)
 
-BUSBRA_BIRADS = DataSet("busbra-birads", "BUS-BRA by BI-RADS", _load_birads, **_FILES)
+BUSBRA_BIRADS = DataSet(
+    "busbra-birads",
+    "BUS-BRA by BI-RADS",
+    lambda cfg: load_folder(BUSBRA_BIRADS, cfg, partial(busbra, label="birads"), finer=("pathology",)),
+    **_FILES,
+)

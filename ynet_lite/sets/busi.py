@@ -36,16 +36,13 @@ def busi(data_dir=None, split: pd.DataFrame | None = None) -> pd.DataFrame:
     folder = find(BUSI, data_dir)
     rows = []
     for label in BUSI_CLASSES:
-        names = sorted((path.name for path in (folder / label).glob("*.png")), key=_natural)
-        for name in names:
-            if re.search(r"_mask(_\d+)?\.png$", name):
-                continue
-            stem = name.removesuffix(".png")
-            own = [other for other in names if re.fullmatch(re.escape(stem) + r"_mask(_\d+)?\.png", other)]
-            masks = SEPARATOR.join(str(folder / label / other) for other in own)
-            if not masks and label == "normal":
-                masks = EMPTY
-            rows.append({"case_id": stem, "image": str(folder / label / name), "mask": masks, "label": label})
+        images, masks = {}, {}
+        for path in sorted((folder / label).glob("*.png"), key=lambda path: _natural(path.name)):
+            stem, mask = re.fullmatch(r"(.+?)(_mask(?:_\d+)?)?\.png", path.name, re.DOTALL).groups()
+            (masks if mask else images).setdefault(stem, []).append(str(path))
+        for stem, (image,) in images.items():
+            mask = SEPARATOR.join(masks.get(stem, [EMPTY] if label == "normal" else []))
+            rows.append({"case_id": stem, "image": image, "mask": mask, "label": label})
     table = pd.DataFrame(rows, columns=["case_id", "image", "mask", "label"])
     kept = paths.splits() / "busi.csv"
     if split is None and kept.is_file():
@@ -65,42 +62,28 @@ def busi_split(table: pd.DataFrame, listed: pd.DataFrame | None = None) -> pd.Da
     first, to the fold with the fewest cases of their class.
     """
     known = {} if listed is None else listed.drop_duplicates("case_id").set_index("case_id").to_dict("index")
-    ids, labels = list(table["case_id"]), list(table["label"])
-    if all(case in known for case in ids):
-        group = [str(known[case]["group"]) for case in ids]
-        return pd.DataFrame({"case_id": ids, "group": group, "fold": [int(known[case]["fold"]) for case in ids]})
+    ids = list(table["case_id"])
+    placed = pd.DataFrame({"case_id": ids})
+    placed["group"] = [str(known[case]["group"]) if case in known else "" for case in ids]
+    placed["fold"] = [int(known[case]["fold"]) if case in known else 0 for case in ids]
+    if placed["fold"].all():
+        return placed
 
-    linked = near_duplicates(table["image"])
-    listed_groups = np.array([str(known[case]["group"]) if case in known else "" for case in ids])
-    linked |= (listed_groups[:, None] == listed_groups[None]) & (listed_groups[:, None] != "")
+    group = placed["group"].to_numpy(str)
+    linked = near_duplicates(table["image"]) | ((group[:, None] == group) & (group != ""))
     _, component = connected_components(linked, directed=False)
     members: dict[int, list[int]] = {}
     for i in sorted(range(len(ids)), key=lambda i: _natural(ids[i])):
-        members.setdefault(int(component[i]), []).append(i)
-
-    counts = {label: [0] * BUSI_FOLDS for label in set(labels)}
-    fold: dict[int, int] = {}
-    waiting = []
-    for key, cluster in members.items():
-        placed = [int(known[ids[i]]["fold"]) for i in cluster if ids[i] in known]
-        if placed:
-            fold[key] = placed[0]
-            for i in cluster:
-                counts[labels[i]][placed[0] - 1] += 1
-        else:
-            waiting.append(key)
-    for key in sorted(waiting, key=lambda key: (-len(members[key]), _natural(ids[members[key][0]]))):
-        own = [labels[i] for i in members[key]]
-        main = max(sorted(set(own)), key=own.count)
-        totals = [sum(count[f] for count in counts.values()) for f in range(BUSI_FOLDS)]
-        best = min(range(BUSI_FOLDS), key=lambda f: (counts[main][f], totals[f], f))
-        fold[key] = best + 1
-        for label in own:
-            counts[label][best] += 1
-    group = {
-        key: next((listed_groups[i] for i in cluster if listed_groups[i]), ids[cluster[0]]) for key, cluster in members.items()
-    }
-    return pd.DataFrame({"case_id": ids, "group": [group[int(c)] for c in component], "fold": [fold[int(c)] for c in component]})
+        members.setdefault(component[i], []).append(i)
+    classes, label = np.unique(table["label"], return_inverse=True)
+    counts = np.zeros((len(classes), BUSI_FOLDS), np.int64)
+    for i in sorted(members.values(), key=lambda i: (not any(group[i]), -len(i))):
+        own = next((placed.loc[j] for j in i if group[j]), None)
+        main = np.bincount(label[i]).argmax()
+        fold = own["fold"] - 1 if own is not None else np.lexsort((counts.sum(0), counts[main]))[0]
+        np.add.at(counts[:, fold], label[i], 1)
+        placed.loc[i, ["group", "fold"]] = ids[i[0]] if own is None else own["group"], fold + 1
+    return placed
 
 
 def near_duplicates(images: Iterable) -> np.ndarray:
@@ -117,14 +100,10 @@ def _natural(text: str) -> tuple:
     return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text))
 
 
-def _load(cfg):
-    return load_folder(BUSI, cfg, busi, class_names=BUSI_CLASSES, centre_crop=BUSI_CENTRE_CROP)
-
-
 BUSI = DataSet(
     "busi",
     "BUSI",
-    _load,
+    lambda cfg: load_folder(BUSI, cfg, busi, class_names=BUSI_CLASSES, centre_crop=BUSI_CENTRE_CROP),
     folders=("busi", "BUSI", "Dataset_BUSI_with_GT"),
     inside=BUSI_CLASSES,
     how_to_get="get it by hand (DOI 10.1016/j.dib.2019.104863) and unpack it as busi/benign, busi/malignant, busi/normal",

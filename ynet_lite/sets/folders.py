@@ -99,12 +99,13 @@ def find(one: DataSet, data_dir=None) -> Path:
     )
 
 
-def _columns(path: Path, wanted: list[str]) -> pd.DataFrame:
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+def read_columns(path: Path, wanted: list[str]) -> pd.DataFrame:
+    """A CSV of a published set, every cell as text without outer blanks. Raises `ManifestError` for a missing column."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").rename(columns=str.strip)
     missing = [column for column in wanted if column not in table]
     if missing:
         raise ManifestError(f"{path}: missing column(s) {missing}; found {list(table.columns)}")
-    return table[wanted]
+    return table.apply(lambda column: column.str.strip())
 
 
 def checksums(one: DataSet) -> dict[str, str]:

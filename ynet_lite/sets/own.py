@@ -16,9 +16,9 @@ from .folders import DataSet
 def load(cfg: Data) -> Cases:
     """The cases of the manifest at ``cfg.manifest`` or ``YNET_MANIFEST``; relative paths count from where you are.
 
-    An optional column ``finer`` refines the class; an optional column ``mask_names`` (the same in each row, for example
-    ``background;disc;cup``) names the mask values, and one ``mask_values`` (``0;128;255`` or
-    ``#000000;#ff0000``) says what stands for them in the files. Raises ``FileNotFoundError`` or `ManifestError`.
+    Optional columns: ``finer`` refines the class; ``mask_names`` (the same in each row, for example ``background;disc;cup``)
+    names the mask values; ``mask_values`` (``0;128;255`` or ``#000000;#ff0000``) says what stands for them in the files. Raises
+    ``FileNotFoundError`` or `ManifestError`.
     """
     named = cfg.manifest or os.environ.get("YNET_MANIFEST", "")
     if not named:
