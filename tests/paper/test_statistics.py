@@ -332,9 +332,9 @@ def test_other_queries_are_an_error():
     a, groups = table([0.1, 0.2, 0.3]), patients_of(range(3))
     with pytest.raises(ValueError, match=r"1 stand in a only, 0 in b only, such as 'q002' of fold 1"):
         statistics.paired(a, table([0.1, 0.2]), groups)
-    with pytest.raises(ValueError, match=r"different folds: \[1\] and \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"1 stand in a only, 1 in b only, such as 'q002' of fold 1"):
         statistics.paired(a, a.assign(fold=[1, 1, 2]), groups)
-    with pytest.raises(ValueError, match=r"different versions of the data \(fingerprint\): \['x'\] and \['y'\]"):
+    with pytest.raises(ValueError, match=r"3 stand in a only, 3 in b only, such as 'q000' of fold 1 \(data x\)"):
         statistics.paired(a.assign(fingerprint="x"), a.assign(fingerprint="y"), groups)
     with pytest.raises(ValueError, match=r"1 stand in a only, 1 in b only"):
         statistics.paired(table([1, 2], ["u", "v"]), table([1, 2], ["u", "w"]), groups)
@@ -349,13 +349,10 @@ def test_other_queries_are_an_error():
         ({"groups": {"q000": "p", "q001": None}}, r"no patient for 1 of 2"),
         ({"groups": pd.DataFrame({"case_id": ["q000"], "patient": ["p"]})}, r"missing column\(s\) \['group'\]"),
         ({"groups": pd.DataFrame({"case_id": ["q000"] * 2, "group": ["p", "r"]})}, r"'q000' has two patients, 'p' and 'r'"),
-        ({"groups": ["p", "p"]}, r"must be a table .* got list"),
+        ({"groups": ["p", "p"]}, r"no patient for 2 of 2 queries"),
         ({"a": table([1, 2], ["q000", "q000"])}, r"a: 1 queries have several values, such as 'q000'"),
         ({"b": table([1, np.inf])}, r"b: infinite value of 'q001'"),
         ({"b": pd.DataFrame({"case_id": ["q000"]})}, r"b: missing column\(s\) \['value'\]"),
-        ({"n": 0}, r"n must be a whole number of at least 1, got 0"),
-        ({"n": 10.0}, r"n must be a whole number"),
-        ({"alpha": 1.0}, r"alpha must lie between 0 and 1, got 1.0"),
     ],
 )
 def test_errors_say_what_is_wrong(change, message):
@@ -420,13 +417,18 @@ def stored_run(folder, values: dict, method="ynet", fold=1, seed=0, data=DATA, d
     return provenance.run_id(cfg)
 
 
+def rows_of(folder, *ids) -> pd.DataFrame:
+    runs = store.read_runs(folder)
+    return runs[runs["run_id"].isin(ids)]
+
+
 def test_seeds_are_averaged_and_folds_are_not(tmp_path):
     ids = [
         stored_run(tmp_path, {"bus_0002-l": 0.2, "bus_0001-l": 0.5, "bus_0001-r": np.nan}, seed=0),
         stored_run(tmp_path, {"bus_0001-l": 0.7, "bus_0002-l": 0.6, "bus_0001-r": np.nan}, seed=1),
         stored_run(tmp_path, {"bus_0003-s": 1.0}, fold=2),
     ]
-    found = statistics.per_query_table(ids, folder=tmp_path)
+    found = statistics.per_query_table(rows_of(tmp_path, *ids), folder=tmp_path)
     assert list(found.columns) == ["fingerprint", "fold", "case_id", "group", "value", "runs"]
     assert (found["fingerprint"] == DATA).all()
     assert found["case_id"].tolist() == ["bus_0001-l", "bus_0001-r", "bus_0002-l", "bus_0003-s"]
@@ -434,31 +436,33 @@ def test_seeds_are_averaged_and_folds_are_not(tmp_path):
     assert found["fold"].tolist() == [1, 1, 1, 2] and found["runs"].tolist() == [2, 2, 2, 1]
     assert statistics.runs_text(found) == "2 x 1-2"
     assert statistics.runs_text(found[found["fold"] == 1]) == "1 x 2"
-    assert (statistics.per_query_table(ids[0], "ndcg", 10, tmp_path)["value"] == 0.5).all()
+    assert (statistics.per_query_table(rows_of(tmp_path, ids[0]), "ndcg", tmp_path)["value"] == 0.5).all()
 
 
 def test_another_seed_of_the_phantom_is_another_set(tmp_path):
     about = {"dataset": "phantom", "preset": "quick"}
     ids = [stored_run(tmp_path, {"p0001-1": 0.1 + s}, seed=s, data=DATA[s:] + DATA[:s], **about) for s in range(2)]
-    found = statistics.per_query_table(ids, folder=tmp_path)
+    found = statistics.per_query_table(rows_of(tmp_path, *ids), folder=tmp_path)
     assert sorted(found["value"]) == [0.1, 1.1] and statistics.runs_text(found) == "2 x 1"
 
 
 def test_undefined_in_one_seed_only(tmp_path):
     ids = [stored_run(tmp_path, {"bus_0001-l": v, "bus_0002-l": 1.0}, seed=s) for s, v in enumerate([0.25, np.nan])]
-    assert statistics.per_query_table(ids, folder=tmp_path)["value"].tolist() == [0.25, 1.0]
+    table = statistics.per_query_table(rows_of(tmp_path, *ids), folder=tmp_path)
+    assert table["value"].tolist() == [0.25, 1.0]
 
 
 def test_per_query_errors(tmp_path):
+    def values_of(*ids, metric="map"):
+        return statistics.per_query_table(rows_of(tmp_path, *ids), metric, tmp_path)
+
     first = stored_run(tmp_path, {"bus_0001-l": 0.5})
-    with pytest.raises(ValueError, match="at least one run id"):
-        statistics.per_query_table([], folder=tmp_path)
-    with pytest.raises(ValueError, match="each once"):
-        statistics.per_query_table([first, first], folder=tmp_path)
+    with pytest.raises(ValueError, match="no run was given"):
+        values_of()
     with pytest.raises(ValueError, match="no values per query of run 'none'"):
-        statistics.per_query_table(["none"], folder=tmp_path)
-    with pytest.raises(ValueError, match=r"no map@5; it has map@10, ndcg@10"):
-        statistics.per_query_table([first], "map", 5, tmp_path)
+        statistics.per_query_table(rows_of(tmp_path, first).assign(run_id="none"), folder=tmp_path)
+    with pytest.raises(ValueError, match=f"run '{first}' has no dice of its queries"):
+        values_of(first, metric="dice")
     cases = [
         ({"method": "ynet-no-seg"}, "differ in method"),
         ({"dataset": "busi"}, "differ in dataset"),
@@ -468,42 +472,15 @@ def test_per_query_errors(tmp_path):
     ]
     for change, message in cases:
         with pytest.raises(ValueError, match=message):
-            statistics.per_query_table([first, stored_run(tmp_path, {"bus_0009-l": 0.5}, **change)], folder=tmp_path)
-    with pytest.raises(
-        ValueError, match=r"seeds of fold 1, but list different queries: 2 stand in one only, such as 'bus_0001-l'"
-    ):
-        statistics.per_query_table([first, stored_run(tmp_path, {"bus_0002-l": 0.5}, seed=2)], folder=tmp_path)
-    with pytest.raises(ValueError, match=r"1 cases are queries of two folds, such as 'bus_0001-l'"):
-        statistics.per_query_table([first, stored_run(tmp_path, {"bus_0001-l": 0.5}, fold=2)], folder=tmp_path)
+            values_of(first, stored_run(tmp_path, {"bus_0009-l": 0.5}, **change))
+    with pytest.raises(ValueError, match=r"fold 1 list different queries: 2 are not in all of them, such as 'bus_0001-l'"):
+        values_of(first, stored_run(tmp_path, {"bus_0002-l": 0.5}, seed=2))
+    with pytest.raises(ValueError, match=r"1 cases stand twice in a run or in two folds, such as 'bus_0001-l'"):
+        values_of(first, stored_run(tmp_path, {"bus_0001-l": 0.5}, fold=2))
     path = tmp_path / "per_query" / f"{first}.csv"
     path.write_text(path.read_text() + "bus_0001-l,bus_0001,map,10,0.9\n")
-    with pytest.raises(ValueError, match=r"map@10 of 'bus_0001-l' twice"):
-        statistics.per_query_table([first], folder=tmp_path)
-
-
-def test_find_runs(tmp_path):
-    made = [stored_run(tmp_path, {"bus_0001-l": 0.5}, fold=f, seed=s) for f, s in [(1, 0), (1, 1), (2, 0)]]
-    released = stored_run(tmp_path, {"bus_0001-l": 0.5}, "released")  # always of the paper preset
-    stored_run(tmp_path, {"bus_0001-l": 0.5}, variant="masks=10%", mask_share=0.1)
-    stored_run(tmp_path, {"bus_0001-l": 0.5}, preset="quick")
-    runs = store.read_runs(tmp_path).sample(frac=1, random_state=0)
-    assert statistics.find_runs(runs, "busbra", "full", "ynet") == made
-    assert statistics.find_runs(runs, "busbra", "full", "ynet", folds=[1]) == made[:2]
-    assert statistics.find_runs(runs, "busbra", "full", "ynet", seeds=iter([0])) == [made[0], made[2]]
-    assert statistics.find_runs(runs, "busbra", "full", "released") == [released]
-    with pytest.raises(ValueError, match=r"no run of ynet on busbra, preset full on fold\(s\) \[3\]; there are folds \[1, 2\]"):
-        statistics.find_runs(runs, "busbra", "full", "ynet", folds=[1, 3])
-    with pytest.raises(ValueError, match=r"on fold\(s\) \[\]; there are folds \[1, 2\]"):
-        statistics.find_runs(runs, "busbra", "full", "ynet", folds=[])
-    with pytest.raises(ValueError, match="no run of ynet .* with these seeds"):
-        statistics.find_runs(runs, "busbra", "full", "ynet", seeds=[7])
-    with pytest.raises(ValueError, match="no run of drh .* there are runs of released, ynet"):
-        statistics.find_runs(runs, "busbra", "full", "drh")
-    with pytest.raises(ValueError, match="no method at all"):
-        statistics.find_runs(runs, "busi", "full", "ynet")
-    stored_run(tmp_path, {"bus_0001-l": 0.5}, fold=3, lr=1.0)
-    with pytest.raises(ValueError, match="several configurations"):
-        statistics.find_runs(store.read_runs(tmp_path), "busbra", "full", "ynet")
+    with pytest.raises(ValueError, match=r"such as 'bus_0001-l'"):
+        values_of(first)
 
 
 def test_patients_of_busi_are_the_clusters_of_its_split():
@@ -545,7 +522,7 @@ def test_committed_values_per_query_fit_the_committed_rows():
     rows = rows[(rows["metric"] == "map") & (rows["k"] == 10)].drop_duplicates(["dataset", "method"])
     assert len(rows)
     for row in rows.itertuples():
-        found = statistics.per_query_table(row.run_id)
+        found = statistics.per_query_table(rows[rows["run_id"] == row.run_id])
         assert found["value"].mean() == pytest.approx(row.value, abs=2e-6), row.run_id
         assert found["group"].duplicated().any()
 
@@ -569,7 +546,7 @@ def stored(tmp_path):
 
 
 def test_compare_methods(stored):
-    found = statistics.compare_methods("ynet", ["ynet-no-seg", "released"], "busbra", "full", n=2_000, folder=stored)
+    found = statistics.compare_methods("ynet", ["ynet-no-seg", "released"], store.read_runs(stored), n=2_000, folder=stored)
     assert list(found.columns) == [
         "method", "mean_ours", "mean_rival", "points", "points_low", "points_high", "percent", "percent_low",
         "percent_high", "p", "p_holm", "p_least", "queries", "patients", "runs_ours", "runs_rival",
@@ -587,10 +564,7 @@ def test_compare_methods(stored):
     assert (found["runs_ours"] == "2 x 2").all() and (found["runs_rival"] == "2 x 1").all()
 
     runs = store.read_runs(stored)
-    a, b = (
-        statistics.per_query_table(statistics.find_runs(runs, "busbra", "full", m), folder=stored)
-        for m in ("ynet", "ynet-no-seg")
-    )
+    a, b = (statistics.per_query_table(runs[runs["method"] == m], folder=stored) for m in ("ynet", "ynet-no-seg"))
     alone = statistics.paired(a, b, a, n=2_000)
     row = found.iloc[1]
     assert (row["points"], row["points_low"], row["points_high"]) == alone.difference
@@ -598,28 +572,119 @@ def test_compare_methods(stored):
 
 
 def test_compare_methods_settings_reach_the_comparison(stored):
-    rivals = ["ynet-no-seg"]
-    one = statistics.compare_methods("ynet", rivals, "busbra", "full", [2], seeds=iter([0]), n=100, folder=stored).iloc[0]
-    assert (one["queries"], one["patients"], one["runs_ours"], one["runs_rival"]) == (24, 12, "1 x 1", "1 x 1")
-    ndcg = statistics.compare_methods("ynet", rivals, "busbra", "full", metric="ndcg", n=100, folder=stored).iloc[0]
-    assert (ndcg["mean_ours"], ndcg["points"], ndcg["p"]) == (0.5, 0, 1)
-    everyone = {f"bus_{p:04d}-{side}": "one" for p in range(300) for side in "lr"}
-    own = statistics.compare_methods("ynet", rivals, "busbra", "full", groups=everyone, n=100, folder=stored).iloc[0]
-    assert own["patients"] == 1 and math.isnan(own["points_low"])
     runs = store.read_runs(stored)
-    chosen = statistics.compare_methods("ynet", rivals, "busbra", "full", runs=runs[runs["fold"] == 1], n=100, folder=stored)
-    assert chosen["queries"].tolist() == [24]
+
+    def twin(runs, metric="map", **how):
+        return statistics.compare_methods("ynet", ["ynet-no-seg"], runs, metric, n=100, folder=stored, **how).iloc[0]
+
+    one = twin(runs[(runs["fold"] == 2) & (runs["seed"] == 0)])
+    assert (one["queries"], one["patients"], one["runs_ours"], one["runs_rival"]) == (24, 12, "1 x 1", "1 x 1")
+    ndcg = twin(runs, "ndcg")
+    assert (ndcg["mean_ours"], ndcg["points"], ndcg["p"]) == (0.5, 0, 1)
+    assert twin(runs, without=["bus_0100-l", "bus_0200-r"])["queries"] == 46
 
 
 def test_compare_methods_errors(stored):
     for rivals in ("released", [], ["ynet"], ["released", "released"]):
         with pytest.raises(ValueError, match="rivals must be a list of methods"):
-            statistics.compare_methods("ynet", rivals, "busbra", "full", folder=stored)
+            statistics.compare_methods("ynet", rivals, store.read_runs(stored), folder=stored)
+    with pytest.raises(ValueError, match="no run was given"):
+        statistics.compare_methods("ynet", ["drh"], store.read_runs(stored), folder=stored)
     stored_run(stored, {"bus_0300-l": 0.5}, "ynet-paper", fold=1)
-    with pytest.raises(ValueError, match=r"a = ynet, b = ynet-paper: a and b are from different folds: \[1, 2\] and \[1\]"):
-        statistics.compare_methods("ynet", ["ynet-paper"], "busbra", "full", folder=stored)
-    with pytest.raises(ValueError, match=r"a = ynet, b = ynet-paper: .* 24 stand in a only, 1 in b only"):
-        statistics.compare_methods("ynet", ["ynet-paper"], "busbra", "full", [1], folder=stored)
+    with pytest.raises(ValueError, match=r"a = ynet, b = ynet-paper: a and b .* 48 stand in a only, 1 in b only"):
+        statistics.compare_methods("ynet", ["ynet-paper"], store.read_runs(stored), folder=stored)
+
+
+# --- other trainings -------------------------------------------------------------------------------------------------
+
+
+def per_run(rng, folds=2, runs=3, patients=5, spread=0.1, shift=0.0) -> pd.DataFrame:
+    """Values of made-up trainings: patients of one to three queries, their level shared by all trainings."""
+    parts = []
+    for fold in range(1, folds + 1):
+        owner = np.repeat(np.arange(patients), 1 + np.arange(patients) % 3)
+        for run in range(runs):
+            values = 0.5 + shift + owner / 50 + rng.normal(0, spread)
+            about = {"run_id": f"{fold}-{run}", "fingerprint": "f", "fold": fold}
+            cases = [f"{fold}-{i:02d}" for i in range(len(owner))]
+            parts.append(pd.DataFrame({**about, "case_id": cases, "group": [f"{fold}-{p}" for p in owner], "value": values}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_trainings_and_patients_are_resampled_as_by_slow_loops():
+    rng = np.random.default_rng(0)
+    a, b = per_run(rng, runs=3, shift=0.1), per_run(rng, runs=2)
+    a.loc[3, "value"] = np.nan  # this query is left out in all trainings of both
+    found = statistics.trainings_interval(a, b, n=40, seed=5, alpha=0.2)
+    lost = a["case_id"][3]
+    kept = [table[table["case_id"] != lost] for table in (a, b)]
+    draws, again = np.random.default_rng([5, 2]), [([], []) for _ in range(40)]
+    for fold in (1, 2):
+        groups = sorted(kept[0].loc[kept[0]["fold"] == fold, "group"].unique())
+        patients = draws.multinomial(5, [1 / 5] * 5, 40)
+        for table, side in zip(kept, (0, 1), strict=True):
+            own = table[table["fold"] == fold]
+            names = sorted(own["run_id"].unique())
+            trainings = draws.multinomial(len(names), [1 / len(names)] * len(names), 40)
+            for i in range(40):
+                drawn = [name for name, times in zip(names, trainings[i], strict=True) for _ in range(times)]
+                for group, times in zip(groups, patients[i], strict=True):
+                    for case in own.loc[own["group"] == group, "case_id"].unique():
+                        of_case = own[own["case_id"] == case].set_index("run_id")["value"]
+                        again[i][side].extend([np.mean([of_case[name] for name in drawn])] * times)
+    differences = [100 * (np.mean(ours) - np.mean(theirs)) for ours, theirs in again]
+    np.testing.assert_allclose(found[1:], np.quantile(differences, [0.1, 0.9]))
+    means = [table.groupby("case_id")["value"].mean().mean() for table in kept]
+    assert found.value == pytest.approx(100 * (means[0] - means[1]))
+
+
+def test_trainings_widen_the_interval_of_patients():
+    rng = np.random.default_rng(1)
+    same, varied = per_run(rng, patients=40, spread=0.0), per_run(rng, patients=40, spread=0.1)
+    other = same.assign(value=same["value"] + 0.01 * (same["case_id"].str[2:].astype(int) % 7))
+    for many, wider in ((same, False), (varied, True)):
+        both = statistics.trainings_interval(many, other, n=2_000)
+        a, b = (table.groupby(statistics.QUERY)["value"].mean().reset_index() for table in (many, other))
+        patients = statistics.paired(a, b, same, n=2_000).difference
+        assert both.value == pytest.approx(patients.value)
+        assert (both.high - both.low > 2 * (patients.high - patients.low)) == wider
+    with pytest.raises(ValueError, match="must answer the same queries"):
+        statistics.trainings_interval(same, same[same["fold"] == 1])
+    with pytest.raises(ValueError, match="no query has a value in every training"):
+        statistics.trainings_interval(same, same.assign(value=np.nan))
+
+
+def test_corrected_t_by_hand():
+    # differences of the folds .1, .2, .3, .2: mean .2, variance .02 / 3; (1 / 4 + 1 / 4) var = .01 / 3
+    a = table([0.5, 0.5, 0.7, 0.7, 0.6], fold=[1, 1, 2, 3, 4])
+    b = table([0.3, 0.5, 0.5, 0.4, 0.4], fold=[1, 1, 2, 3, 4])
+    t, p = statistics.corrected_t(a, b, ratio=1 / 4)
+    assert t == pytest.approx(0.2 / math.sqrt(0.01 / 3)) == 2 * math.sqrt(3)
+    # Student's t with 3 degrees of freedom: P(T > t) = 1/2 - (x / (1 + x^2) + atan x) / pi, x = t / sqrt 3 = 2
+    assert p == pytest.approx(1 - 2 / math.pi * (2 / 5 + math.atan(2)))
+    # without the correction it is the paired t-test over folds
+    assert statistics.corrected_t(a, b, 1e-12)[1] == pytest.approx(scipy.stats.ttest_1samp([0.1, 0.2, 0.3, 0.2], 0).pvalue)
+
+
+def test_corrected_t_special_cases():
+    a = table([0.5, 0.5, 0.7], fold=[1, 2, 3])
+    assert statistics.corrected_t(a, a) == (0, 1)
+    assert statistics.corrected_t(a, a.assign(value=a["value"] + 0.25)) == (-math.inf, 0)
+    with pytest.raises(ValueError, match="needs two folds and a ratio above 0, got 1 and 0.25"):
+        statistics.corrected_t(a.assign(fold=1), a.assign(fold=1))
+
+
+def test_mean_intervals_of_committed_votes():
+    """Accuracy has an interval by patient beside mAP's; it is the share of right votes that the rows hold."""
+    rows = store.rows("second")
+    rows = rows[(rows["dataset"] == "busi") & (rows["method"] == "ynet") & (rows["variant"] == "")]
+    found = statistics.mean_intervals(rows, ("map", "accuracy"))
+    for metric, estimate in found.items():
+        table = statistics.per_query_table(rows, metric)
+        assert estimate == statistics.bootstrap_mean(table, table) and estimate.low < estimate.value < estimate.high
+    scores = rows[rows["metric"] == "accuracy"]
+    sizes = statistics.per_run_table(rows, "accuracy").groupby("run_id").size()
+    assert found["accuracy"].value == pytest.approx(np.average(scores["value"], weights=sizes[scores["run_id"]]), abs=1e-5)
 
 
 # --- text ------------------------------------------------------------------------------------------------------------

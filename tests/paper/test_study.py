@@ -15,7 +15,7 @@ from ynet_lite.checkpoint import Checkpoint, checkpoint_path
 from ynet_lite.config import Config
 from ynet_lite.encoding import encode_floats
 from ynet_lite.model import YNet
-from ynet_lite.paper import store
+from ynet_lite.paper import statistics, store
 from ynet_lite.paper.ambiguity import appearance, attention, criteria, embedding, errors, measure, page, plots, study
 from ynet_lite.sets import load_cases
 
@@ -511,29 +511,19 @@ def test_gain_by_third_by_hand_and_against_a_slow_bootstrap(tmp_path):
 def test_thirds_of_other_queries_are_an_error():
     a = pd.DataFrame({"fingerprint": "f", "fold": 1, "case_id": ["x", "y"], "value": [0.1, 0.2], "runs": 1})
     with pytest.raises(ValueError, match="must answer the same queries"):
-        criteria.third_gain([a, a], [a, a.iloc[:1]], {"x": "1", "y": "2"})
+        criteria.third_gain([a, a], [a, a.iloc[:1]])
 
 
-def test_seeds_of_one_fold_are_averaged_first(tmp_path):
+def test_values_of_the_study_are_read_as_others(tmp_path):
     for seed in range(2):
         write(tmp_path, "ynet", seed, {"pointing": {"p0000-1": float(seed), "p0001-1": 1.0}})
-    rows = criteria.read_rows(tmp_path).assign(fingerprint="same")
-    found = criteria.per_query_values(rows, "ynet", "pointing", tmp_path)
+    rows = criteria.read_rows(tmp_path)
+    found = statistics.per_query_table(rows.assign(fingerprint="same"), "pointing", tmp_path, "ambiguity")
     assert found["value"].tolist() == [0.5, 1.0] and found["runs"].tolist() == [2, 2]
     # another draw of the phantom has other queries under the same names
-    assert len(criteria.per_query_values(criteria.read_rows(tmp_path), "ynet", "pointing", tmp_path)) == 4
-
-
-def test_per_query_values_want_one_configuration(tmp_path):
-    for seed, name in enumerate(("one", "two")):
-        write(tmp_path, "ynet", seed, {"pointing": {"p0000-1": 1.0}}, config_hash=name)
-    rows = criteria.read_rows(tmp_path)
-    with pytest.raises(ValueError, match=r"several configurations: \['one', 'two'\]"):
-        criteria.per_query_values(rows, "ynet", "pointing", tmp_path)
-    with pytest.raises(ValueError, match=r"no run of ynet-rmac; there are runs of \['ynet'\]"):
-        criteria.per_query_values(rows, "ynet-rmac", "pointing", tmp_path)
+    assert len(statistics.per_query_table(rows, "pointing", tmp_path, "ambiguity")) == 4
     with pytest.raises(ValueError, match="has no spdd_error"):
-        criteria.per_query_values(rows[rows["config_hash"] == "one"], "ynet", "spdd_error", tmp_path)
+        statistics.per_query_table(rows, "spdd_error", tmp_path, "ambiguity")
 
 
 def test_shown_queries_follow_their_rule():

@@ -77,12 +77,7 @@ def comparison(part: pd.DataFrame, metric: str = "map", without: Sequence[str] =
     rivals = [m for m in METHOD_NAMES if m in set(part[~part["config_hash"].isin(ours)]["method"])]
     if not ours or not rivals:
         return None
-    first = part.iloc[0]
-    group = "full" if first["preset"] == "paper" else first["preset"]
-    folds = sorted(part["fold"].unique())
-    return statistics.compare_methods(
-        "ynet", rivals, first["dataset"], group, folds, metric, variant=first["variant"], without=without, runs=part
-    )
+    return statistics.compare_methods("ynet", rivals, part, metric, without=without)
 
 
 def unseen_text(part: pd.DataFrame, compared: pd.DataFrame) -> str:

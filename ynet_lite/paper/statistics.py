@@ -1,42 +1,37 @@
 """Paired comparison of retrieval methods: every query is answered by both, and patients, not queries, are the sample.
 
-A method is run on several folds (their queries are different cases) and with several seeds (the same queries again). So the
-seeds of a query are averaged first, which leaves one value per query and method; then
+The seeds of a query are averaged first, which leaves one value per query and method; then
 
 - **intervals** come from a bootstrap by patient: patients are drawn with replacement, each with all its queries, and the
-  statistic (a mean, a difference, a ratio) is computed anew in each replicate; percentile interval. Resampling whole clusters
-  keeps the likeness of two views of one patient (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section
+  statistic is computed anew; percentile interval (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section
   3.8; Field and Welsh, JRSS B 69 (2007) 369-390);
 - **p values** come from a sign-flip permutation test by patient: if the two methods are interchangeable, swapping them in all
-  queries of a patient is as likely as not (randomisation test of paired means; Smucker, Allan, Carterette, CIKM 2007). The
-  observed order counts as one of the permutations, so p is never 0 (Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9
-  (2010) 39);
+  queries of a patient is as likely as not (Smucker, Allan, Carterette, CIKM 2007). The observed order counts as one of the
+  permutations, so p is never 0 (Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010) 39);
 - several rivals are one family: **Holm's** correction (Holm, Scand. J. Statist. 6 (1979) 65-70).
 
-Why no Wilcoxon (or sign) test over the five folds: five pairs have 2^5 = 32 patterns of signs, so the smallest two-sided p is
-2 / 32 = .0625, whatever the methods do. Nor are five folds a sample of five: each pair of training sets shares three quarters
-of its cases, and no unbiased estimate of the variance over folds exists (Bengio and Grandvalet, JMLR 5 (2004) 1089-1105).
+These speak of **other patients, with these trained networks**. Two functions speak of other trainings too: `trainings_interval`
+resamples them beside the patients, `corrected_t` takes folds as the sample. No Wilcoxon or sign test over five folds: the
+smallest two-sided p of five pairs is 2 / 32 = .0625, whatever the methods do.
 
-What intervals and p values speak of: **other patients, with these trained networks**. The chance in a training (its seed) is
-averaged over, not resampled; where it matters, read the spread over seeds beside them (`ynet_lite.paper.tables.retrieval_table`).
-The mean here is over queries; the mean over runs of that table weights each run alike, and differs slightly where folds differ
-in size or in their number of seeds. With few patients (a dozen or two) percentile intervals are too narrow.
+The mean here is over queries; `ynet_lite.paper.tables.retrieval_table` weights each run alike. With few patients (a dozen or
+two) percentile intervals are too narrow.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 
-from .. import paths
 from ..sets import drawn_per_seed
-from .store import per_query, read_runs, rows
+from .store import per_query
 
 QUERY = ["fingerprint", "fold", "case_id"]  # what makes a query
 
@@ -48,100 +43,50 @@ _ROUNDING = 1e-9  # relative: two statistics this close are a tie, not a differe
 # --- values per query ------------------------------------------------------------------------------------------------
 
 
-def find_runs(
-    runs: pd.DataFrame,
-    dataset: str,
-    preset: str,
-    method: str,
-    variant: str = "",
-    folds: Iterable[int] | None = None,
-    seeds: Iterable[int] | None = None,
-) -> list[str]:
-    """Run ids of one method, by fold and seed.
+def per_run_table(runs: pd.DataFrame, metric: str = "map", folder: str | Path | None = None, part: str = "") -> pd.DataFrame:
+    """Values per query of the trainings of one method: columns run_id, fingerprint, fold, case_id, group, value.
 
-    runs : rows of `store.rows`.
-    preset : as in the tables, ``full`` takes in the paper preset, which answers the same question on the same data.
-    folds, seeds : None = all that there are.
-
-    Raises ``ValueError`` when there are none, when a wanted fold has none, or when they are of several configurations.
+    ``runs``: the method's rows (`store.rows`), of one set and configuration; values from what runners left under ``folder``
+    (default: the committed results). Raises ``ValueError``: no rows; rows of several sets, methods, variants or configurations,
+    or of several versions of a real set; a run without this metric; seeds of one fold that list different queries; a case twice.
     """
-    presets = ("full", "paper") if preset == "full" else (preset,)
-    same_set = runs[(runs["dataset"] == dataset) & runs["preset"].isin(presets) & (runs["variant"] == variant)]
-    chosen = same_set[same_set["method"] == method]
-    if seeds is not None:
-        chosen = chosen[chosen["seed"].isin(list(seeds))]
-    chosen = chosen[["run_id", "config_hash", "fold", "seed"]].drop_duplicates()
-    where = f"{method} on {dataset}, preset {preset}" + (f", {variant}" if variant else "")
-    if chosen.empty:
-        known = ", ".join(sorted(same_set["method"].unique())) or "no method at all"
-        raise ValueError(f"find_runs: no run of {where} with these seeds; of this set there are runs of {known}")
-    if folds is not None:
-        wanted, there = sorted({int(fold) for fold in folds}), sorted(chosen["fold"].unique().tolist())
-        missing = [fold for fold in wanted if fold not in there]
-        if missing or not wanted:
-            raise ValueError(f"find_runs: no run of {where} on fold(s) {missing}; there are folds {there}")
-        chosen = chosen[chosen["fold"].isin(wanted)]
-    hashes = sorted(chosen["config_hash"].unique())
-    if len(hashes) > 1:
-        raise ValueError(f"find_runs: runs of {where} have several configurations ({', '.join(hashes)}); leave one in `runs`")
-    return chosen.sort_values(["fold", "seed", "run_id"])["run_id"].tolist()
-
-
-def per_query_table(run_ids: Sequence[str], metric: str = "map", k: int = 10, folder: str | Path | None = None) -> pd.DataFrame:
-    """One value per query of one method: the mean over seeds, from ``folder/per_query`` (default: the committed results).
-
-    Columns ``fingerprint, fold, case_id, group, value, runs``, sorted by the first three; ``runs`` is the number of trainings on
-    that fold. A seed in which the value is undefined (no relevant case) is left out of that query's mean; a query
-    undefined in all seeds is NaN here, and is dropped, pairwise, where methods are compared.
-
-    On a set that is drawn anew for each seed (the phantom) another seed means other queries: the fingerprint keeps them apart.
-
-    Raises ``ValueError``: no or repeated run ids; a run without files or without this metric; runs of several sets, methods,
-    variants or configurations, or of several versions of a real set; seeds of one fold that list different queries; a case in
-    two folds.
-    """
-    run_ids = [run_ids] if isinstance(run_ids, str) else list(run_ids)
-    if not run_ids or len(set(run_ids)) < len(run_ids):
-        raise ValueError(f"per_query_table: needs at least one run id, each once; got {run_ids}")
-    known = (rows() if folder is None else read_runs(folder)).drop_duplicates("run_id").set_index("run_id")
-    values = per_query(run_ids, metric, k, folder)
-    about, parts = [], []
-    for run in run_ids:
-        if run not in known.index:
-            raise ValueError(f"per_query_table: run {run!r} has no rows in {folder or paths.results()}")
-        about.append(known.loc[run])
-        chosen = values[values["run_id"] == run]
-        if chosen.empty:
-            other = per_query([run], folder=folder).drop_duplicates(["metric", "k"])
-            there = ", ".join(sorted(f"{m}@{at}" for m, at in zip(other["metric"], other["k"], strict=True)))
-            raise ValueError(f"per_query_table: run {run!r} has no {metric}@{k}; it has {there}")
-        if chosen["case_id"].duplicated().any():
-            twice = chosen["case_id"][chosen["case_id"].duplicated()].iloc[0]
-            raise ValueError(f"per_query_table: run {run!r} has {metric}@{k} of {twice!r} twice")
-        columns = chosen[["case_id", "group", "value"]]
-        parts.append(columns.assign(fingerprint=about[-1]["fingerprint"], fold=int(about[-1]["fold"])))
-
-    about = pd.DataFrame(about)
+    about = runs.drop_duplicates("run_id").sort_values(["fold", "seed", "run_id"]).set_index("run_id")
+    if about.empty:
+        raise ValueError("values per query: no run was given")
     for column in ("dataset", "method", "variant", "config_hash", "fingerprint"):
         found = sorted(about[column].unique())
         if len(found) > 1 and not (column == "fingerprint" and about["dataset"].iloc[0] in drawn_per_seed()):
-            raise ValueError(f"per_query_table: runs differ in {column} ({', '.join(found)}); give the runs of one")
-    for (_, fold), same in about.reset_index(drop=True).groupby(["fingerprint", "fold"]):
-        first = set(parts[same.index[0]]["case_id"])
-        for i in same.index[1:]:
-            odd = first ^ set(parts[i]["case_id"])
-            if odd:
-                raise ValueError(
-                    f"per_query_table: {run_ids[same.index[0]]} and {run_ids[i]} are seeds of fold {fold}, but list different "
-                    f"queries: {len(odd)} stand in one only, such as {min(odd)!r}"
-                )
-    each = pd.concat(parts, ignore_index=True).groupby(QUERY, sort=True)
-    table = each["value"].agg(["mean", "size"]).rename(columns={"mean": "value", "size": "runs"})
-    table = table.assign(group=each["group"].first()).reset_index()[[*QUERY, "group", "value", "runs"]]
-    twice = table[table.duplicated(["fingerprint", "case_id"])]
+            raise ValueError(f"values per query: runs differ in {column} ({', '.join(found)}); give the runs of one")
+    values = per_query(about.index, metric, None, folder, part)
+    lacking = about.index.difference(values["run_id"])
+    if len(lacking):
+        raise ValueError(f"values per query: run {lacking[0]!r} has no {metric} of its queries")
+    table = values.join(about[["fingerprint", "fold"]], on="run_id")[["run_id", *QUERY, "group", "value"]]
+    of_case = table.groupby(["fingerprint", "case_id"])
+    twice = table.loc[(of_case["fold"].transform("nunique") > 1) | table.duplicated(["run_id", "case_id"]), "case_id"]
     if len(twice):
-        raise ValueError(f"per_query_table: {len(twice)} cases are queries of two folds, such as {twice['case_id'].iloc[0]!r}")
+        raise ValueError(
+            f"values per query: {twice.nunique()} cases stand twice in a run or in two folds, such as {min(twice)!r}"
+        )
+    in_runs = of_case["run_id"].transform("size")
+    odd = table[in_runs < table.groupby(["fingerprint", "fold"])["run_id"].transform("nunique")]
+    if len(odd):
+        raise ValueError(
+            f"values per query: seeds of fold {odd['fold'].iloc[0]} list different queries: {odd['case_id'].nunique()} are not "
+            f"in all of them, such as {min(odd['case_id'])!r}"
+        )
     return table
+
+
+def per_query_table(runs: pd.DataFrame, metric: str = "map", folder: str | Path | None = None, part: str = "") -> pd.DataFrame:
+    """One value per query of one method, the mean over its trainings; arguments and errors as `per_run_table`.
+
+    Columns ``fingerprint, fold, case_id, group, value, runs``, sorted by the first three; ``runs``: trainings on that fold. A
+    seed in which the value is undefined (no relevant case) is left out of that query's mean; undefined in all seeds is NaN.
+    On a set that is drawn anew for each seed (the phantom) another seed means other queries: the fingerprint keeps them apart.
+    """
+    each = per_run_table(runs, metric, folder, part).groupby(QUERY, sort=True)
+    return each.agg(group=("group", "first"), value=("value", "mean"), runs=("value", "size")).reset_index()
 
 
 # --- one comparison --------------------------------------------------------------------------------------------------
@@ -159,12 +104,9 @@ class Estimate(NamedTuple):
 class Paired:
     """Two methods on the same queries (see `paired`).
 
-    Attributes
-    ----------
     mean_a, mean_b : mean over queries of the value averaged over seeds.
     difference : 100 (mean_a - mean_b), in points, with its interval.
-    relative : 100 (mean_a / mean_b - 1), in per cent of b, with its interval; NaN where mean_b <= 0, since a share of nothing
-        or of less has no meaning; its interval is NaN where that happens in any replicate.
+    relative : 100 (mean_a / mean_b - 1), in per cent of b; NaN where mean_b <= 0, its interval where that happens in a replicate.
     p : two-sided, sign-flip test by patient. ``exact`` says that all patterns of signs were tried.
     n_queries, n_patients : what was compared; ``n_dropped`` queries are undefined in a or in b.
     runs_a, runs_b : what lies behind, as sets of queries x trainings on each (`runs_text`).
@@ -187,13 +129,10 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, groups, *, n: int = 10_000, seed: i
     """Compare method ``a`` with method ``b``, query by query, with patients as the sample.
 
     With ``d_p`` the sum of a - b over the queries of patient p, and Q queries, the statistic is ``T = sum_p d_p / Q``.
-    Interval: in each of ``n`` replicates as many patients as there are, drawn with replacement, give new means (sums over
-    their queries by their number of queries), hence a new difference and a new ratio; quantiles alpha / 2 and 1 - alpha / 2.
+    Interval: ``n`` replicates of as many patients as there are, drawn with replacement; quantiles alpha / 2 and 1 - alpha / 2.
     p: among ``n`` random patterns of signs s_p = +-1, ``(1 + #{|sum_p s_p d_p| >= |sum_p d_p|}) / (1 + n)``; where at most
     ``n`` patterns exist (patients with d_p = 0 need no sign) all are tried, and p is their share, the observed one included.
 
-    Parameters
-    ----------
     a, b : tables of `per_query_table`, one row per query. A table of one's own needs ``case_id`` and ``value`` (in shares: 1 is
         100 points); ``fingerprint``, ``fold`` and ``runs`` may be left out. Order is free. NaN in either drops the query in both.
     groups : the patient of each case: a table with columns ``case_id`` and ``group``, or a mapping from case_id.
@@ -204,7 +143,6 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, groups, *, n: int = 10_000, seed: i
     Raises ``ValueError`` where a and b are not the same queries of the same folds and data, a case has no patient, or no query is
     defined in both.
     """
-    _check(n, alpha)
     a, b = _one_per_query(a, "a"), _one_per_query(b, "b")
     _same_queries(a, b)
     both = a[QUERY].assign(group=_group_of(a["case_id"], groups), a=a["value"].to_numpy(), b=b["value"].to_numpy())
@@ -236,7 +174,6 @@ def bootstrap_mean(values: pd.DataFrame, groups, *, n: int = 10_000, seed: int =
     Undefined queries are left out. Intervals of two methods may overlap although the methods differ: to compare, pair them.
     A single patient has a mean and a NaN interval. Raises ``ValueError`` where no query has a value.
     """
-    _check(n, alpha)
     table = _one_per_query(values, "values")
     kept = table.assign(group=_group_of(table["case_id"], groups)).dropna(subset=["value"])
     if kept.empty:
@@ -245,13 +182,6 @@ def bootstrap_mean(values: pd.DataFrame, groups, *, n: int = 10_000, seed: int =
     total, queries = sums.sum(0)
     again = _resampled(sums, n, seed)
     return _estimate(total / queries, again[:, 0] / again[:, 1], alpha)
-
-
-def _check(n, alpha) -> None:
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise ValueError(f"n must be a whole number of at least 1, got {n!r}")
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must lie between 0 and 1, got {alpha!r}")
 
 
 def _one_per_query(table: pd.DataFrame, what: str) -> pd.DataFrame:
@@ -273,39 +203,31 @@ def _one_per_query(table: pd.DataFrame, what: str) -> pd.DataFrame:
 
 
 def _same_queries(a: pd.DataFrame, b: pd.DataFrame) -> None:
-    for column, meaning in (("fingerprint", "versions of the data (fingerprint)"), ("fold", "folds")):
-        in_a, in_b = (sorted(table[column].unique().tolist()) for table in (a, b))
-        if in_a != in_b:
-            raise ValueError(f"a and b are from different {meaning}: {in_a} and {in_b}; compare on the same")
     in_a, in_b = (set(table[QUERY].itertuples(index=False, name=None)) for table in (a, b))
     only_a, only_b = sorted(in_a - in_b), sorted(in_b - in_a)
     if only_a or only_b:
-        _, fold, case = (only_a or only_b)[0]
+        data, fold, case = (only_a or only_b)[0]
         raise ValueError(
-            f"a and b must answer the same queries: {len(only_a)} stand in a only, {len(only_b)} in b only, "
-            f"such as {case!r} of fold {fold}"
+            f"a and b must answer the same queries of the same folds and data: {len(only_a)} stand in a only, {len(only_b)} in b "
+            f"only, such as {case!r} of fold {fold}" + (f" (data {data})" if data else "")
         )
 
 
-def _group_of(case_ids: pd.Series, groups) -> np.ndarray:
-    """The patient of each case, as str."""
-    if isinstance(groups, pd.DataFrame):
-        missing = {"case_id", "group"} - set(groups)
-        if missing:
-            raise ValueError(f"groups: missing column(s) {sorted(missing)}; found {list(groups.columns)}")
-        pairs = zip(groups["case_id"], groups["group"], strict=True)
-    elif isinstance(groups, (Mapping, pd.Series)):
-        pairs = groups.items()
-    else:
-        raise ValueError(f"groups: must be a table with case_id and group, or a mapping, got {type(groups).__name__}")
-    known: dict[str, str] = {}
-    for case, group in pairs:
-        if not pd.isna(group) and known.setdefault(str(case), str(group)) != str(group):
-            raise ValueError(f"groups: case {str(case)!r} has two patients, {known[str(case)]!r} and {str(group)!r}")
-    odd = [case for case in case_ids if case not in known]
-    if odd:
-        raise ValueError(f"groups: no patient for {len(odd)} of {len(case_ids)} queries, such as {odd[0]!r}")
-    return np.array([known[case] for case in case_ids], dtype=object)
+def _group_of(case_ids: pd.Series, groups) -> pd.Series:
+    """The patient of each case, as str. ``groups``: as in `paired`."""
+    if not isinstance(groups, pd.DataFrame):
+        groups = pd.Series(groups, name="group").rename_axis("case_id").reset_index()
+    missing = {"case_id", "group"} - set(groups)
+    if missing:
+        raise ValueError(f"groups: missing column(s) {sorted(missing)}; found {list(groups.columns)}")
+    known = groups[["case_id", "group"]].dropna().astype(str).drop_duplicates().set_index("case_id")["group"]
+    twice = known.index[known.index.duplicated()]
+    if len(twice):
+        raise ValueError(f"groups: case {twice[0]!r} has two patients, {' and '.join(map(repr, known[twice[0]]))}")
+    odd = case_ids[~case_ids.isin(known.index)]
+    if len(odd):
+        raise ValueError(f"groups: no patient for {len(odd)} of {len(case_ids)} queries, such as {odd.iloc[0]!r}")
+    return case_ids.map(known)
 
 
 def _sums_by_patient(table: pd.DataFrame, columns: list[str]) -> np.ndarray:
@@ -321,15 +243,18 @@ def _resampled(sums: np.ndarray, n: int, seed: int) -> np.ndarray:
     count = len(sums)
     if count == 1:
         return np.full((n, sums.shape[1]), np.nan)
-    rng = np.random.default_rng([seed, 0])
-    step = max(1, _CHUNK // count)
-    out = np.empty((n, sums.shape[1]))
-    for start in range(0, n, step):
-        rows = min(step, n - start)
+    rng, out = np.random.default_rng([seed, 0]), []
+    for rows in _blocks(n, count):
         drawn = rng.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
         times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)  # how often each patient was drawn
-        out[start : start + rows] = times.astype(np.float64) @ sums
-    return out
+        out.append(times.astype(np.float64) @ sums)
+    return np.concatenate(out)
+
+
+def _blocks(n: int, width: int) -> list[int]:
+    """Rows of each block of ``n`` replicates of ``width`` numbers."""
+    step = max(1, _CHUNK // width)
+    return [min(step, n - start) for start in range(0, n, step)]
 
 
 def _sign_flip(differences: np.ndarray, n: int, seed: int) -> tuple[float, bool]:
@@ -341,10 +266,9 @@ def _sign_flip(differences: np.ndarray, n: int, seed: int) -> tuple[float, bool]
         flipped = np.arange(1 << len(moving))[:, None] >> np.arange(len(moving)) & 1
         return float(np.mean(np.abs(total - 2 * (flipped @ moving)) >= least)), True
     rng = np.random.default_rng([seed, 1])
-    step = max(1, _CHUNK // len(moving))
     count = 0
-    for start in range(0, n, step):
-        flipped = rng.integers(0, 2, (min(step, n - start), len(moving)), dtype=np.int8)
+    for rows in _blocks(n, len(moving)):
+        flipped = rng.integers(0, 2, (rows, len(moving)), dtype=np.int8)
         count += int((np.abs(total - 2 * (flipped.astype(np.float64) @ moving)) >= least).sum())
     return (1 + count) / (1 + n), False
 
@@ -363,15 +287,85 @@ def _estimate(value, replicates: np.ndarray, alpha: float) -> Estimate:
     return Estimate(float(value), float(low), float(high))
 
 
+# --- other trainings -------------------------------------------------------------------------------------------------
+
+
+def trainings_interval(a: pd.DataFrame, b: pd.DataFrame, *, n: int = 10_000, seed: int = 0, alpha: float = 0.05) -> Estimate:
+    """``100 (mean_a - mean_b)``, in points, with an interval for other patients *and* other trainings.
+
+    In each of ``n`` replicates, within each fold, as many patients as the fold has are drawn with replacement, each with all its
+    queries, and, independently, as many trainings of a and of b as were run there. A query's value is the mean over the drawn
+    trainings; the statistic is taken over the drawn queries of all folds. Every training answers every query of its fold, so
+    both factors are resampled (Owen, The pigeonhole bootstrap, Ann. Appl. Stat. 1 (2007) 386-411). Folds are not: they are what
+    was measured. Of the variance between S trainings a bootstrap sees (S - 1) / S: with three seeds the interval is still a
+    little narrow, with one it says nothing of trainings.
+
+    a, b : `per_run_table` of each method. A query that is undefined in any training is left out. Raises ``ValueError`` where a
+    and b are not the same queries, or none is left.
+    """
+    _same_queries(a.drop_duplicates(QUERY), b.drop_duplicates(QUERY))
+    rng = np.random.default_rng([seed, 2])
+    total, again = np.zeros(3), np.zeros((n, 3))  # sums of a, sums of b, queries
+    both = pd.concat([a.assign(method=0), b.assign(method=1)])
+    for _, fold in both.groupby(["fingerprint", "fold"]):
+        values = fold.pivot(index=["group", "case_id"], columns=["method", "run_id"], values="value").dropna()
+        if values.empty:
+            continue
+        by_patient = values.groupby(level="group")
+        sums, queries = by_patient.sum(), by_patient.size().to_numpy(np.float64)
+        patients = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), n)  # how often each was drawn, (n, P)
+        for method in (0, 1):
+            runs = sums[method].to_numpy()  # (P, S)
+            drawn = rng.multinomial(runs.shape[1], np.full(runs.shape[1], 1 / runs.shape[1]), n) / runs.shape[1]
+            total[method] += runs.mean(axis=1).sum()
+            again[:, method] += (patients @ runs * drawn).sum(axis=1)
+        total[2] += queries.sum()
+        again[:, 2] += patients @ queries
+    if not total[2]:
+        raise ValueError("trainings_interval: no query has a value in every training of both methods")
+    return _estimate(100 * (total[0] - total[1]) / total[2], 100 * (again[:, 0] - again[:, 1]) / again[:, 2], alpha)
+
+
+def corrected_t(a: pd.DataFrame, b: pd.DataFrame, ratio: float = 0.25) -> tuple[float, float]:
+    """(t, two-sided p) of the corrected resampled t-test (Nadeau and Bengio, Machine Learning 52 (2003) 239-281).
+
+    With ``d_j`` the mean of a - b over the queries of fold j of J, ``t = mean(d) / sqrt((1 / J + n_test / n_train) var(d))`` with
+    J - 1 degrees of freedom; var with J - 1. Folds share training cases, so var / J alone is too small. The correction was
+    derived for random splits; no unbiased estimate of the variance exists for cross-validation (Bengio and Grandvalet, JMLR 5
+    (2004) 1089-1105).
+
+    a, b : tables of `per_query_table`; NaN in either drops the query in both. ratio : n_test / n_train, 1/4 for five folds. Equal
+    differences in all folds: t is infinite, p 0; no difference at all: t 0, p 1. Raises ``ValueError`` for fewer than two folds.
+    """
+    a, b = _one_per_query(a, "a"), _one_per_query(b, "b")
+    _same_queries(a, b)
+    folds = a.assign(value=a["value"] - b["value"]).groupby(["fingerprint", "fold"])["value"].mean().dropna().to_numpy()
+    if len(folds) < 2 or not ratio > 0:
+        raise ValueError(f"corrected_t: needs two folds and a ratio above 0, got {len(folds)} and {ratio!r}")
+    mean, spread = folds.mean(), np.sqrt((1 / len(folds) + ratio) * folds.var(ddof=1))
+    if spread <= _ROUNDING * abs(mean):
+        return (float(np.copysign(np.inf, mean)), 0.0) if mean else (0.0, 1.0)
+    return float(mean / spread), float(2 * scipy.stats.t.sf(abs(mean / spread), len(folds) - 1))
+
+
+def mean_intervals(
+    runs: pd.DataFrame, metrics: Iterable[str] = ("map", "ndcg", "accuracy"), folder: str | Path | None = None
+) -> dict[str, Estimate]:
+    """`bootstrap_mean` of each metric at 10; arguments as in `per_run_table`.
+
+    ``accuracy`` is also the look-up baseline's mAP: it answers each query with cases of the class that the vote names.
+    """
+    tables = {metric: per_query_table(runs, metric, folder) for metric in metrics}
+    return {metric: bootstrap_mean(table, table) for metric, table in tables.items()}
+
+
 # --- several comparisons ---------------------------------------------------------------------------------------------
 
 
 def holm(p_values) -> np.ndarray:
-    """Holm's adjusted p values, in the order given.
+    """Holm's adjusted p values, in the order given: ``adjusted_(i) = max_{j <= i} min(1, (m - j + 1) p_(j))`` of m sorted ones.
 
-    With m values sorted, ``adjusted_(i) = max_{j <= i} min(1, (m - j + 1) p_(j))`` (Holm 1979): rejecting where it is at most
-    alpha keeps the chance of any false rejection at most alpha, whatever the dependence. Equal values are adjusted alike. NaN (no
-    test) stays NaN and does not count in m. Nothing in, nothing out. Raises ``ValueError`` outside [0, 1].
+    NaN (no test) stays NaN and does not count in m. Raises ``ValueError`` outside [0, 1].
     """
     p = np.asarray(p_values, np.float64)
     if p.ndim != 1:
@@ -389,73 +383,42 @@ def holm(p_values) -> np.ndarray:
 def compare_methods(
     ours: str,
     rivals: Sequence[str],
-    dataset: str,
-    preset: str,
-    folds: Iterable[int] | None = None,
+    runs: pd.DataFrame,
     metric: str = "map",
-    k: int = 10,
     *,
-    variant: str = "",
-    seeds: Iterable[int] | None = None,
-    groups=None,
     without: Iterable[str] = (),
-    runs: pd.DataFrame | None = None,
     folder: str | Path | None = None,
     n: int = 10_000,
-    seed: int = 0,
-    alpha: float = 0.05,
 ) -> pd.DataFrame:
     """``ours`` against each rival, one row per rival, the best rival first (equal ones by name).
 
-    Columns: ``method, mean_ours, mean_rival`` (shares); ``points, points_low, points_high``; ``percent, percent_low,
-    percent_high`` (of the rival); ``p, p_holm`` (the family is this table); ``p_least`` (no permutation came as far, so that p is
-    the least that ``n`` of them can show and the true one may be smaller); ``queries, patients``; ``runs_ours, runs_rival``
-    (`runs_text`). Intervals are each at level 1 - alpha, not adjusted for the number of rivals.
+    ``runs``: rows of one table (`ynet_lite.paper.select`): all methods on the same folds, seeds may differ in number.
+    ``without``: ids of cases not counted as queries. Columns: ``method, mean_ours, mean_rival`` (shares); ``points, points_low,
+    points_high``; ``percent, percent_low, percent_high`` (of the rival); ``p, p_holm`` (the family is this table); ``p_least``
+    (no permutation came as far, so the true p may be smaller); ``queries, patients``; ``runs_ours, runs_rival`` (`runs_text`).
+    Intervals are each at level 95 %, not adjusted for the number of rivals. A rival whose configuration equals ours is the same
+    training under another name: it would count in the family, so leave it out.
 
-    ``folds`` and ``seeds``: None = all there are; folds must be the same for all methods, seeds may differ in number.
-    ``groups``: see `paired`; None = the patients kept with the values. ``without``: ids of cases not counted as queries.
-    ``runs``: rows to choose from (default: those in ``folder``, default: the committed results). A rival whose configuration
-    equals ours is the
-    same training under another name: difference 0, p 1; it still counts in the family, so leave it out.
-
-    Raises ``ValueError`` as `find_runs`, `per_query_table` and `paired` do, and for rivals that are no list of other methods.
+    Raises ``ValueError`` as `per_query_table` and `paired` do, and for rivals that are no list of other methods.
     """
     if isinstance(rivals, str) or not len(rivals) or len(set(rivals)) < len(rivals) or ours in rivals:
         raise ValueError(f"compare_methods: rivals must be a list of methods, each once and without {ours!r}; got {rivals!r}")
-    folds, seeds = (None if values is None else list(values) for values in (folds, seeds))
-    without = set(without)
-    if runs is None:
-        runs = rows() if folder is None else read_runs(folder)
-
-    def table(method: str) -> pd.DataFrame:
-        found = per_query_table(find_runs(runs, dataset, preset, method, variant, folds, seeds), metric, k, folder)
-        return found[~found["case_id"].isin(without)]
-
-    own = table(ours)
-    groups = own if groups is None else groups
+    values = {}
+    for method in (ours, *rivals):
+        found = per_query_table(runs[runs["method"] == method], metric, folder)
+        values[method] = found[~found["case_id"].isin(set(without))]
     lines = []
     for rival in rivals:
-        other = table(rival)
         try:
-            found = paired(own, other, groups, n=n, seed=seed, alpha=alpha)
+            found = paired(values[ours], values[rival], values[ours], n=n)
         except ValueError as error:
             raise ValueError(f"compare_methods: a = {ours}, b = {rival}: {error}") from error
-        lines.append(
-            {
-                "method": rival,
-                "mean_ours": found.mean_a,
-                "mean_rival": found.mean_b,
-                **dict(zip(("points", "points_low", "points_high"), found.difference, strict=True)),
-                **dict(zip(("percent", "percent_low", "percent_high"), found.relative, strict=True)),
-                "p": found.p,
-                "p_holm": np.nan,
-                "p_least": not found.exact and found.p == 1 / (1 + n),
-                "queries": found.n_queries,
-                "patients": found.n_patients,
-                "runs_ours": found.runs_a,
-                "runs_rival": found.runs_b,
-            }
-        )
+        line = {"method": rival, "mean_ours": found.mean_a, "mean_rival": found.mean_b}
+        line |= zip(("points", "points_low", "points_high"), found.difference, strict=True)
+        line |= zip(("percent", "percent_low", "percent_high"), found.relative, strict=True)
+        line |= {"p": found.p, "p_holm": np.nan, "p_least": not found.exact and found.p == 1 / (1 + n)}
+        line |= {"queries": found.n_queries, "patients": found.n_patients}
+        lines.append(line | {"runs_ours": found.runs_a, "runs_rival": found.runs_b})
     result = pd.DataFrame(lines)
     result["p_holm"] = holm(result["p"])
     return result.sort_values(["mean_rival", "method"], ascending=[False, True], ignore_index=True)
@@ -466,9 +429,8 @@ def compare_methods(
 
 def runs_text(table: pd.DataFrame) -> str:
     """``5 x 3``: sets of queries (folds; of a set drawn per seed, its draws) x trainings on each; ``5 x 1-3`` if unequal."""
-    each = _one_per_query(table, "runs_text")
-    least, most = each["runs"].min(), each["runs"].max()
-    sets = len(each[["fingerprint", "fold"]].drop_duplicates())
+    least, most = table["runs"].min(), table["runs"].max()
+    sets = len(table[["fingerprint", "fold"]].drop_duplicates())
     return f"{sets} x {least}" if least == most else f"{sets} x {least}-{most}"
 
 

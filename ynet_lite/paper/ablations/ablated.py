@@ -295,9 +295,8 @@ def losses(
         seeds = sorted(set(part["seed"]) & set(ours["seed"])) if drawn else None
         line["note"] = _why_not(own, [cfgs[name] for name in sorted(set(part["config_hash"]))], method, part, folds, seeds)
         if not line["note"]:
-            got = statistics.compare_methods(
-                "ynet", [method], dataset, group, folds, metric, seeds=seeds, folder=source, runs=rows, n=n
-            ).iloc[0]
+            same = rows[rows["fold"].isin(folds) & (rows["seed"].isin(seeds) if drawn else True)]
+            got = statistics.compare_methods("ynet", [method], same, metric, folder=source, n=n).iloc[0]
             line |= {"ablated": got["mean_rival"], "ours": got["mean_ours"], "p": got["p"], "p_least": got["p_least"]}
             line |= {"points": got["points"], "low": got["points_low"], "high": got["points_high"]}
             line |= {"patients": got["patients"], "runs": got["runs_rival"]}

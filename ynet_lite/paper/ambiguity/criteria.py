@@ -29,26 +29,6 @@ def read_levels(folder: str | Path | None = None) -> pd.DataFrame:
     return found.reindex(columns=["dataset", "fingerprint", "fold", "name", "metric", "k", "value"])
 
 
-def per_query_values(rows: pd.DataFrame, method: str, metric: str, folder: str | Path | None = None) -> pd.DataFrame:
-    """One value per query of one method, the mean over its trainings, as `statistics.paired` takes it.
-
-    ``rows``: those of one set, preset and variant. Columns fingerprint, fold, case_id, value, runs, group. Raises ``ValueError``
-    where there is no such run, where its runs have several configurations, or where a run lacks the metric.
-    """
-    runs = rows[rows["method"] == method].drop_duplicates("run_id")
-    if runs.empty:
-        raise ValueError(f"per_query_values: no run of {method}; there are runs of {sorted(rows['method'].unique())}")
-    if runs["config_hash"].nunique() > 1:
-        raise ValueError(f"per_query_values: runs of {method} have several configurations: {sorted(set(runs['config_hash']))}")
-    values = store.per_query(runs["run_id"], metric, None, folder, "ambiguity")
-    lacking = sorted(set(runs["run_id"]) - set(values["run_id"]))
-    if lacking:
-        raise ValueError(f"per_query_values: run {lacking[0]} has no {metric} of its queries")
-    each = values.merge(runs[["run_id", "fingerprint", "fold"]], on="run_id").groupby(statistics.QUERY, sort=True)
-    table = each["value"].agg(["mean", "size"]).rename(columns={"mean": "value", "size": "runs"})
-    return table.assign(group=each["group"].first()).reset_index()
-
-
 @dataclass(frozen=True)
 class Criterion:
     """A question with an aim. Aims are not moved; a reading that was added later is named "other reading".
@@ -93,10 +73,10 @@ CRITERIA = (
 )
 
 
-def third_gain(ours: Sequence[pd.DataFrame], twin: Sequence[pd.DataFrame], groups) -> statistics.Paired:
+def third_gain(ours: Sequence[pd.DataFrame], twin: Sequence[pd.DataFrame]) -> statistics.Paired:
     """Gain on the first third minus gain on the second: a comparison of gains, as a `statistics.Paired` of points.
 
-    ``ours``, ``twin``: values per query on (ambiguous, clear), as `per_query_values` gives them. With g_t the mean gain on third
+    ``ours``, ``twin``: values per query on (ambiguous, clear), as `statistics.per_query_table` gives them. With g_t the mean gain on third
     t, n_t its queries and n all of them, each query has the value ``g_t + (n / n_t) (gain - g_t)`` in its own third's column and
     g_t in the other's: the mean of a column is g_t, and a resampled mean is, to first order, the mean over the resampled
     queries of that third, whose number varies between replicates. Raises ``ValueError`` where the methods' queries differ.
@@ -114,7 +94,7 @@ def third_gain(ours: Sequence[pd.DataFrame], twin: Sequence[pd.DataFrame], group
         parts = [part[statistics.QUERY].assign(value=mean) for part in gains]
         parts[own]["value"] = mean + n / len(gains[own]) * (gains[own]["gain"] - mean)
         columns.append(pd.concat(parts, ignore_index=True))
-    return statistics.paired(*columns, groups)
+    return statistics.paired(*columns, pd.concat(ours))
 
 
 def criteria(chosen: pd.DataFrame, folder: str | Path | None = None, ours="ynet", twin="ynet-no-seg") -> pd.DataFrame:
@@ -129,15 +109,16 @@ def criteria(chosen: pd.DataFrame, folder: str | Path | None = None, ours="ynet"
         names = [f"{one.metric}_ambiguous", f"{one.metric}_clear"] if one.kind == "thirds" else [one.metric]
         if not set(names) <= known:
             continue
-        mine = [per_query_values(chosen, ours, name, folder) for name in names]
+        mine, other = (
+            [statistics.per_query_table(chosen[chosen["method"] == method], name, folder, "ambiguity") for name in asked]
+            for method, asked in ((ours, names), (twin, [] if one.kind == "mean" else [one.twin or name for name in names]))
+        )
         if one.kind == "mean":
             estimate, defined = statistics.bootstrap_mean(mine[0], mine[0]), mine[0].dropna(subset="value")
             # another draw of a set may give other patients the same name
             size = len(defined), len(defined[["fingerprint", "group"]].drop_duplicates())
         else:
-            other = [per_query_values(chosen, twin, one.twin or name, folder) for name in names]
-            groups = pd.concat(mine)[["case_id", "group"]]
-            pair = third_gain(mine, other, groups) if one.kind == "thirds" else statistics.paired(mine[0], other[0], groups)
+            pair = third_gain(mine, other) if one.kind == "thirds" else statistics.paired(mine[0], other[0], mine[0])
             estimate = pair.difference if one.kind == "thirds" else statistics.Estimate(*(1 + x / 100 for x in pair.relative))
             size = pair.n_queries, pair.n_patients
         good = [one.met(value) for value in estimate]
