@@ -49,7 +49,7 @@ def test_a_loss_is_one_file_and_one_name_and_a_method_one_row(copied):
     edit(
         copied / "ynet_lite" / "methods.py",
         '    *_aggregations(\n        "gap"',
-        '    _loss("toy", "Toy", "nobody, 2000", {}, {}),\n    *_aggregations(\n        "gap"',
+        '    _loss("toy"),\n    *_aggregations(\n        "gap"',
     )
     printed = python(
         copied,

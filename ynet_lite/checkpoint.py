@@ -21,6 +21,8 @@ from .model import YNet
 #: Raise it when network, losses or training change: stored weights of older code are then left alone.
 TRAINER = "2"
 
+#: What the .json file holds beside the configuration.
+_ABOUT = ("fingerprint", "class_names", "mask_names", "history", "best_epoch", "seconds", "made_by")
 _REMEDY = "copy both files of the checkpoint anew, or delete them and train again"
 
 
@@ -28,8 +30,8 @@ _REMEDY = "copy both files of the checkpoint anew, or delete them and train agai
 class Checkpoint:
     """A trained network with everything that is needed to use it again.
 
-    ``made_by`` is the commit of the code that trained (`results.commit`). ``history`` has one row per epoch: the mean of each
-    loss term, the learning rate, the validation score where it was taken.
+    ``made_by``: commit of the code that trained (`provenance.commit`). ``history``: one row per epoch, with the mean of each loss
+    term, the learning rate, and the validation score where it was taken.
     """
 
     model: YNet
@@ -45,28 +47,21 @@ class Checkpoint:
     def save(self, path: str | Path) -> Path:
         """Write ``path`` (.safetensors, weights) and beside it ``.json`` (the rest), each renamed into place when complete."""
         path = Path(path)
-        state = {key: value.detach().cpu().contiguous() for key, value in self.model.state_dict().items()}
-        about = {
-            "config": json.loads(self.cfg.to_json()),
-            "fingerprint": self.fingerprint,
-            "class_names": list(self.class_names),
-            "mask_names": list(self.mask_names),
-            "history": {k: [None if v != v else v for v in column] for k, column in self.history.to_dict(orient="list").items()},
-            "best_epoch": self.best_epoch,
-            "seconds": self.seconds,
-            "made_by": list(self.made_by) if self.made_by else None,
-        }
+        history = {key: [None if v != v else v for v in column] for key, column in self.history.to_dict(orient="list").items()}
+        about = {"config": json.loads(self.cfg.to_json())} | {name: getattr(self, name) for name in _ABOUT} | {"history": history}
         with paths.replacing(path) as temporary, paths.replacing(path.with_suffix(".json")) as text:
-            save_file(state, temporary)
+            save_file(self._state(), temporary)
             os.chmod(temporary, 0o644)  # safetensors makes files that only their owner may read
             text.write_text(json.dumps(about, indent=1) + "\n")
         return path
 
+    def _state(self) -> dict:
+        return {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
+
     def weights_id(self) -> str:
         """Fingerprint of the weights: 16 digits of the SHA-256 of names, types, shapes and values. `Codes` carry it."""
         digest = hashlib.sha256()
-        for name, value in sorted(self.model.state_dict().items()):
-            value = value.detach().cpu().contiguous()
+        for name, value in sorted(self._state().items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
             digest.update(value.reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()[:16]

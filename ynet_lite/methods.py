@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from . import losses
+
 PRESETS: dict[str, dict] = {
     # shallow and longer: in the same time this ranks better than two blocks per stage
     "quick": {"blocks": 1, "epochs": 12, "validate_every": 4, "lr": 4e-3},
@@ -72,6 +74,7 @@ PRESETS["pretrained"] = PRESETS["full"] | {
     "precision": "float32",  # depthwise convolutions are slow in bfloat16
 }
 
+_RMAC = {"pooling": "rmac", "pool_levels": (5,)}
 _RELEASED = {
     "code_input": "c5",
     "cls_target": "descriptor",
@@ -104,10 +107,15 @@ class Method:
     without: str | tuple[str, str] = ""
 
 
-def _loss(name: str, title: str, source: str, full: dict, quick: dict, **more) -> Method:
-    """A rival: "the same encoder, input and aggregation", its loss (and attention) in the place of ours."""
-    changes = {"loss": name, "balance": 1.0, "quant_weight": 0.0, "pooling": "rmac", "pool_levels": (5,)} | more
-    return Method(name, title, changes, "loss", source, tuned={"full": full, "quick": quick})
+def _tuned(name: str, full: tuple = (), quick: tuple = ()) -> dict[str, dict]:
+    """The learning rate and the setting ``name`` that trials chose under these presets."""
+    return {preset: {"lr": pair[0], name: pair[1]} for preset, pair in (("full", full), ("quick", quick)) if pair}
+
+
+def _loss(name: str, *tuned: tuple, **more) -> Method:
+    """A rival: "the same encoder, input and aggregation", its loss (and attention) in place of ours. ``tuned``: see `_tuned`."""
+    loss, changes = losses.named(name), {"loss": name, "balance": 1.0, "quant_weight": 0.0} | _RMAC | more
+    return Method(name, loss.title, changes, "loss", loss.source, tuned=_tuned(loss.scale, *tuned))
 
 
 def _aggregations(name: str, title: str, source: str, tuned: Mapping | None = None) -> tuple[Method, Method]:
@@ -122,23 +130,9 @@ def _aggregations(name: str, title: str, source: str, tuned: Mapping | None = No
     )
 
 
-def _scaled(lr: float, scale: float) -> dict:
-    return {"lr": lr, "rival_scale": scale}
-
-
-_RMAC = {"pooling": "rmac", "pool_levels": (5,)}
-_TWIN = {"full": {"lr": 0.0005, "pair_sharpness": 0.125}, "quick": {"lr": 0.004, "pair_sharpness": 0.5}}
-_SELFPOOL = {"full": {"lr": 0.0005, "pair_sharpness": 0.125}, "quick": {"lr": 0.004, "pair_sharpness": 0.125}}
-_CIRCLE = {"full": {"lr": 0.002, "circle_gamma": 8.0}, "quick": {"lr": 0.004, "circle_gamma": 8.0}}
-
 #: In the order of every table.
 ALL: tuple[Method, ...] = (
-    Method(
-        "ynet",
-        "Y-Net (ours)",
-        kind="ours",
-        tuned={"full": {"lr": 0.002, "cls_scale": 1.0}, "quick": {"lr": 0.004, "cls_scale": 4.0}},
-    ),
+    Method("ynet", "Y-Net (ours)", kind="ours", tuned=_tuned("cls_scale", (0.002, 1.0), (0.004, 4.0))),
     Method(
         "ynet-rmac",
         "segmentation loss, R-MAC",
@@ -151,16 +145,13 @@ ALL: tuple[Method, ...] = (
         "pooling in the predicted lesion (C4, C5)",
         {"pooling": "lesion", "pool_levels": (4, 5)},
         parent="ynet",
-        without=(
-            "the pooling; C4 and C5 pooled inside the predicted lesion instead",
-            "R-MAC; C4 and C5 pooled inside the predicted lesion instead",
-        ),
+        without=tuple(f"{what}; C4 and C5 pooled inside the predicted lesion instead" for what in ("the pooling", "R-MAC")),
     ),
     Method(
         "ynet-selfpool",
         "pooling learned without masks",
         {"balance": 1.0, "pooling": "selfpool"},
-        tuned=_SELFPOOL,
+        tuned=_tuned("pair_sharpness", (0.0005, 0.125), (0.004, 0.125)),
         without=(
             "outlines; the same pooling, its weights learned without them",
             "outlines and R-MAC; pooling with weights learned without outlines instead",
@@ -170,7 +161,7 @@ ALL: tuple[Method, ...] = (
         "ynet-circle",
         "Circle loss, segmentation loss",
         {"loss": "circle"},
-        tuned=_CIRCLE,
+        tuned=_tuned("circle_gamma", (0.002, 8.0), (0.004, 8.0)),
         without="pairwise loss; the paper's Circle loss instead",
     ),
     Method("ynet-no-quant", "without quantisation loss", {"quant_weight": 0.0}, parent="ynet", without="quantisation loss"),
@@ -178,7 +169,7 @@ ALL: tuple[Method, ...] = (
         "ynet-no-seg",
         "twin: no segmentation",
         {"balance": 1.0} | _RMAC,
-        tuned=_TWIN,
+        tuned=_tuned("pair_sharpness", (0.0005, 0.125), (0.004, 0.5)),
         without=("outlines: segmentation loss and pooling inside the predicted lesion", "outlines: segmentation loss"),
     ),
     Method(
@@ -191,54 +182,15 @@ ALL: tuple[Method, ...] = (
     Method("ynet-paper", "paper's network, code layer trained", {"quant_weight": 0.01}, "paper"),
     Method("released", "as released, float code", _RELEASED | {"ranking": "cosine"}, "paper"),
     Method("released-sign", "as released, sign of the code", _RELEASED | {"ranking": "hamming"}, "paper"),
-    _loss("dsh", "DSH", "Liu et al., Deep Supervised Hashing, CVPR 2016", _scaled(0.002, 0.0625), _scaled(0.004, 1.0)),
-    _loss(
-        "dpsh",
-        "DPSH",
-        "Li et al., Deep Pairwise-Supervised Hashing, IJCAI 2016, arXiv 1511.03855",
-        _scaled(0.0005, 0.25),
-        _scaled(0.004, 4.0),
-    ),
-    _loss(
-        "drh",
-        "DRH",
-        "Conjeti et al., Deep Residual Hashing, MICCAI 2017, arXiv 1612.05400",
-        _scaled(0.0005, 1.0),
-        _scaled(0.001, 0.25),
-    ),
-    _loss("hashnet", "HashNet", "Cao et al., HashNet, ICCV 2017, arXiv 1702.00758", _scaled(0.0005, 0.25), _scaled(0.004, 1.0)),
-    _loss(
-        "csq",
-        "CSQ",
-        "Yuan et al., Central Similarity Quantization, CVPR 2020, arXiv 1908.00347",
-        _scaled(0.002, 4.0),
-        _scaled(0.004, 4.0),
-    ),
-    _loss(
-        "orthohash",
-        "OrthoHash",
-        "Hoe et al., One Loss for All, NeurIPS 2021, arXiv 2109.14449",
-        _scaled(0.002, 0.25),
-        _scaled(0.004, 0.25),
-        code_norm=True,  # its balance of bits
-    ),
-    _loss(
-        "ash",
-        "ASH",
-        "Fang et al., Attention-based Saliency Hashing, BIBM 2020, arXiv 2012.03466",
-        _scaled(0.002, 0.25),
-        _scaled(0.004, 0.25),
-        attention="spatial",
-    ),
-    _loss(
-        "ath",
-        "ATH",
-        "Fang et al., Attention-based Triplet Hashing, Medical Image Analysis 2021, arXiv 2101.12346",
-        _scaled(0.0005, 1.0),
-        _scaled(0.004, 1.0),
-        attention="spatial-max",
-        cls_target="descriptor",  # its classifier stands beside the code layer
-    ),
+    _loss("dsh", (0.002, 0.0625), (0.004, 1.0)),
+    _loss("dpsh", (0.0005, 0.25), (0.004, 4.0)),
+    _loss("drh", (0.0005, 1.0), (0.001, 0.25)),
+    _loss("hashnet", (0.0005, 0.25), (0.004, 1.0)),
+    _loss("csq", (0.002, 4.0), (0.004, 4.0)),
+    _loss("orthohash", (0.002, 0.25), (0.004, 0.25), code_norm=True),  # its balance of bits
+    _loss("ash", (0.002, 0.25), (0.004, 0.25), attention="spatial"),
+    # its classifier stands beside the code layer
+    _loss("ath", (0.0005, 1.0), (0.004, 1.0), attention="spatial-max", cls_target="descriptor"),
     *_aggregations(
         "gap",
         "GAP",

@@ -138,15 +138,8 @@ def upsampled_conv(x: Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> Tensor:
         return conv(F.interpolate(part, scale_factor=f, mode="bilinear", align_corners=False))
 
     # share[p, a, i]: weight of the coarse cell a - 1 in what tap i of the kernel sees at position p inside cell 0
-    share = torch.zeros(f, 3, 3, dtype=torch.float64)
-    for p in range(f):
-        for i in range(3):
-            at = (p + i - 1 + 0.5) / f - 0.5
-            low = math.floor(at)
-            share[p, low + 1, i] += low + 1 - at
-            if at > low:
-                share[p, low + 2, i] += at - low
-    share = share.to(conv.weight)
+    unit = F.interpolate(torch.eye(5, dtype=torch.float64)[None], scale_factor=f, mode="linear", align_corners=False)[0]
+    share = torch.stack([unit[1:4, 2 * f + i - 1 : 3 * f + i - 1].T for i in range(3)], 2).to(conv.weight)
     c_out, c_in = conv.weight.shape[:2]
     weight = torch.einsum("pai,qbj,ocij->opqcab", share, share, conv.weight).reshape(c_out * f * f, c_in, 3, 3)
     bias = None if conv.bias is None else conv.bias.repeat_interleave(f * f)

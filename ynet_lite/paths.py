@@ -29,8 +29,7 @@ def root() -> Path:
 def yours(path: str | Path) -> Path:
     """A path that a person wrote, absolute: ``~`` is the home folder, a relative one counts from the current folder.
 
-    Jupyter starts a notebook in the notebook's own folder: from within ``notebooks/`` of the project a relative path counts
-    from the project.
+    In ``notebooks/`` of the project, where Jupyter starts a notebook, it counts from the project.
     """
     here = Path.cwd()
     return (root() if here == root() / "notebooks" else here) / Path(path).expanduser()
@@ -82,8 +81,8 @@ def listed(folder: str | Path, pattern: str = "*.csv") -> list[Path]:
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary name beside ``path``, renamed to it when the block ends well and removed when it does not.
 
-    A reader of ``path`` sees the old file or the whole new one, never a part; read folders with `listed`. The name is hidden,
-    keeps the suffix, by which some writers choose a format, and holds process and thread, so that two writers do not meet.
+    A reader of ``path`` sees the old file or the whole new one; read folders with `listed`. The name is hidden, keeps the suffix,
+    by which some writers choose a format, and holds process and thread, so that two writers do not meet.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,19 +92,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            temporary.unlink()
 
 
 def write_text(path: str | Path, text: str) -> Path:
     """Write a text file under a temporary name and rename it."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8", newline="\n")
     return Path(path)
 
 
 def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
     """Write a table under a temporary name and rename it, so that an interrupted run leaves no half file."""
-    path = Path(path)
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.6g")
-    return path
+    return write_text(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))

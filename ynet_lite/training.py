@@ -18,7 +18,7 @@ from .cases.core import Cases
 from .cases.outlines import degraded, outlined
 from .cases.splits import validation_rows
 from .checkpoint import Checkpoint, checkpoint_path
-from .config import Config
+from .config import Config, Training
 from .encoding import _precision, distances, encode_floats
 from .losses.unified import UnifiedLoss
 from .metrics import average_precision
@@ -67,17 +67,8 @@ def train(cfg: Config, cases: Cases, *, progress: bool = True, resume: str | Pat
     state.model.load_state_dict(state.best)
     state.model.eval()
     seconds = earlier + time.perf_counter() - started
-    return Checkpoint(
-        state.model,
-        cfg,
-        cases.fingerprint,
-        cases.class_names,
-        cases.mask_names,
-        pd.DataFrame(state.history),
-        state.best_epoch,
-        round(seconds, 1),
-        made_by,
-    )
+    about = cases.fingerprint, cases.class_names, cases.mask_names, pd.DataFrame(state.history)
+    return Checkpoint(state.model, cfg, *about, state.best_epoch, round(seconds, 1), made_by)
 
 
 def _resumed(state: _State, file: Path, cases: Cases) -> _State:
@@ -86,21 +77,23 @@ def _resumed(state: _State, file: Path, cases: Cases) -> _State:
         saved = torch.load(file, weights_only=True, map_location=state.cfg.device)
         if not isinstance(saved, dict) or "run" not in saved:
             raise TypeError("it holds something else than the state of a training")
-    except Exception as error:  # an empty, cut or foreign file raises many kinds
-        saved, reason = None, error
-    else:
-        state.check_run(saved)
-        try:
+        same = saved["run"] == state.run
+        if same:
             state.restore(saved)
-            return state
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = error
-    warnings.warn(f"{file}: damaged, so training starts anew ({type(reason).__name__}: {reason})", stacklevel=3)
-    return _State(state.cfg, cases)
+    except Exception as error:  # an empty, cut or foreign file raises many kinds
+        reason = f"{type(error).__name__}: {error}"
+        warnings.warn(f"{file}: damaged, so training starts anew ({reason})", stacklevel=3)
+        return _State(state.cfg, cases)
+    if not same:
+        raise ValueError("resume: the file belongs to another configuration or other data; delete it or restore those")
+    return state
 
 
 class _State:
     """Everything that changes during a training, so that it can be written down after each epoch and taken up again."""
+
+    MODULES = ("model", "loss", "optimizer")
+    VALUES = ("run", "epoch", "average", "best", "best_epoch", "best_score", "history", "seconds")
 
     def __init__(self, cfg: Config, cases: Cases):
         self.cfg, self.device = cfg, torch.device(cfg.device)
@@ -119,8 +112,8 @@ class _State:
         self.model.to(self.device, memory_format=torch.channels_last)
         self.loss.to(self.device)
         self.steps = len(self.train_cases) // cfg.batch
-        self.optimizer = _optimizer(cfg, [*self.model.named_parameters(), *self.loss.named_parameters()])
-        self.average = {key: value.clone() for key, value in self.model.state_dict().items()} if cfg.ema else None
+        self.optimizer = _optimizer(cfg, [*self.model.parameters(), *self.loss.parameters()])
+        self.average = _copy(self.model.state_dict()) if cfg.ema else None
         self.may_segment = outlined(self.train_cases, cfg.mask_share, cfg.seed)
         if cfg.uses_masks and cfg.mask_share > 0 and not self.may_segment.any():
             warnings.warn(
@@ -131,33 +124,16 @@ class _State:
         # only what the segmentation loss is taught: scores are always taken against the true outline
         self.train_masks = degraded(self.train_cases.masks, cfg.mask_quality, cfg.seed)
         self.epoch, self.best_epoch, self.best_score, self.history = 0, 0, -math.inf, []
-        self.best = {key: value.clone() for key, value in self.model.state_dict().items()}
-        self.seconds = 0.0
+        self.best, self.seconds = _copy(self.model.state_dict()), 0.0
 
     def dump(self) -> dict:
-        return {
-            "run": self.run,
-            "epoch": self.epoch,
-            "model": self.model.state_dict(),
-            "loss": self.loss.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": self.average,
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-            "best_score": self.best_score,
-            "history": self.history,
-            "seconds": self.seconds,
-        }
-
-    def check_run(self, saved: dict) -> None:
-        if saved["run"] != self.run:
-            raise ValueError("resume: the file belongs to another configuration or other data; delete it or restore those")
+        values = {name: getattr(self, name) for name in self.VALUES}
+        return values | {name: getattr(self, name).state_dict() for name in self.MODULES}
 
     def restore(self, saved: dict) -> None:
-        self.model.load_state_dict(saved["model"])
-        self.loss.load_state_dict(saved["loss"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        for name in ("epoch", "average", "best", "best_epoch", "best_score", "history", "seconds"):
+        for name in self.MODULES:
+            getattr(self, name).load_state_dict(saved[name])
+        for name in self.VALUES:
             setattr(self, name, saved[name])
 
     def run_epoch(self) -> dict:
@@ -198,11 +174,10 @@ class _State:
             for key, value in {"loss": loss, **terms}.items():
                 sums[key] = sums.get(key, 0.0) + value.item() / self.steps
         self.epoch += 1
-        row = {"epoch": self.epoch, **sums, "lr": rate, "balance": self.loss.a.item(), "validation": math.nan}
-        row["validation"] = self._validate(sums["loss"])
-        self.history.append(row)
+        row = {"epoch": self.epoch, **sums, "lr": rate, "balance": self.loss.a.item()}
+        self.history.append(row | {"validation": self._validate(sums["loss"])})
         self.seconds += time.perf_counter() - began
-        return row
+        return self.history[-1]
 
     def _average_weights(self) -> None:
         if self.average is None:
@@ -217,33 +192,28 @@ class _State:
             self.average[key].copy_(now[key])
 
     def _validate(self, train_loss: float) -> float:
-        cfg = self.cfg
-        last = self.epoch == cfg.epochs
+        cfg, last = self.cfg, self.epoch == self.cfg.epochs
+        now, shown = self.model.state_dict(), math.nan
         if cfg.select == "train-loss":
-            score, weights = -train_loss, self.model.state_dict()
-            shown = math.nan
+            weights, score = now, -train_loss
         else:
+            weights = self.average or now
             due = last or (self.epoch > cfg.epochs // 2 and (cfg.epochs - self.epoch) % cfg.validate_every == 0)
-            if not due or len(self.validation_cases) == 0:
-                # without validation patients the last epoch counts
-                if last:
-                    self._keep(math.inf, self.average or self.model.state_dict())
+            if not due or not (last or len(self.validation_cases)):
                 return math.nan
-            kept = None
-            if self.average is not None:
-                kept = {key: value.clone() for key, value in self.model.state_dict().items()}
-                self.model.load_state_dict(self.average)
-            weights = self.model.state_dict()
-            shown = score = validation_score(self.model, cfg, self.validation_cases, self.train_cases)
+            score = math.inf  # without validation patients the last epoch counts
+            if len(self.validation_cases):
+                kept = _copy(now)
+                self.model.load_state_dict(weights)
+                shown = score = validation_score(self.model, cfg, self.validation_cases, self.train_cases)
+                self.model.load_state_dict(kept)
         if score > self.best_score or (last and self.best_epoch == 0):
-            self._keep(score, weights)
-        if cfg.select != "train-loss" and kept is not None:
-            self.model.load_state_dict(kept)
+            self.best, self.best_score, self.best_epoch = _copy(weights), score, self.epoch
         return shown
 
-    def _keep(self, score: float, weights: dict) -> None:
-        self.best_score, self.best_epoch = score, self.epoch
-        self.best = {key: value.detach().clone() for key, value in weights.items()}
+
+def _copy(state: dict) -> dict:
+    return {key: value.detach().clone() for key, value in state.items()}
 
 
 def validation_score(model: YNet, cfg: Config, queries: Cases, database: Cases) -> float:
@@ -261,17 +231,16 @@ def _order(labels: np.ndarray, generator: torch.Generator, balanced: bool) -> np
     return torch.multinomial(weight, n, replacement=True, generator=generator).numpy()
 
 
-def _optimizer(cfg: Config, named) -> torch.optim.Optimizer:
+def _optimizer(cfg: Training, parameters: list) -> torch.optim.Optimizer:
     # norms and biases are scales and offsets: shrinking them towards zero is not regularisation
-    decay = [p for _, p in named if p.ndim > 1]
-    plain = [p for _, p in named if p.ndim <= 1]
+    decay, plain = ([p for p in parameters if (p.ndim > 1) == wanted] for wanted in (True, False))
     if cfg.optimizer == "adam":
         return torch.optim.Adam([*decay, *plain], lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     groups = [{"params": decay, "weight_decay": cfg.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=cfg.lr, fused=True)
 
 
-def _rate(cfg: Config, at: float) -> float:
+def _rate(cfg: Training, at: float) -> float:
     """Learning rate at epoch ``at`` (real number): constant, or one cycle (up in the first fifth, then a cosine to zero)."""
     if cfg.schedule == "constant":
         return cfg.lr
