@@ -20,21 +20,8 @@ __version__ = "0.1.0"
 #: Public names that live in a wing: imported when they are asked for, so that the core needs no wing.
 _LAZY = {"explore": "viewer.explore", "export_gallery": "viewer.gallery", "load_cases": "sets"}
 
-__all__ = [
-    "Cases",
-    "Checkpoint",
-    "Codes",
-    "Config",
-    "HammingIndex",
-    "encode",
-    "evaluate",
-    "explore",
-    "export_gallery",
-    "load_cases",
-    "load_or_train",
-    "search",
-    "train",
-]
+__all__ = ["Cases", "Checkpoint", "Codes", "Config", "HammingIndex", "encode", "evaluate", "load_or_train", "search", "train"]
+__all__ += sorted(_LAZY)
 
 
 def __getattr__(name: str):

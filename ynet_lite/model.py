@@ -158,7 +158,7 @@ class YNet(nn.Module):
     def __init__(self, cfg: Network, n_classes: int, n_masks: int = 2, pretrained: bool = True):
         super().__init__()
         self.cfg = cfg
-        self.encoder = encoders.build(cfg, pretrained)
+        self.encoder = encoders.named(cfg.encoder).make(cfg, pretrained)
         widths = self.encoder.widths
         needs_map = cfg.uses_masks or not set(GUIDED).isdisjoint(cfg.pooling.split("+"))
         self.segmentation = SegmentationBranch(widths, cfg, n_masks) if needs_map else None

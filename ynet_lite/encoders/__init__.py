@@ -41,8 +41,3 @@ def named(name: str) -> Encoder:
             return row
     known = ", ".join(f"{row.name}<name>" if row.name.endswith(":") else row.name for row in ALL)
     raise ValueError(f"Config.encoder: {name!r} is not known; known are {known}")
-
-
-def build(cfg, pretrained: bool = True) -> nn.Module:
-    """The encoder that ``cfg.encoder`` names. ``pretrained=False`` leaves its weights random, for a checkpoint to fill."""
-    return named(cfg.encoder).make(cfg, pretrained)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .pretrained import Pretrained
+from .lite0 import Pretrained
 
 STRIDES = (4, 8, 16, 32)
 PREFIX = "hf:"

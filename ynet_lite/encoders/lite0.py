@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .pretrained import Pretrained
-
 #: Blocks of each stage: (expansion, kernel, stride of the first, output channels, repeats).
 STAGES = (
     ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2)),  # C2: 24 channels at stride 4
@@ -121,6 +119,18 @@ class Block(nn.Module):
             kept = (torch.rand(len(y), 1, 1, 1) >= self.drop).to(y)  # drawn on the CPU: every device draws the same
             y = y * (kept / (1 - self.drop))
         return x + y
+
+
+class Pretrained(nn.Module):
+    """An encoder with given weights. The modules of ``frozen`` stay as they came, batch statistics included."""
+
+    frozen: tuple[nn.Module, ...] = ()
+
+    def train(self, mode: bool = True) -> Pretrained:
+        super().train(mode)
+        for module in self.frozen:
+            module.requires_grad_(False).eval()
+        return self
 
 
 class Lite0(Pretrained):
