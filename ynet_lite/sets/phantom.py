@@ -1,15 +1,12 @@
 """The phantom: ultrasound-like cases made from a seed, ambiguous by construction, with every hidden variable known.
 
-Four invented diseases in three stages. What is seen at first glance, the *manifestation* (margin and echo), is drawn
-from a hand-made table, so that
+Four invented diseases in three stages. What is seen at first glance, the *manifestation* (margin and echo), is drawn from a
+hand-made table, so that the same manifestation occurs in different diseases (SPDD; only the *fine cue* inside the lesion, its
+texture and rim, tells which), and a disease changes its manifestation from stage to stage (DPSD).
 
-- the same manifestation occurs in different diseases (SPDD): a smooth hypoechoic lesion is disease A, stage 2, or
-  disease B, stage 1; only the *fine cue* inside the lesion (inner texture and rim) tells which;
-- a disease changes its manifestation from stage to stage (DPSD).
-
-The tissue around the lesion (the *background*) goes with the disease in the training cases by the dial ``confounding``,
-and never in the test cases. Vessels, ducts, lobules that look like small lesions, bright specks, shadow bands, burnt-in
-text and caliper crosses carry no information at all.
+The tissue around the lesion (the *background*) goes with the disease in the training cases by the dial ``confounding``, and
+never in the test cases. Vessels, ducts, lobules that look like small lesions, bright specks, shadow bands, burnt-in text and
+caliper crosses carry no information at all.
 """
 
 from __future__ import annotations
@@ -28,16 +25,14 @@ from ..config import Data
 from .folders import DataSet
 
 GENERATOR_VERSION = "2"
-
 DISEASES = ("disease A", "disease B", "disease C", "disease D")
-
 STAGES = (1, 2, 3)
-
 BACKGROUNDS = ("fatty lobules", "dense gland", "fibrous bands", "mottled gland")  # index = background id
+SIZE = 96  # pixels: the side that the look is made for
+BLOCK = 20  # patients per block: every disease five times, one of them test
+MIN_CASES = 2 * BLOCK  # a block has at most two views per patient, so this many cases hold every disease in both splits
 
-# (disease, stage) -> ((margin, echo), probability): the first glance. Shared by two diseases: smooth anechoic (A1, D1),
-# smooth hypoechoic (A2, B1), lobulated hypoechoic (A3, C1), lobulated isoechoic (B2, C3), spiculated
-# hypoechoic (C2, D3).
+# (disease, stage) -> ((margin, echo), probability): the first glance
 MANIFESTATIONS = {
     ("disease A", 1): ((("smooth", "anechoic"), 0.8), (("smooth", "hypoechoic"), 0.2)),
     ("disease A", 2): ((("smooth", "hypoechoic"), 0.8), (("lobulated", "hypoechoic"), 0.2)),
@@ -55,12 +50,6 @@ MANIFESTATIONS = {
 
 # The fine cue: (heterogeneous inner texture, bright rim). Diseases that share a manifestation always differ in it.
 FINE_CUES = {"disease A": (0, 0), "disease B": (1, 0), "disease C": (0, 1), "disease D": (1, 1)}
-
-SIZE = 96  # pixels: the side that the look is made for
-
-BLOCK = 20  # patients per block: every disease five times, one of them test
-
-MIN_CASES = 2 * BLOCK  # a block has at most two views per patient, so this many cases hold every disease in both splits
 
 
 @dataclass(frozen=True)
@@ -101,8 +90,8 @@ def make_phantom(
 ) -> Cases:
     """Make ``n_cases`` ultrasound-like cases; case ``i`` is the same whatever ``n_cases`` is.
 
-    ``P(background = the disease's own)`` is ``confounding + (1 - confounding) / 4`` in the training split and
-    1/4 in the test split. One patient in five is test; patients have one or two views, on the same side of the split.
+    ``P(background = the disease's own)`` is ``confounding + (1 - confounding) / 4`` in the training split and 1/4 in the test
+    split. One patient in five is test; patients have one or two views, on the same side of the split.
 
     Parameters
     ----------
@@ -112,48 +101,16 @@ def make_phantom(
     confounding : 0 (background independent of the disease) to 1 (background tells the disease of every training case).
     style : difficulty and looks; default ``PhantomStyle()``.
 
-    Returns
-    -------
-    Cases with images uint8 (n, 1, size, size), masks uint8 0/1 (n, size, size), never empty, labels 0-3, and a table
-    with ``case_id, label, group, split, disease, stage`` (1-3), ``manifestation`` (margin and echo), ``background`` (id
-    as text), ``margin, echo, inner, rim, posterior, ambiguous`` (fine cue undecided), ``distractors`` (number of
-    structures drawn), ``text, calipers`` (bool) and ``area`` (lesion share of the image).
+    Returns `Cases` with images uint8 (n, 1, size, size), masks uint8 0/1 (n, size, size), never empty, labels 0-3, and a table
+    with ``case_id, label, group, split, disease, stage`` (1-3), ``manifestation`` (margin and echo), ``background`` (id as text),
+    ``margin, echo, inner, rim, posterior, ambiguous`` (fine cue undecided), ``distractors`` (number of structures drawn),
+    ``text, calipers`` (bool) and ``area`` (lesion share of the image). Raises ``ValueError`` for an argument outside its range.
 
-    Raises
-    ------
-    ValueError for an argument outside its range.
-
-    Same pixels whatever the BLAS kernels, the vector instructions and the number of threads: everything is drawn in
-    double precision and rounded to grey levels once, so that the last bits of a matrix product or of ``exp``, which do
-    depend on them, cannot be seen. In single precision one pixel in a million differed by one grey level, which was
-    enough to move the mAP of a short training by six hundredths.
+    Same pixels whatever the BLAS kernels, vector instructions and threads: everything is drawn in double precision and rounded
+    to grey levels once, so that last bits cannot be seen. In single precision one pixel in a million differed by one grey level,
+    which moved the mAP of a short training by six hundredths.
     """
     style = style or PhantomStyle()
-    _check(n_cases, seed, size, confounding)
-    rows = _plan(n_cases, seed, confounding, style)
-    images = np.empty((n_cases, 1, size, size), np.uint8)
-    masks = np.empty((n_cases, size, size), np.uint8)
-    for i, row in enumerate(rows):
-        images[i, 0], masks[i], drawn = _draw(row, np.random.SeedSequence([seed, 1, i]), size, style)
-        row.update(drawn)
-    table = pd.DataFrame(rows)
-    labels = np.array([DISEASES.index(d) for d in table["disease"]], np.int64)
-    parameters = {"n_cases": int(n_cases), "seed": int(seed), "size": int(size), "confounding": float(confounding)}
-    text = json.dumps({"version": GENERATOR_VERSION, **parameters, "style": asdict(style)}, sort_keys=True)
-    return Cases(
-        images=images,
-        masks=masks,
-        has_mask=np.ones(n_cases, bool),
-        labels=labels,
-        table=table,
-        class_names=DISEASES,
-        finer=("manifestation", "stage"),
-        name="phantom",
-        fingerprint=hashlib.sha256(text.encode()).hexdigest(),
-    )
-
-
-def _check(n_cases, seed, size, confounding) -> None:
     for name, value, low, high in (
         ("n_cases", n_cases, MIN_CASES, 1_000_000),
         ("seed", seed, 0, 2**63 - 1),
@@ -164,19 +121,35 @@ def _check(n_cases, seed, size, confounding) -> None:
     number = isinstance(confounding, int | float | np.number) and not isinstance(confounding, bool)
     if not number or not 0 <= confounding <= 1:
         raise ValueError(f"make_phantom: confounding must be a number from 0 to 1, got {confounding!r}")
+    rows, images, masks = _plan(n_cases, seed, confounding, style), [], []
+    for i, row in enumerate(rows):
+        image, mask, drawn = _draw(row, np.random.SeedSequence([seed, 1, i]), size, style)
+        images.append(image)
+        masks.append(mask)
+        row.update(drawn)
+    table = pd.DataFrame(rows)
+    parameters = {"n_cases": int(n_cases), "seed": int(seed), "size": int(size), "confounding": float(confounding)}
+    text = json.dumps({"version": GENERATOR_VERSION, **parameters, "style": asdict(style)}, sort_keys=True)
+    return Cases(
+        images=np.stack(images)[:, None],
+        masks=np.stack(masks),
+        has_mask=np.ones(n_cases, bool),
+        labels=np.array([DISEASES.index(disease) for disease in table["disease"]], np.int64),
+        table=table,
+        class_names=DISEASES,
+        finer=("manifestation", "stage"),
+        name="phantom",
+        fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+    )
 
 
 def sharing_diseases() -> dict[str, tuple[str, ...]]:
     """Manifestation name -> diseases in which it occurs, from the table ``MANIFESTATIONS``."""
     seen: dict[str, set] = {}
     for (disease, _), options in MANIFESTATIONS.items():
-        for look, probability in options:
-            if probability > 0:
-                seen.setdefault(" ".join(look), set()).add(disease)
+        for look, _ in options:
+            seen.setdefault(" ".join(look), set()).add(disease)
     return {name: tuple(sorted(diseases)) for name, diseases in sorted(seen.items())}
-
-
-# ------------------------------------------------------------------ what is in a case
 
 
 def _plan(n_cases: int, seed: int, confounding: float, style: PhantomStyle) -> list[dict]:
@@ -186,50 +159,38 @@ def _plan(n_cases: int, seed: int, confounding: float, style: PhantomStyle) -> l
     patient = 0
     while len(rows) < n_cases:
         if patient % BLOCK == 0:
-            slots = _rng(np.random.SeedSequence([seed, 0, patient])).permutation(BLOCK)
+            slots = np.random.default_rng([seed, 0, patient]).permutation(BLOCK)
         slot = slots[patient % BLOCK]
-        rng = _rng(np.random.SeedSequence([seed, 2, patient]))
+        rng = np.random.default_rng([seed, 2, patient])
         disease, test = int(slot) % len(DISEASES), slot < len(DISEASES)
         views = 2 if rng.random() < style.second_view else 1
         stage = int(rng.integers(1, len(STAGES) + 1))
         options = MANIFESTATIONS[DISEASES[disease], stage]
-        look = options[_choose(rng, [p for _, p in options])][0]
+        look = options[rng.choice(len(options), p=[p for _, p in options])][0]
         own, other = rng.random() < confounding, int(rng.integers(len(BACKGROUNDS)))
-        background = disease if own and not test else other
         name = " ".join(look)
         ambiguous = bool(rng.random() < style.ambiguous) and name in shared
         shows = rng.random() < style.posterior
-        posterior = {"anechoic": "enhancement"}.get(look[1], "shadow" if look[0] == "spiculated" else "none")
+        posterior = "enhancement" if look[1] == "anechoic" else "shadow" if look[0] == "spiculated" else "none"
         inner, rim = FINE_CUES[DISEASES[disease]]
-        for view in range(views):
-            rows.append(
-                {
-                    "case_id": f"p{patient:04d}-{view + 1}",
-                    "label": DISEASES[disease],
-                    "group": f"p{patient:04d}",
-                    "split": "test" if test else "train",
-                    "disease": DISEASES[disease],
-                    "stage": stage,
-                    "manifestation": name,
-                    "background": str(background),
-                    "margin": look[0],
-                    "echo": look[1],
-                    "inner": ("homogeneous", "heterogeneous")[inner],
-                    "rim": ("none", "bright")[rim],
-                    "posterior": posterior if shows else "none",
-                    "ambiguous": ambiguous,
-                }
-            )
+        about = {
+            "label": DISEASES[disease],
+            "group": f"p{patient:04d}",
+            "split": "test" if test else "train",
+            "disease": DISEASES[disease],
+            "stage": stage,
+            "manifestation": name,
+            "background": str(disease if own and not test else other),
+            "margin": look[0],
+            "echo": look[1],
+            "inner": ("homogeneous", "heterogeneous")[inner],
+            "rim": ("none", "bright")[rim],
+            "posterior": posterior if shows else "none",
+            "ambiguous": ambiguous,
+        }
+        rows += [{"case_id": f"p{patient:04d}-{view}", **about} for view in range(1, views + 1)]
         patient += 1
     return rows[:n_cases]
-
-
-def _rng(sequence: np.random.SeedSequence) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(sequence))
-
-
-def _choose(rng: np.random.Generator, probabilities) -> int:
-    return min(int(np.searchsorted(np.cumsum(probabilities), rng.random(), side="right")), len(probabilities) - 1)
 
 
 # ------------------------------------------------------------------ how a case is drawn
@@ -240,20 +201,17 @@ def _draw(row: dict, sequence: np.random.SeedSequence, size: int, style: Phantom
 
     Every component has its own random stream, so that more text or more distractors never move the lesion.
     """
-    shape, tissue, inside, others, speckle, marks = (_rng(s) for s in sequence.spawn(6))
-    y, x = _grid(size)
+    shape, tissue, inside, others, speckle, marks = map(np.random.default_rng, sequence.spawn(6))
     lesion = _lesion_shape(shape, row["margin"], size, style)
     mask = lesion["depth"] > 0
     alpha = _edge(lesion["depth"] * (55 if row["margin"] == "spiculated" else 96))  # a spiculated margin is blurred
 
-    level = _background(tissue, int(row["background"]), size, style)
+    level, beam = _background(tissue, int(row["background"]), size, style)
     local = float(np.clip(level[mask].mean(), -5.0, 4.0))
-    level, count = _distractors(others, level, lesion, style)
+    level, bands, count = _distractors(others, level, lesion, style)
     level = _posterior(level, row["posterior"], lesion, shape)
     level = level + alpha * (_inside(inside, row, lesion, local, size, style) - level)
-    level = level + _beam(tissue, size)
-    band, bands = _shadow_bands(others, size, style)
-    level = level + band
+    level = level + beam + bands
 
     # fully developed speckle: complex Gaussian scatterers seen through a beam wider than deep; then log compression
     scale = size / 96
@@ -266,7 +224,7 @@ def _draw(row: dict, sequence: np.random.SeedSequence, size: int, style: Phantom
     grey = gain + slope * decibel
     grey = np.where(grey < 24, 24 * np.exp((np.minimum(grey, 24) - 24) / 24), grey)  # soft floor, as displays have
     grey, marked = _marks(marks, np.clip(grey, 0, 235), lesion, mask, size, style)
-    drawn = {"distractors": count + bands, **marked, "area": float(mask.mean())}
+    drawn = {"distractors": count, **marked, "area": float(mask.mean())}
     return np.rint(np.clip(grey, 0, 255)).astype(np.uint8), mask.astype(np.uint8), drawn
 
 
@@ -274,7 +232,6 @@ def _draw(row: dict, sequence: np.random.SeedSequence, size: int, style: Phantom
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixel centres as shares of the side: y (size, 1), x (1, size)."""
     line = (np.arange(size) + 0.5) / size
-    line.flags.writeable = False
     return line[:, None], line[None, :]
 
 
@@ -283,9 +240,7 @@ def _kernel(size: int, count: int, sigma: float) -> np.ndarray:
     """Matrix (size, count): Gaussian of ``sigma`` pixels over ``count`` samples spread over ``size`` pixels."""
     spread = (np.arange(count) + 0.5) * size / count
     weight = np.exp(-0.5 * ((np.arange(size)[:, None] + 0.5 - spread[None, :]) / sigma) ** 2)
-    weight = weight / weight.sum(1, keepdims=True)
-    weight.flags.writeable = False
-    return weight
+    return weight / weight.sum(1, keepdims=True)
 
 
 def _smooth(values: np.ndarray, sigma_y: float, sigma_x: float) -> np.ndarray:
@@ -307,9 +262,18 @@ def _edge(t: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(2.2 * t, -30, 30)))
 
 
+def _bell(t: np.ndarray) -> np.ndarray:
+    """1 at 0, falling like a Gaussian."""
+    return np.exp(-(t**2))
+
+
+def _rim(depth: np.ndarray, style: PhantomStyle) -> np.ndarray:
+    """Share of the bright rim along the contour ``depth = 0``."""
+    return style.cue_strength * _bell((depth - 0.8 * style.rim_width) / style.rim_width)
+
+
 def _lesion_shape(rng: np.random.Generator, margin: str, size: int, style: PhantomStyle) -> dict:
     """Radial contour (Fourier waves and bumps) of a random area; ``depth`` is the radial distance, inside positive."""
-    y, x = _grid(size)
     angle = np.linspace(-np.pi, np.pi, 361)
     wave = rng.uniform(-1, 1, (3, 2))
     flat = rng.uniform(0.5, 0.9) if margin != "spiculated" else rng.uniform(0.8, 1.2)
@@ -328,52 +292,43 @@ def _lesion_shape(rng: np.random.Generator, margin: str, size: int, style: Phant
     unit = 0.5 * np.sum(0.5 * (contour[1:] ** 2 + contour[:-1] ** 2)) * (angle[1] - angle[0])
     radius = contour * np.sqrt(area / unit)
     # the whole contour stays between the skin and the lower edge
-    low_y, high_y = 0.11 - (radius * np.sin(angle)).min(), 0.965 - (radius * np.sin(angle)).max()
-    low_x, high_x = 0.06 - (radius * np.cos(angle)).min(), 0.94 - (radius * np.cos(angle)).max()
+    down, right = radius * np.sin(angle), radius * np.cos(angle)
+    low_y, high_y, low_x, high_x = 0.11 - down.min(), 0.965 - down.max(), 0.06 - right.min(), 0.94 - right.max()
     u, v = rng.uniform(0, 1), rng.beta(1.3, 1.8)
     centre_x = low_x + u * (high_x - low_x) if high_x > low_x else 0.5 * (low_x + high_x)
     centre_y = low_y + v * (high_y - low_y) if high_y > low_y else 0.5 * (low_y + high_y)
+    y, x = _grid(size)
     dy, dx = y - centre_y, x - centre_x
-    distance = np.sqrt(dy**2 + dx**2)
-    depth = np.interp(np.arctan2(dy, dx), angle, radius) - distance
-    return {
-        "y": centre_y,
-        "x": centre_x,
-        "angle": angle,
-        "contour": radius,
-        "radius": float(np.sqrt(area / np.pi)),
-        "depth": depth,
-    }
+    depth = np.interp(np.arctan2(dy, dx), angle, radius) - np.sqrt(dy**2 + dx**2)
+    extent = float(np.sqrt(area / np.pi))
+    return {"y": centre_y, "x": centre_x, "angle": angle, "contour": radius, "radius": extent, "depth": depth}
 
 
 def _bumps(rng, angle: np.ndarray, count: int, height: tuple, width: tuple) -> np.ndarray:
     """``count`` rounded bumps on a circle, unevenly spaced, of uneven height and width (radians)."""
     at = (np.arange(count) + rng.uniform(-0.3, 0.3, count)) * 2 * np.pi / count + rng.uniform(0, 2 * np.pi)
     turn = (angle[:, None] - at + np.pi) % (2 * np.pi) - np.pi
-    return (rng.uniform(*height, count) * np.exp(-((turn / rng.uniform(*width, count)) ** 2))).sum(1)
+    return (rng.uniform(*height, count) * _bell(turn / rng.uniform(*width, count))).sum(1)
 
 
 def _inside(rng, row: dict, lesion: dict, local: float, size: int, style: PhantomStyle) -> np.ndarray:
     """Level inside the lesion in decibels: echo, and the fine cue (half strength when the case is undecided)."""
     echo = {"anechoic": style.anechoic_db, "hypoechoic": style.hypoechoic_db, "isoechoic": style.isoechoic_db}
     level = local + style.lesion_contrast * (echo[row["echo"]] + rng.normal(0, 0.8))
-    inner = float(row["inner"] == "heterogeneous")
-    rim = float(row["rim"] == "bright")
+    inner, rim = float(row["inner"] == "heterogeneous"), float(row["rim"] == "bright")
     if row["ambiguous"]:
         inner = rim = 0.5
     # lumps of a quarter of the radius, never finer than what half the resolution can show
-    grain = max(0.26 * lesion["radius"], 0.03)
-    grain = round(grain * 200) / 200
+    grain = round(max(0.26 * lesion["radius"], 0.03) * 200) / 200
     lumps = np.tanh(1.4 * _field(rng, size, grain, grain))
     lift = 0.9 if row["echo"] == "anechoic" else 0.0  # below the display's floor only bright lumps can be seen
     field = level + style.cue_strength * style.inner_db * inner * (lumps + lift)
-    ring = np.exp(-(((lesion["depth"] - 0.8 * style.rim_width) / style.rim_width) ** 2))
-    ring = ring * np.clip(0.85 + 0.2 * _field(rng, size, 0.08, 0.08), 0.4, 1.1)  # no rim is even
-    return field + ring * style.cue_strength * rim * np.maximum(local + style.rim_db - field, 0)
+    uneven = np.clip(0.85 + 0.2 * _field(rng, size, 0.08, 0.08), 0.4, 1.1)  # no rim is even
+    return field + _rim(lesion["depth"], style) * uneven * rim * np.maximum(local + style.rim_db - field, 0)
 
 
-def _background(rng, kind: int, size: int, style: PhantomStyle) -> np.ndarray:
-    """Layered tissue in decibels: skin, fat, gland, muscle. The background type sets the layers and their texture."""
+def _background(rng, kind: int, size: int, style: PhantomStyle) -> tuple[np.ndarray, np.ndarray]:
+    """Layers of tissue (skin, fat, gland, muscle) whose places and texture the background type sets, and the beam; decibels."""
     y, x = _grid(size)
     contrast = style.background_contrast
     wave = [rng.normal(0, 0.022) * np.sin(2 * np.pi * (rng.uniform(0.4, 1.4) * x + rng.uniform())) for _ in range(3)]
@@ -381,19 +336,17 @@ def _background(rng, kind: int, size: int, style: PhantomStyle) -> np.ndarray:
     own = ((0.46, 0.82), (0.16, 0.86), (0.22, 0.74), (0.25, 0.90))[kind]
     top, bottom = (c + contrast * (o - c) + rng.normal(0, 0.025) for c, o in zip(common, own, strict=True))
     skin = 0.045 + 0.012 * rng.uniform(-1, 1)
-    warp = 0.025 * _field(rng, size, 0.12, 0.2)
-    depth = y + warp
-
+    depth = y + 0.025 * _field(rng, size, 0.12, 0.2)
     fine = _field(rng, size, 0.012, 0.03)
     streak = _field(rng, size, 0.011, 0.08)
     fibres = np.clip(_field(rng, size, 0.013, 0.13) - 1.0, 0, 2) * 4.0  # a few bright strands lying across the beam
     broad = 1.3 * _field(rng, size, 0.12, 0.16)
     fat = -5.5 + 1.0 * fine + 0.6 * broad
-    septa = np.exp(-((_field(rng, size, 0.05, 0.14) / 0.14) ** 2))  # bright lines where a field crosses zero
+    septa = _bell(_field(rng, size, 0.05, 0.14) / 0.14)  # bright lines where a field crosses zero
     fat = fat + 7.0 * septa * np.clip(0.7 + 0.5 * streak, 0, 1.5)
     gland = 0.5 + 1.4 * fine + 2.0 * streak + broad + fibres
     if kind == 0:  # fatty lobules: dark lumps between bright septa, down to the muscle
-        lobes = np.exp(-((_field(rng, size, 0.055, 0.12) / 0.15) ** 2))
+        lobes = _bell(_field(rng, size, 0.055, 0.12) / 0.15)
         gland = gland + contrast * (-5.0 + 8.0 * lobes * np.clip(0.7 + 0.4 * streak, 0, 1.5))
     elif kind == 1:  # dense gland: bright and even
         gland = gland + contrast * (3.2 + 0.6 * _field(rng, size, 0.08, 0.12))
@@ -405,22 +358,13 @@ def _background(rng, kind: int, size: int, style: PhantomStyle) -> np.ndarray:
         gland = gland + contrast * (1.8 - 7.0 * np.clip(spots - 0.5, 0, 1.2))
     muscle = -7.0 + 2.4 * _field(rng, size, 0.011, 0.14) + 0.8 * fine
 
-    gland_share = _edge((depth - top - wave[0]) * 45)
-    muscle_share = _edge((depth - bottom - wave[1]) * 60)
-    level = fat + gland_share * (gland - fat)
-    level = level + muscle_share * (muscle - level)
-    fascia = np.exp(-(((depth - bottom - wave[1]) / 0.012) ** 2)) * (5 + 4 * streak)
-    level = level + np.clip(fascia, 0, 11)
-    skin_share = _edge((skin + 0.3 * wave[2] - y) * 150)
-    return level + skin_share * (5 + 2.5 * streak - level)
-
-
-def _beam(rng, size: int) -> np.ndarray:
-    """Attenuation with depth, what the depth compensation leaves of it, and uneven contact of the probe."""
-    y, x = _grid(size)
-    attenuation = -rng.uniform(2, 9) * np.clip(y - 0.35, 0, 1) ** 1.3
-    dark = np.exp(-0.5 * ((x - rng.uniform(0.2, 0.8)) / rng.uniform(0.5, 0.9)) ** 2)
-    return attenuation + 3 * (dark - 1)
+    level = fat + _edge((depth - top - wave[0]) * 45) * (gland - fat)
+    level = level + _edge((depth - bottom - wave[1]) * 60) * (muscle - level)
+    level = level + np.clip(_bell((depth - bottom - wave[1]) / 0.012) * (5 + 4 * streak), 0, 11)  # fascia
+    level = level + _edge((skin + 0.3 * wave[2] - y) * 150) * (5 + 2.5 * streak - level)
+    attenuation = -rng.uniform(2, 9) * np.clip(y - 0.35, 0, 1) ** 1.3  # with depth, what its compensation leaves
+    contact = np.exp(-0.5 * ((x - rng.uniform(0.2, 0.8)) / rng.uniform(0.5, 0.9)) ** 2)  # of the probe: uneven
+    return level, attenuation + 3 * (contact - 1)
 
 
 def _ellipse(size: int, centre_y: float, centre_x: float, radius_y: float, radius_x: float) -> np.ndarray:
@@ -429,12 +373,14 @@ def _ellipse(size: int, centre_y: float, centre_x: float, radius_y: float, radiu
     return (1 - np.sqrt(((y - centre_y) / radius_y) ** 2 + ((x - centre_x) / radius_x) ** 2)) * min(radius_y, radius_x)
 
 
-def _distractors(rng, level: np.ndarray, lesion: dict, style: PhantomStyle) -> tuple[np.ndarray, int]:
-    """Structures that resemble parts of a lesion, all outside it. Returns the new level and how many were drawn."""
+def _distractors(rng, level: np.ndarray, lesion: dict, style: PhantomStyle) -> tuple[np.ndarray, np.ndarray, int]:
+    """Structures that resemble parts of a lesion, all outside it: the new level, bands of poor contact, how many there are."""
     size = len(level)
     y, x = _grid(size)
-    count = 0
     outside = _edge(-(lesion["depth"] + 0.03) * 96)
+
+    def number(mean: float) -> range:
+        return range(rng.poisson(style.distractor_rate * mean))
 
     def place(radius: float):
         """A centre from which ``radius`` does not reach the lesion, or None after eight tries."""
@@ -443,49 +389,45 @@ def _distractors(rng, level: np.ndarray, lesion: dict, style: PhantomStyle) -> t
                 return cy, cx
         return None
 
-    for _ in range(rng.poisson(style.distractor_rate * style.lobules)):
+    count = 0
+    for _ in number(style.lobules):
         radius, flat, dark = rng.uniform(0.045, 0.085), rng.uniform(0.55, 0.95), rng.uniform(-10, -5)
         inner, rim, spot = rng.random() < 0.5, rng.random() < 0.5, place(radius)
         lumps = np.tanh(1.4 * _field(rng, size, 0.03, 0.03))
-        if spot is None:
-            continue
-        depth = _ellipse(size, *spot, radius * flat, radius)
-        around = level[int(spot[0] * size), int(spot[1] * size)]
-        fill = around + dark + style.cue_strength * style.inner_db * inner * lumps
-        ring = np.exp(-(((depth - 0.8 * style.rim_width) / style.rim_width) ** 2)) * style.cue_strength * rim
-        ring = ring * np.clip(0.8 + 0.25 * _field(rng, size, 0.06, 0.06), 0.3, 1.1)
-        fill = fill + ring * np.maximum(around + style.rim_db - 2 - fill, 0)
-        level = level + outside * _edge(depth * 96) * (fill - level)
-        count += 1
-    for _ in range(rng.poisson(style.distractor_rate * style.vessels)):
+        if spot is not None:
+            depth = _ellipse(size, *spot, radius * flat, radius)
+            around = level[int(spot[0] * size), int(spot[1] * size)]
+            fill = around + dark + style.cue_strength * style.inner_db * inner * lumps
+            uneven = np.clip(0.8 + 0.25 * _field(rng, size, 0.06, 0.06), 0.3, 1.1)
+            fill = fill + _rim(depth, style) * uneven * rim * np.maximum(around + style.rim_db - 2 - fill, 0)
+            level = level + outside * _edge(depth * 96) * (fill - level)
+            count += 1
+    for _ in number(style.vessels):
         radius, flat, spot = rng.uniform(0.02, 0.045), rng.uniform(0.5, 1), place(0.05)
-        if spot is None:
-            continue
-        depth = _ellipse(size, *spot, radius * flat, radius)
-        level = level + outside * _edge(depth * 96) * (-18 - level)
-        wall = np.exp(-((depth / 0.012) ** 2)) * np.exp(-(((x - spot[1]) / (0.6 * radius)) ** 2))
-        level = level + 5 * outside * wall
-        count += 1
-    for _ in range(rng.poisson(style.distractor_rate * style.ducts)):
+        if spot is not None:
+            depth = _ellipse(size, *spot, radius * flat, radius)
+            level = level + outside * _edge(depth * 96) * (-18 - level)
+            level = level + 5 * outside * _bell(depth / 0.012) * _bell((x - spot[1]) / (0.6 * radius))  # its wall
+            count += 1
+    for _ in number(style.ducts):
         cy, cx, long = rng.uniform(0.15, 0.9), rng.uniform(0.1, 0.9), rng.uniform(0.12, 0.25)
         slope, bend = rng.uniform(-0.5, 0.5), rng.uniform(-1.5, 1.5)
-        line = cy + slope * (x - cx) + bend * (x - cx) ** 2
-        width = rng.uniform(0.010, 0.016)
-        share = _edge((width - np.abs(y - line)) * 110) * _edge((long - np.abs(x - cx)) * 60)
-        level = level - 9 * outside * share
-        level = level + 4 * outside * np.exp(-(((np.abs(y - line) - 2.2 * width) / 0.011) ** 2)) * _edge(
-            (long - np.abs(x - cx)) * 60
-        )
+        off = np.abs(y - (cy + slope * (x - cx) + bend * (x - cx) ** 2))
+        width, along = rng.uniform(0.010, 0.016), _edge((long - np.abs(x - cx)) * 60)
+        level = level - 9 * outside * _edge((width - off) * 110) * along
+        level = level + 4 * outside * _bell((off - 2.2 * width) / 0.011) * along
         count += 1
-    for _ in range(rng.poisson(style.distractor_rate * style.specks)):
-        spot = place(0.06)
-        points = rng.normal(0, 0.03, (5, 2))
-        if spot is None:
-            continue
-        for py, px in points + np.array(spot):
-            level = level + 11 * outside * np.exp(-(((y - py) / 0.010) ** 2) - ((x - px) / 0.013) ** 2)
+    for _ in number(style.specks):
+        spot, points = place(0.06), rng.normal(0, 0.03, (5, 2))
+        if spot is not None:
+            for py, px in points + np.array(spot):
+                level = level + 11 * outside * np.exp(-(((y - py) / 0.010) ** 2) - ((x - px) / 0.013) ** 2)
+            count += 1
+    bands = np.zeros((1, size))  # through the whole depth
+    for _ in number(style.shadow_bands):
+        bands = bands - rng.uniform(2, 6) * _bell((x - rng.uniform()) / rng.uniform(0.015, 0.05))
         count += 1
-    return level, count
+    return level, bands, count
 
 
 def _posterior(level: np.ndarray, kind: str, lesion: dict, rng: np.random.Generator) -> np.ndarray:
@@ -494,30 +436,16 @@ def _posterior(level: np.ndarray, kind: str, lesion: dict, rng: np.random.Genera
     if kind == "none":
         return level
     y, x = _grid(len(level))
+    gain, reach = (-9.0, 0.9) if kind == "shadow" else (7.0, 0.3)
     half = width * float(np.abs(lesion["contour"] * np.cos(lesion["angle"])).max())
-    across = _edge((half - np.abs(x - lesion["x"])) * 35)
-    below = _edge((y - lesion["y"]) * 30)
-    fade = np.exp(-np.clip(y - lesion["y"], 0, 1) / (0.9 if kind == "shadow" else 0.3))
-    return level + across * below * fade * strength * (-9.0 if kind == "shadow" else 7.0)
+    across, below = _edge((half - np.abs(x - lesion["x"])) * 35), _edge((y - lesion["y"]) * 30)
+    return level + across * below * np.exp(-np.clip(y - lesion["y"], 0, 1) / reach) * strength * gain
 
-
-def _shadow_bands(rng, size: int, style: PhantomStyle) -> tuple[np.ndarray | float, int]:
-    """Dark vertical bands of poor contact, through the whole depth."""
-    _, x = _grid(size)
-    count = int(rng.poisson(style.distractor_rate * style.shadow_bands))
-    band = np.zeros((1, size))
-    for _ in range(count):
-        band = band - rng.uniform(2, 6) * np.exp(-(((x - rng.uniform()) / rng.uniform(0.015, 0.05)) ** 2))
-    return band, count
-
-
-# ------------------------------------------------------------------ what the machine writes over it
 
 GLYPHS = {  # 3 columns x 5 rows, one octal digit per row
     "A": "25755", "C": "34443", "D": "65556", "E": "74647", "F": "74644", "G": "34553", "H": "55755", "I": "72227",
-    "L": "44447", "M": "57755", "O": "25552", "P": "65644", "Q": "25563", "R": "65655", "S": "34216", "T": "72222",
-    "U": "55557", "X": "55255", "0": "25552", "1": "26227", "2": "61247", "3": "61216", "4": "55711", "5": "74616",
-    "6": "34652", "7": "71222", "8": "25252", "9": "25316", ".": "00002", " ": "00000",
+    "L": "44447", "M": "57755", "O": "25552", "R": "65655", "T": "72222", "U": "55557", "X": "55255", "0": "25552",
+    "1": "26227", "2": "61247", "3": "61216", "4": "55711", "9": "25316", ".": "00002", " ": "00000",
 }  # fmt: skip
 
 WORDS = ("LEFT", "RIGHT", "LEFT OUT", "RIGHT LO", "AXILLA", "D 1.4CM", "D 0.9CM", "12H", "3H RIGHT", "9H LEFT")
@@ -525,11 +453,8 @@ WORDS = ("LEFT", "RIGHT", "LEFT OUT", "RIGHT LO", "AXILLA", "D 1.4CM", "D 0.9CM"
 
 def _bitmap(text: str) -> np.ndarray:
     """The text as a boolean picture, 5 rows, 4 columns per letter."""
-    letters = []
-    for letter in text:
-        rows = [[int(digit) >> shift & 1 for shift in (2, 1, 0, 3)] for digit in GLYPHS[letter]]
-        letters.append(np.array(rows, bool))
-    return np.hstack(letters)[:, :-1]
+    rows = [[[int(digit) >> shift & 1 for shift in (2, 1, 0, 3)] for digit in GLYPHS[letter]] for letter in text]
+    return np.hstack(np.array(rows, bool))[:, :-1]
 
 
 def _marks(rng, grey: np.ndarray, lesion: dict, mask: np.ndarray, size: int, style: PhantomStyle):
@@ -550,22 +475,18 @@ def _marks(rng, grey: np.ndarray, lesion: dict, mask: np.ndarray, size: int, sty
     if has_text:
         bits = np.kron(_bitmap(word), np.ones((zoom, zoom), bool))
         h, w = bits.shape
-        top = int((0.02 + 0.06 * v if upper else 0.72 + 0.2 * v) * size)
-        start = int(u * (size - w))
+        top, start = int((0.02 + 0.06 * v if upper else 0.72 + 0.2 * v) * size), int(u * (size - w))
         grey[top : top + h, start : start + w][bits] = white
     crosses = 2 * int(rng.integers(1, 3)) * (rng.random() < style.calipers)
     gap, white = rng.uniform(0.005, 0.03), rng.uniform(190, 250)
-    if crosses:
-        reach = lesion["contour"]
-        long = int(np.argmax(reach[:180] + reach[180:360]))
-        for k in range(crosses):
-            j = (long + (k % 2) * 180 + (k // 2) * 90) % 360
-            r = reach[j] + gap
-            cy, cx = (int((lesion["y"] + r * np.sin(lesion["angle"][j])) * size),
-                      int((lesion["x"] + r * np.cos(lesion["angle"][j])) * size))  # fmt: skip
-            arm = 2 * zoom
-            grey[max(cy - arm, 0) : max(cy + arm + 1, 0), max(cx, 0) : max(cx + zoom, 0)] = white
-            grey[max(cy, 0) : max(cy + zoom, 0), max(cx - arm, 0) : max(cx + arm + 1, 0)] = white
+    reach, arm = lesion["contour"], 2 * zoom
+    long = int(np.argmax(reach[:180] + reach[180:360]))
+    for k in range(crosses):
+        j = (long + (k % 2) * 180 + (k // 2) * 90) % 360
+        turn = np.array([np.sin(lesion["angle"][j]), np.cos(lesion["angle"][j])])
+        cy, cx = ((np.array([lesion["y"], lesion["x"]]) + (reach[j] + gap) * turn) * size).astype(int)
+        grey[max(cy - arm, 0) : max(cy + arm + 1, 0), max(cx, 0) : max(cx + zoom, 0)] = white
+        grey[max(cy, 0) : max(cy + zoom, 0), max(cx - arm, 0) : max(cx + arm + 1, 0)] = white
     return grey, {"text": has_text, "calipers": bool(crosses)}
 
 
