@@ -69,12 +69,12 @@ class Checkpoint:
     @classmethod
     def load(cls, path: str | Path) -> Checkpoint:
         """Read what `save` wrote. Raises ``FileNotFoundError`` or ``ValueError`` that name the file and what to do."""
-        path = Path(path)
-        for part in (path, path.with_suffix(".json")):
+        path, text = Path(path), Path(path).with_suffix(".json")
+        for part in (path, text):
             if not part.is_file():
                 raise FileNotFoundError(f"checkpoint: {part} is missing; a checkpoint is a .safetensors and a .json file")
         try:
-            about = json.loads(path.with_suffix(".json").read_text())
+            about = json.loads(text.read_text())
             cfg = Config.from_json(json.dumps(about["config"]))
             names = tuple(about["class_names"]), tuple(about["mask_names"])
             model = YNet(cfg, *map(len, names), pretrained=False)
@@ -83,15 +83,12 @@ class Checkpoint:
             rest = (about["fingerprint"], *names, history, int(about["best_epoch"]), float(about["seconds"]), made_by)
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else error
-            raise ValueError(
-                f"checkpoint {path.with_suffix('.json')}: not what Checkpoint.save writes ({reason}); {_REMEDY}"
-            ) from error
+            raise ValueError(f"checkpoint {text}: not what Checkpoint.save writes ({reason}); {_REMEDY}") from error
         try:
             model.load_state_dict(load_file(path))
         except (RuntimeError, OSError, ValueError, SafetensorError) as error:
             raise ValueError(f"checkpoint {path}: its weights do not fit its configuration ({error}); {_REMEDY}") from error
-        model.eval()
-        return cls(model, cfg, *rest)
+        return cls(model.eval(), cfg, *rest)
 
 
 def checkpoint_path(cfg: Config, cases: Cases) -> Path:

@@ -134,14 +134,12 @@ class Config(Data, Network, Augment, Training, Ranking):
         ``YNET_CHANNELS``: 1 (images are read as grey) or 3 (as colour); the preset decides where it is not set.
         ``YNET_DATA_DIR`` and ``YNET_MANIFEST`` are read where images are looked for (`ynet_lite.cases.load_cases`).
         """
-        channels = os.environ.get("YNET_CHANNELS")
+        preset, dataset, channels = (os.environ.get(f"YNET_{name}") for name in ("PRESET", "DATASET", "CHANNELS"))
         if channels:
             if channels not in ("1", "3"):
                 raise ValueError(f"YNET_CHANNELS: {channels!r}; give 1 (grey) or 3 (colour)")
             changes = {"channels": int(channels)} | changes
-        return cls.from_preset(
-            os.environ.get("YNET_PRESET") or "quick", os.environ.get("YNET_DATASET") or "phantom", method, **changes
-        )
+        return cls.from_preset(preset or "quick", dataset or "phantom", method, **changes)
 
 
 #: Fields that stay out of the hash, and those that do at one value; see `ynet_lite.settings`.

@@ -10,19 +10,20 @@ from dataclasses import dataclass, field
 
 from . import losses
 
+_RMAC = {"pooling": "rmac", "pool_levels": (5,)}
+
 PRESETS: dict[str, dict] = {
     # shallow and longer: in the same time this ranks better than two blocks per stage
     "quick": {"blocks": 1, "epochs": 12, "validate_every": 4, "lr": 4e-3},
-    "full": {
+    # by validation (one seed): R-MAC of C5 ranked as high as lesion-weighted pooling of C4 and C5, or higher
+    "full": _RMAC
+    | {
         "size": 128,
         # by validation, per minute of training: the released stem (stride 4), one block a stage and more epochs ranked above
         # wider and deeper networks that are trained for fewer epochs (data/results/tuning)
         "stem": "conv7-pool",
         "blocks": 1,
         "planes": (24, 48, 96, 192),
-        # by validation (one seed): R-MAC of C5 ranked as high as lesion-weighted pooling of C4 and C5, or higher
-        "pooling": "rmac",
-        "pool_levels": (5,),
         "epochs": 36,
         # the settings were chosen by validation; the committed runs train on every training case and keep the last epoch
         "validation": 0.0,
@@ -35,17 +36,15 @@ PRESETS: dict[str, dict] = {
     },
     # The released network and the recipe of the released script (Circle loss of scale 1; the notebooks use 32). Its oddities are
     # switched on by the method "released", and off in "ynet-paper".
-    "paper": {
+    "paper": _RMAC
+    | {
         "size": 256,
         "channels": 3,
         "stem": "conv7-pool",
         "block": "bottleneck",
         "planes": (8, 16, 32, 64),
-        "fpn": 32,
         "descriptor": 512,
         "seg_features": "features",
-        "pooling": "rmac",
-        "pool_levels": (5,),
         "loss": "circle",
         "circle_gamma": 1.0,
         "dice": False,
@@ -74,7 +73,6 @@ PRESETS["pretrained"] = PRESETS["full"] | {
     "precision": "float32",  # depthwise convolutions are slow in bfloat16
 }
 
-_RMAC = {"pooling": "rmac", "pool_levels": (5,)}
 _RELEASED = {
     "code_input": "c5",
     "cls_target": "descriptor",

@@ -166,7 +166,7 @@ class YNet(nn.Module):
         top = cfg.descriptor or widths[-1]
         pooled = [top if level == 5 else widths[level - 2] for level in cfg.pool_levels]
         self.descriptor_size = sum(pooled) * len(cfg.pooling.split("+"))
-        c5 = math.ceil(cfg.size / (16 if cfg.encoder == "small" and cfg.stem == "conv3" else 32))  # every stride rounds up
+        c5 = math.ceil(cfg.size / (8 * getattr(self.encoder, "stride", 4)))
         self.code = nn.Linear(widths[-1] * c5 * c5 if cfg.code_input == "c5" else self.descriptor_size, cfg.bits)
         if cfg.code_norm:
             self.code_norm = nn.BatchNorm1d(cfg.bits, affine=False)

@@ -49,12 +49,10 @@ def train(cfg: Config, cases: Cases, *, progress: bool = True, resume: str | Pat
     after an interruption goes on there and gives the same bits as an uninterrupted one (same machine, same threads).
     """
     torch.set_num_threads(cfg.threads)
-    made_by = provenance.commit()
-    started = time.perf_counter()
+    made_by, started = provenance.commit(), time.perf_counter()
     state = _State(cfg, cases)
-    resume = Path(resume) if resume else None
-    if resume and resume.is_file():
-        state = _resumed(state, resume, cases)
+    if resume and Path(resume).is_file():
+        state = _resumed(state, Path(resume), cases)
     earlier = state.seconds
     bar = tqdm(range(state.epoch, cfg.epochs), initial=state.epoch, total=cfg.epochs, desc=cfg.method, disable=not progress)
     for _ in bar:
@@ -65,10 +63,9 @@ def train(cfg: Config, cases: Cases, *, progress: bool = True, resume: str | Pat
             with paths.replacing(resume) as temporary:
                 torch.save(state.dump(), temporary)
     state.model.load_state_dict(state.best)
-    state.model.eval()
     seconds = earlier + time.perf_counter() - started
     about = cases.fingerprint, cases.class_names, cases.mask_names, pd.DataFrame(state.history)
-    return Checkpoint(state.model, cfg, *about, state.best_epoch, round(seconds, 1), made_by)
+    return Checkpoint(state.model.eval(), cfg, *about, state.best_epoch, round(seconds, 1), made_by)
 
 
 def _resumed(state: _State, file: Path, cases: Cases) -> _State:
@@ -101,17 +98,15 @@ class _State:
         self.run = [cfg.training_hash(), cfg.fold, cfg.seed, cases.fingerprint]
         validation = validation_rows(cases.groups, cases.labels, cfg.validation, cfg.seed)
         self.train_cases, self.validation_cases = cases.take(~validation), cases.take(validation)
-        if len(self.train_cases) < cfg.batch:
-            raise ValueError(
-                f"train: {len(self.train_cases)} training cases are fewer than one batch of {cfg.batch}; lower Config.batch"
-            )
+        if (n := len(self.train_cases)) < cfg.batch:
+            raise ValueError(f"train: {n} training cases are fewer than one batch of {cfg.batch}; lower Config.batch")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(cfg.seed)
             self.model = YNet(cfg, len(cases.class_names), len(cases.mask_names))
             self.loss = UnifiedLoss(cfg, len(cases.class_names))
         self.model.to(self.device, memory_format=torch.channels_last)
         self.loss.to(self.device)
-        self.steps = len(self.train_cases) // cfg.batch
+        self.steps = n // cfg.batch
         self.optimizer = _optimizer(cfg, [*self.model.parameters(), *self.loss.parameters()])
         self.average = _copy(self.model.state_dict()) if cfg.ema else None
         self.may_segment = outlined(self.train_cases, cfg.mask_share, cfg.seed)
@@ -151,15 +146,14 @@ class _State:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             rows = order[step * cfg.batch : (step + 1) * cfg.batch]
-            images = torch.from_numpy(cases.images[rows]).to(self.device).float()
-            masks = torch.from_numpy(self.train_masks[rows]).to(self.device).long()
+            arrays = (cases.images, self.train_masks, self.may_segment, cases.labels)
+            images, masks, known, labels = (torch.from_numpy(array[rows]).to(self.device) for array in arrays)
+            images, masks = images.float(), masks.long()
             if cfg.augment:
                 images, masks = augment(images, masks, cfg, generator)
-            labels = torch.from_numpy(cases.labels[rows]).to(self.device)
-            outlined_rows = torch.from_numpy(self.may_segment[rows]).to(self.device)
             with _precision(cfg):
                 output = self.model(images)
-            loss, terms = self.loss(output, masks, outlined_rows, labels, self.model.classifier)
+            loss, terms = self.loss(output, masks, known, labels, self.model.classifier)
             if not torch.isfinite(loss):
                 raise FloatingPointError(
                     f"{cfg.method}: the loss is {loss.item()} in epoch {self.epoch + 1}, step {step + 1}; "

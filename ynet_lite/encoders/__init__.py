@@ -1,8 +1,9 @@
-"""Encoders by name: what turns an image into the maps C2..C5, of strides 4, 8, 16 and 32 (half of that: `small` with a 3x3 stem).
+"""Encoders by name: what turns an image into the maps C2..C5, of strides 4, 8, 16 and 32.
 
 An encoder is a module with ``widths`` (channels of the four levels), ``stages`` (four modules; the output of ``stages[i]`` is
 level C(i+2)) and ``forward(x)`` -> [C2, C3, C4, C5], where x (N, channels, H, W) is normalised. One that was trained on images of
-other statistics than ours also has ``mean`` and ``std``, one number a channel, in shares of 255.
+other statistics than ours also has ``mean`` and ``std``, one number a channel, in shares of 255; one whose C2 has another stride
+than 4 says so by ``stride``.
 
 A new one is a file with such a class and a row of `ALL`.
 """

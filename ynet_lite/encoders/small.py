@@ -46,6 +46,7 @@ class Small(nn.Module):
         )
         if wide:
             self.stem.append(nn.MaxPool2d(3, 2, 1))
+        self.stride = 4 if wide else 2
         kernels, expansion = BLOCKS[cfg.block]
         self.stages, self.widths = nn.ModuleList(), [planes * expansion for planes in cfg.planes]
         for planes, width, stride in zip(cfg.planes, self.widths, (1, 2, 2, 2), strict=True):
