@@ -16,7 +16,7 @@ from ynet_lite.config import Config
 from ynet_lite.encoding import encode_floats
 from ynet_lite.model import YNet
 from ynet_lite.paper import statistics, store
-from ynet_lite.paper.ambiguity import appearance, attention, criteria, embedding, errors, measure, page, plots, study
+from ynet_lite.paper.ambiguity import appearance, attention, criteria, embedding, errors, measure, page, plots
 from ynet_lite.sets import load_cases
 
 SMALL = {"phantom_cases": 60, "size": 48, "epochs": 1, "planes": (4, 4, 8, 8), "blocks": 1, "fpn": 8, "batch": 16}
@@ -36,11 +36,6 @@ def small(method: str = "ynet", **changes) -> Config:
 @pytest.fixture(scope="module")
 def phantom():
     return load_cases(small()).split(1)
-
-
-@pytest.fixture(scope="module")
-def phantom_prepared(phantom):
-    return measure.prepare(*phantom, lambda: pytest.fail("hidden variables are known: no thirds are needed"))
 
 
 # --- what does not depend on the network -----------------------------------------------------------------------------
@@ -93,50 +88,35 @@ def test_thirds_of_the_whole_set_without_unknown_outlines(tiny_cases):
     assert table["third"].tolist() == appearance.thirds(score, cases.labels).tolist()
 
 
-def test_levels_hold_chance_and_maps_without_a_model(phantom, phantom_prepared):
-    database, queries = phantom
-    levels = phantom_prepared.levels.set_index(["name", "metric"])["value"]
-    area = (queries.masks > 0).mean((1, 2)).mean()
-    assert levels["uniform map", "energy_ratio"] == pytest.approx(1)
-    assert levels["uniform map", "pointing"] == pytest.approx(area)
-    assert {"centre Gaussian", "edge map"} <= set(levels.index.get_level_values(0))
-    # a random list holds errors of the same manifestation as often as the database does
-    look, disease = (database.table[c].to_numpy() for c in ("manifestation", "disease"))
-    shares = []
-    for _, query in queries.table.iterrows():
-        event = (look == query["manifestation"]) & (disease != query["disease"])
-        if event.any():
-            shares.append(event.mean())
-    assert levels["chance", "spdd_error"] == pytest.approx(np.mean(shares))
-
-
-def test_thirds_must_hold_every_query(tiny_cases):
+def test_thirds_must_hold_every_query(tiny_cases, tiny_config):
     database, queries = tiny_cases.split(1)
     with pytest.raises(ValueError, match="thirds lack 1 of the queries, such as 'case-000'"):
-        measure.prepare(database, queries, lambda: measure.case_thirds(tiny_cases).iloc[1:])
+        measure.measure(
+            tiny_config, untrained(tiny_config, tiny_cases), database, queries, measure.case_thirds(tiny_cases).iloc[1:]
+        )
 
 
 # --- one network -----------------------------------------------------------------------------------------------------
 
 
-def test_which_methods_have_a_trained_code():
-    having = {m for m in ("ynet", "ynet-no-seg", "ynet-selfpool", "ynet-circle", "ynet-paper", "dpsh", "ath") if _trained(m)}
-    assert having == {"ynet", "ynet-no-seg", "ynet-selfpool", "ynet-circle", "ynet-paper", "dpsh", "ath"}
-    assert not any(_trained(m) for m in ("released", "released-sign", "gap", "gap-itq", "ynet-no-cls"))
+def test_what_has_no_trained_code_is_refused():
+    for method in ("released", "released-sign", "gap", "gap-itq", "ynet-no-cls"):
+        with pytest.raises(ValueError, match=f"measure: {method} has no hash code that was trained"):
+            measure.measure(Config.from_preset(method=method), None, None, None, None)
 
 
-def _trained(method: str) -> bool:
-    return measure.has_trained_code(Config.from_preset(method=method))
+def means(each):
+    return each.groupby("metric")["value"].mean()
 
 
-def test_measure_on_the_phantom_equals_its_parts(phantom, phantom_prepared):
+def test_measure_on_the_phantom_equals_its_parts(phantom):
     database, queries = phantom
     cfg = small()
     checkpoint = untrained(cfg, database)
-    values, per_query = measure.measure(cfg, checkpoint, database, queries, phantom_prepared)
-    assert list(values) == ["metric", "k", "value"] and list(per_query) == ["case_id", "metric", "k", "value"]
-    assert not values.duplicated(["metric", "k"]).any() and not per_query.duplicated(["case_id", "metric", "k"]).any()
-    found = values.set_index("metric")["value"]
+    per_query = measure.measure(cfg, checkpoint, database, queries, None)  # hidden variables are known: no thirds are needed
+    assert list(per_query) == ["case_id", "metric", "k", "value"]
+    assert not per_query.duplicated(["case_id", "metric"]).any()
+    found = means(per_query)
 
     codes = [encode_floats(checkpoint.model, cfg, part)["code"] for part in (queries, database)]
     distance = ((codes[0][:, None] >= 0) != (codes[1][None] >= 0)).sum(2)
@@ -168,12 +148,11 @@ def test_measure_on_the_phantom_equals_its_parts(phantom, phantom_prepared):
     assert 0 <= found["pointing"] <= 1
 
 
-def test_the_twin_is_asked_at_c5(phantom, phantom_prepared):
+def test_the_twin_is_asked_at_c5(phantom):
     database, queries = phantom
     cfg = small("ynet-no-seg")
     checkpoint = untrained(cfg, database)
-    values, _ = measure.measure(cfg, checkpoint, database, queries, phantom_prepared)
-    found = values.set_index("metric")["value"]
+    found = means(measure.measure(cfg, checkpoint, database, queries, None))
     codes = encode_floats(checkpoint.model, cfg, database)["code"]
     for level in (4, 5):
         heat = measure.class_maps(checkpoint, queries, codes, database.labels, level=level)
@@ -181,44 +160,39 @@ def test_the_twin_is_asked_at_c5(phantom, phantom_prepared):
         assert (found["energy_ratio"] == pytest.approx(ratio, rel=1e-4)) == (level == 5)
 
 
-def prepared(database, queries, cases):
-    return measure.prepare(database, queries, lambda: measure.case_thirds(cases))
-
-
 def test_measure_elsewhere_gives_map_by_third(tiny_cases, tiny_config):
     database, queries = tiny_cases.split(1)
     checkpoint = untrained(tiny_config, tiny_cases)
-    values, per_query = measure.measure(tiny_config, checkpoint, database, queries, prepared(database, queries, tiny_cases))
-    thirds = measure.case_thirds(tiny_cases).set_index("case_id")["third"]
+    thirds = measure.case_thirds(tiny_cases)
+    per_query = measure.measure(tiny_config, checkpoint, database, queries, thirds)
+    thirds = thirds.set_index("case_id")["third"]
     codes = [encode_floats(checkpoint.model, tiny_config, part)["code"] for part in (queries, database)]
     distance = ((codes[0][:, None] >= 0) != (codes[1][None] >= 0)).sum(2)
     ap = metrics.average_precision(distance, queries.labels[:, None] == database.labels, 10)
-    found = values.set_index("metric")
+    found = means(per_query)
     for third in ("clear", "middle", "ambiguous"):
         own = [i for i, case in enumerate(queries.ids) if thirds[case] == third]
         each = per_query[per_query["metric"] == f"map_{third}"]
         assert each["case_id"].tolist() == queries.ids[own].tolist()
         np.testing.assert_allclose(each["value"], ap[own])
         if own:
-            assert found["value"][f"map_{third}"] == pytest.approx(ap[own].mean())
-    assert found["k"]["map_clear"] == 10 and "spdd_error" not in found.index
+            assert found[f"map_{third}"] == pytest.approx(ap[own].mean())
+    assert set(per_query.loc[per_query["metric"] == "map_clear", "k"]) == {10} and "spdd_error" not in found.index
 
 
 def test_queries_without_outline_are_neither_exchanged_nor_attributed(tiny_cases, tiny_config):
     database, queries = tiny_cases.split(1)
     unknown = replace(queries, has_mask=np.zeros(len(queries), bool))
     bare = replace(tiny_cases, has_mask=~np.isin(tiny_cases.ids, queries.ids))
-    checkpoint, shared = untrained(tiny_config, tiny_cases), prepared(database, unknown, bare)
-    values, per_query = measure.measure(tiny_config, checkpoint, database, unknown, shared)
-    assert not values["metric"].str.startswith(("flips", "energy", "pointing")).any()
-    assert values["value"].isna().all() and per_query.empty
+    checkpoint = untrained(tiny_config, tiny_cases)
+    assert measure.measure(tiny_config, checkpoint, database, unknown, measure.case_thirds(bare)).empty
 
 
 def test_a_class_that_the_database_lacks_has_no_attention(tiny_cases, tiny_config):
     database, queries = tiny_cases.split(1)
     one_class = database.take(database.labels == 0)
-    checkpoint, shared = untrained(tiny_config, tiny_cases), prepared(one_class, queries, tiny_cases)
-    _, per_query = measure.measure(tiny_config, checkpoint, one_class, queries, shared)
+    checkpoint = untrained(tiny_config, tiny_cases)
+    per_query = measure.measure(tiny_config, checkpoint, one_class, queries, measure.case_thirds(tiny_cases))
     each = per_query[per_query["metric"] == "energy_ratio"]["value"].to_numpy()
     assert np.array_equal(np.isnan(each), queries.labels == 1)
 
@@ -289,25 +263,6 @@ def test_own_distances_are_cosine_and_bits():
     assert own["code"].tolist() == [[0, 8, 4], [8, 0, 4], [4, 4, 0]]
 
 
-# --- pictures --------------------------------------------------------------------------------------------------------
-
-
-def test_pictures_keep_the_nearest_cases_and_a_small_map(phantom):
-    database, queries = phantom
-    cfg = small()
-    checkpoint = untrained(cfg, database)
-    kept = measure.pictures(cfg, checkpoint, database, queries)
-    codes = [encode_floats(checkpoint.model, cfg, part)["code"] for part in (queries, database)]
-    distance = ((codes[0][:, None] >= 0) != (codes[1][None] >= 0)).sum(2)
-    for row in (0, 5):
-        ranked = sorted(zip(distance[row].tolist(), database.ids.tolist(), strict=True))[:5]
-        assert kept["answers"][row].tolist() == [case for _, case in ranked]
-        assert kept["bits"][row].tolist() == [bits for bits, _ in ranked]
-    assert kept["maps"].shape == (len(queries), 16, 16) and kept["maps"].dtype == np.uint8
-    heat = measure.class_maps(checkpoint, queries, codes[1], database.labels)[3]
-    np.testing.assert_allclose(kept["maps"][3] / 255, heat.reshape(16, 3, 16, 3).mean((1, 3)), atol=0.003)
-
-
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -319,65 +274,35 @@ def out(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_grids_are_those_of_the_runs_without_aggregations():
-    phantom = study.configs_of(["phantom"])
-    assert {cfg.method for cfg in phantom} == set(study.METHODS) and len(phantom) == 5 * 5 + 2 * 5
-    busbra = study.configs_of(["busbra"], ("ynet", "ynet-no-seg"))
-    assert {(cfg.fold, cfg.seed) for cfg in busbra} == {(f, s) for f in range(1, 6) for s in range(3)}
-    assert {cfg.method for cfg in study.configs_of(["busbra"], folds=[2], seeds=[1])} >= {"ynet", "ynet-no-seg"}
-    assert {(cfg.fold, cfg.seed) for cfg in study.configs_of(["busbra"], folds=[2], seeds=[1])} == {(2, 1)}
-    assert not study.configs_of(["phantom"], ("gap", "ynet-no-cls"))
-    # one configuration under two names is measured once, under the name that was asked for first
-    trainings = [(cfg.dataset, cfg.hash(), cfg.fold, cfg.seed) for cfg in study.configs_of(["busbra"])]
-    assert len(trainings) == len(set(trainings))
-    assert {cfg.method for cfg in study.configs_of(["busbra"], ("ynet", "ynet-rmac"))} == {"ynet"}
-    assert {cfg.method for cfg in study.configs_of(["busbra"], ("ynet-rmac",))} == {"ynet-rmac"}
-    assert [provenance.run_id(c) for c in phantom] == list(dict.fromkeys(provenance.run_id(c) for c in phantom))
-
-
-def test_the_command_measures_what_is_stored_once(out, phantom, monkeypatch, capsys):
-    configs = [small(m) for m in ("ynet", "ynet-no-seg", "ynet-rmac")]
-    monkeypatch.setattr(study.plans, "grid", lambda name: configs)
-    database, _ = phantom
-    for seed, cfg in enumerate(configs[:2]):
-        untrained(cfg, database, seed).save(checkpoint_path(cfg, database))
+def test_rows_of_stored_networks_become_the_page(out, phantom, monkeypatch):
+    configs = [small(m) for m in ("ynet", "ynet-no-seg")]
+    database, queries = phantom
     folder = out / "results"
-    command = ["--grid", "phantom", "--jobs", "1", "--folder", str(folder)]
-    assert study.main(command) == 0
-    said = capsys.readouterr().out
-    assert f"{provenance.run_id(configs[2])}: skipped, no checkpoint" in said and said.count(" in ") == 2
-    names = [provenance.run_id(cfg) for cfg in configs[:2]]
-    assert sorted(path.stem for path in (folder / "ambiguity").glob("*.csv")) == sorted(names)
-    assert sorted(path.stem for path in (folder / "ambiguity" / "pictures").glob("*.npz")) == sorted(names)
-    assert len(list((folder / "ambiguity" / "levels").glob("*.csv"))) == 1
-
+    for seed, cfg in enumerate(configs):
+        untrained(cfg, database, seed).save(checkpoint_path(cfg, database))
+        assert measure.run(cfg, folder) == folder / "ambiguity" / f"{provenance.run_id(cfg)}.csv"
+    names = [provenance.run_id(cfg) for cfg in configs]
     rows = criteria.read_rows(folder)
     assert list(rows) == store.COLUMNS and set(rows["run_id"]) == set(names)
     for name in names:
         each = pd.read_csv(folder / "ambiguity" / "per_query" / f"{name}.csv")
-        means = each.groupby("metric")["value"].mean()
         own = rows[rows["run_id"] == name].set_index("metric")["value"]
-        for metric in means.index:
-            assert own[metric] == pytest.approx(means[metric], abs=1e-4), metric
-        assert set(own.index) == set(means.index)
-
-    monkeypatch.setattr(study, "measure", lambda *args: pytest.fail("a measured run was repeated"))
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert study.main(command) == 0
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+        pd.testing.assert_series_equal(own, means(each)[own.index], atol=1e-4)
+        assert each.set_index("case_id")["group"].to_dict() == dict(zip(queries.ids, queries.groups, strict=True))
 
     # the same cases, fewer of them
     monkeypatch.setattr(plots, "load_cases", lambda cfg: load_cases(configs[0].but(size=cfg.size, seed=cfg.seed)))
-    assert [path.name for path in page.make(out / "figures", folder)] == ["ambiguity.md"]  # queries are chosen by their ranking
+    assert [path.name for path in page.make(out / "figures", folder)] == ["ambiguity.md"]
+    kept = {"ids": queries.ids, "answers": np.tile(database.ids[:5], (len(queries), 1)), "maps": np.zeros((len(queries), 16, 16))}
+    (folder / "ambiguity" / "pictures").mkdir()
     for shift, name in enumerate(names):
-        cases = pd.read_csv(folder / "ambiguity" / "per_query" / f"{name}.csv")["case_id"].unique()
-        values = pd.DataFrame({"case_id": cases, "value": np.roll(np.linspace(0, 1, len(cases)), shift)})
-        values = values.assign(metric="map", k=10)
-        paths.write_csv(values, folder / "per_query" / f"{name}.csv")
+        np.savez_compressed(folder / "ambiguity" / "pictures" / f"{name}.npz", **kept)
+        values = pd.DataFrame({"case_id": queries.ids, "value": np.roll(np.linspace(0, 1, len(queries)), shift)})
+        paths.write_csv(values.assign(metric="map", k=10), folder / "per_query" / f"{name}.csv")
     made = page.make(out / "figures", folder)
     assert [path.name for path in made] == ["ambiguity.md", "ambiguity-phantom.png"]
     text = made[0].read_text()
-    assert "## phantom, preset quick" in text and "edge map" in text and ("reached" in text or "missed" in text)
+    assert "## phantom, preset quick" in text and ("reached" in text or "missed" in text)
     assert page.page(rows, folder) == text  # the same rows, the same page
 
 

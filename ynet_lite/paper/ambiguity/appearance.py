@@ -1,8 +1,4 @@
-"""Which cases are ambiguous: those whose lesions look like lesions of another class, by plain descriptors.
-
-Real sets have no labels of manifestation. A case is called ambiguous when lesions that look like it have another class
-(`appearance`, `ambiguity_score`, `thirds`); examples are chosen by rule (`ambiguous_examples`, `unlike_examples`).
-"""
+"""Which cases are ambiguous: those whose lesions look like lesions of another class, by plain descriptors."""
 
 from __future__ import annotations
 
@@ -25,21 +21,17 @@ THIRDS = ("clear", "middle", "ambiguous")
 def appearance(images, masks, content=None) -> pd.DataFrame:
     """Plain descriptors of each lesion, from image and outline alone; none depends on orientation or position.
 
-    ``images`` uint8 (N, 1 or 3, H, W) (RGB is read as luma), ``masks`` (N, H, W), anything but 0 is lesion (several parts are
-    described together). Returns a DataFrame with N rows, all NaN for an empty mask, and the columns
+    ``images`` uint8 (N, 1 or 3, H, W), ``masks`` (N, H, W), anything but 0 is lesion. Texture depends on the resolution: compare
+    images of one size only. Returns a DataFrame with N rows, all NaN for an empty mask, and the columns
 
     - ``area``: share of the content covered by the lesion, (0, 1];
     - ``elongation``: 1 - minor / major axis of the ellipse of equal second moments, 0 (round) to 1;
     - ``solidity``: area / area of the convex hull, (0, 1];
     - ``irregularity``: perimeter / perimeter of the convex hull, both by Crofton's formula in four directions, about 1 and more;
     - ``echo``: mean grey value inside, 0 to 1;
-    - ``contrast``: echo minus the mean of the ring around the lesion (`RING` of the side wide, one pixel off the outline), -1
-      to 1; 0 where there is no such ring;
-    - ``local_std``: mean over the lesion of the standard deviation of the lesion's pixels in a window (`WINDOW` of the side, at
-      least 3 pixels), 0 to 0.5;
+    - ``contrast``: echo minus the mean of the ring around the lesion (`RING` of the side wide), -1 to 1; 0 without a ring;
+    - ``local_std``: mean standard deviation of the lesion's pixels in a window (`WINDOW` of the side), 0 to 0.5;
     - ``entropy``: of the lesion's histogram in 32 grey levels, 0 to 5 bits.
-
-    Texture depends on the resolution: compare images of one size only.
     """
     images = check_images(images)
     shape = (len(images), *images.shape[2:])
@@ -84,21 +76,17 @@ def ambiguity_score(features, labels, groups, k: int = 10) -> np.ndarray:
 def look_distances(features) -> np.ndarray:
     """How unlike two lesions are: distances between the rows of ``features`` (N, F), such as `appearance`. float64 (N, N).
 
-    Each descriptor is standardised robustly, (x - median) / interquartile range (one whose range is 0 says nothing and is left
-    out); distance is Euclidean, in these units. Infinite, also to itself, for a case with an undefined descriptor.
+    Euclidean; each descriptor is divided by its interquartile range (one whose range is 0 is left out). Infinite, also to
+    itself, for a case with an undefined descriptor.
     """
     features = np.asarray(features, float)
-    if features.ndim != 2:
-        raise ValueError(f"look_distances: features of shape {features.shape}; (N, F) is needed")
     distances = np.full((len(features),) * 2, np.inf)
     known = np.flatnonzero(np.isfinite(features).all(axis=1))
-    if len(known) == 0:
-        return distances
-    x = features[known]
-    low, middle, high = np.percentile(x, (25, 50, 75), axis=0)
-    spread = high - low
-    x = ((x - middle) / np.where(spread > 0, spread, 1))[:, spread > 0]
-    distances[np.ix_(known, known)] = cdist(x, x) if x.shape[1] else 0
+    if len(known):
+        low, middle, high = np.percentile(features[known], (25, 50, 75), axis=0)
+        spread = high - low
+        x = ((features[known] - middle) / np.where(spread > 0, spread, 1))[:, spread > 0]
+        distances[np.ix_(known, known)] = cdist(x, x) if x.shape[1] else 0
     return distances
 
 
@@ -106,13 +94,9 @@ def thirds(score, labels) -> np.ndarray:
     """Three equal parts by the rank of ``score`` *within each class*, so that no third is a class in disguise.
 
     The case of rank r (from 0) among the n cases of its class falls into part ``floor(3 r / n)`` of "clear", "middle",
-    "ambiguous": sizes differ by at most one, and one case alone is "clear". Equal scores keep the order of the cases (stable
-    rank), because thirds of equal size are wanted and scores take few values. ``score`` (N,) real, ``labels`` (N,). Returns str
-    (N,); "" where the score is NaN.
+    "ambiguous"; equal scores keep the order of the cases. Returns str (N,); "" where the score is NaN.
     """
     score, labels = np.asarray(score, float), np.asarray(labels)
-    if score.ndim != 1 or score.shape != labels.shape:
-        raise ValueError(f"thirds: score {score.shape} and labels {labels.shape}; one of each per case")
     found = np.full(len(score), "", dtype="<U9")
     for label in np.unique(labels):
         rows = np.flatnonzero((labels == label) & ~np.isnan(score))
@@ -124,9 +108,8 @@ def thirds(score, labels) -> np.ndarray:
 def ambiguous_examples(score, labels) -> np.ndarray:
     """One row per class that shows what ambiguous means there, chosen by rule: the middle of its most ambiguous third.
 
-    ``score`` (N,): `ambiguity_score`; ``labels`` (N,). The rows of the third "ambiguous" of `thirds` are ordered by score
-    (stable), and of n the one of rank n // 2 is taken: neither the worst case nor one chosen by eye. int64, in the order of the
-    classes; a class with fewer than three known scores has no such third and is left out.
+    ``score`` (N,): `ambiguity_score`; ``labels`` (N,). int64, in the order of the classes; a class with fewer than three known
+    scores has no such third and is left out.
     """
     score, labels = np.asarray(score, float), np.asarray(labels)
     parts, found = thirds(score, labels), []
@@ -141,17 +124,12 @@ def unlike_examples(distances, groups, n: int = 7, share: float = 0.9) -> np.nda
     """Up to ``n`` rows of *one* class that show how unlike its cases are, chosen by rule.
 
     First the most typical case: the one with the smallest mean distance to all others. Then, again and again, the case whose
-    nearest already chosen case is farthest away. The least typical cases, by that mean, are left out (``share`` stay, rounded
-    up), because an outlier may be a slip of an outline; so are further cases of a chosen patient.
+    nearest already chosen case is farthest away. The least typical cases are left out (``share`` stay, rounded up), because an
+    outlier may be a slip of an outline; so are further cases of a chosen patient and cases with undefined descriptors.
 
-    ``distances`` (M, M): `look_distances` of the class; ``groups`` (M,): patients. Cases with undefined descriptors are never
-    chosen. Equally far: the more typical one. Returns int64 in the order of choice; fewer than ``n`` where patients run out.
+    ``distances`` (M, M): `look_distances` of the class; ``groups`` (M,): patients. Returns int64 in the order of choice.
     """
     distances, groups = np.asarray(distances, float), np.asarray(groups)
-    if distances.shape != (len(groups),) * 2:
-        raise ValueError(f"unlike_examples: distances {distances.shape}, groups {groups.shape}; (M, M) and (M,) are needed")
-    if not 0 < share <= 1:
-        raise ValueError(f"unlike_examples: share must be above 0 and at most 1, got {share!r}")
     known = np.flatnonzero(np.isfinite(distances.diagonal()))
     if len(known) == 0:
         return known

@@ -24,11 +24,9 @@ def _maps(maps, masks, content) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def energy_ratio(maps, masks, content=None) -> np.ndarray:
     """Share of a map's energy inside the lesion over the lesion's share of the area: 1 = no better than a uniform map.
 
-    ``(sum_lesion M / sum M) / (|lesion| / |content|)``; the numerator is the proportion of the energy-based pointing game (Wang
-    et al., Score-CAM, CVPR Workshops 2020, there with boxes). Dividing makes large and small lesions comparable.
-
-    ``maps`` (N, H, W) finite, at least 0; ``masks`` (N, H, W). Padding counts neither as energy nor as area, since a uniform map
-    must score 1. Returns float64 (N,), 0 to 1 / area share; NaN for an empty mask. A map of zeros points nowhere: 1.
+    ``(sum_lesion M / sum M) / (|lesion| / |content|)``; the numerator is the energy-based pointing game (Wang et al., Score-CAM,
+    CVPR Workshops 2020, there with boxes). ``maps`` (N, H, W) finite, at least 0; ``masks`` (N, H, W). Padding is neither energy
+    nor area. Returns float64 (N,), 0 to 1 / area share; NaN for an empty mask. A map of zeros points nowhere: 1.
     """
     maps, masks, content = _maps(maps, masks, content)
     energy = np.where(content, maps, 0).sum(axis=(1, 2))
@@ -42,8 +40,7 @@ def pointing(maps, masks, content=None) -> np.ndarray:
     """Whether the maximum of a map lies in the lesion: the pointing game (Zhang et al., IJCV 126, 2018), without its tolerance.
 
     Arguments as in `energy_ratio`; padding is left out. Where several pixels share the maximum, the share of them that lies in
-    the lesion (so a uniform map, or one of zeros, scores the lesion's share of the area). Returns float64 (N,) in [0, 1], whose
-    mean is `pointing`; NaN for an empty mask.
+    the lesion. Returns float64 (N,) in [0, 1]; NaN for an empty mask.
     """
     maps, masks, content = _maps(maps, masks, content)
     maps = np.where(content, maps, -1)
@@ -52,26 +49,23 @@ def pointing(maps, masks, content=None) -> np.ndarray:
     return np.where(masks.any(axis=(1, 2)), hit, np.nan)
 
 
-def centre_gaussian(images, sigma: float = 0.2) -> np.ndarray:
+def centre_gaussian(images) -> np.ndarray:
     """Baseline without a model: a Gaussian in the middle, because sonographers centre the lesion.
 
-    ``exp(-(dy^2 + dx^2) / (2 (sigma s)^2))``, s = longer side. Returns float32 (N, H, W) in (0, 1].
+    ``exp(-(dy^2 + dx^2) / (2 (0.2 s)^2))``, s = longer side. Returns float32 (N, H, W) in (0, 1].
     """
-    images = check_images(images)
-    if not sigma > 0:
-        raise ValueError(f"centre_gaussian: sigma must be above 0, got {sigma!r}")
-    height, width = images.shape[2:]
+    height, width = check_images(images).shape[2:]
     y, x = np.ogrid[:height, :width]
     square = (y - (height - 1) / 2) ** 2 + (x - (width - 1) / 2) ** 2
-    one = np.exp(-square / (2 * (sigma * max(height, width)) ** 2)).astype(np.float32)
+    one = np.exp(-square / (2 * (0.2 * max(height, width)) ** 2)).astype(np.float32)
     return np.repeat(one[None], len(images), axis=0)
 
 
 def edge_map(images, content=None) -> np.ndarray:
     """Baseline without a model: Sobel's gradient magnitude, each map divided by its maximum.
 
-    An edge detector passes for an explanation easily (Adebayo et al., NeurIPS 2018). ``content``: the edge of the padding is
-    left out. Returns float32 (N, H, W) in [0, 1]; zeros for a constant image.
+    An edge detector passes for an explanation easily (Adebayo et al., NeurIPS 2018). The edge of the padding is left out.
+    Returns float32 (N, H, W) in [0, 1]; zeros for a constant image.
     """
     images = check_images(images)
     shape = (len(images), *images.shape[2:])

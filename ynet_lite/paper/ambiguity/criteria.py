@@ -76,10 +76,10 @@ CRITERIA = (
 def third_gain(ours: Sequence[pd.DataFrame], twin: Sequence[pd.DataFrame]) -> statistics.Paired:
     """Gain on the first third minus gain on the second: a comparison of gains, as a `statistics.Paired` of points.
 
-    ``ours``, ``twin``: values per query on (ambiguous, clear), as `statistics.per_query_table` gives them. With g_t the mean gain on third
-    t, n_t its queries and n all of them, each query has the value ``g_t + (n / n_t) (gain - g_t)`` in its own third's column and
-    g_t in the other's: the mean of a column is g_t, and a resampled mean is, to first order, the mean over the resampled
-    queries of that third, whose number varies between replicates. Raises ``ValueError`` where the methods' queries differ.
+    ``ours``, ``twin``: `statistics.per_query_table` on (ambiguous, clear). With g_t the mean gain on third t, n_t its queries and
+    n all of them, each query has the value ``g_t + (n / n_t) (gain - g_t)`` in its own third's column and g_t in the other's: the
+    mean of a column is g_t, and a resampled mean is, to first order, the mean over the resampled queries of that third. Raises
+    ``ValueError`` where the methods' queries differ.
     """
     gains = []
     for a, b in zip(ours, twin, strict=True):
@@ -97,27 +97,28 @@ def third_gain(ours: Sequence[pd.DataFrame], twin: Sequence[pd.DataFrame]) -> st
     return statistics.paired(*columns, pd.concat(ours))
 
 
+def _values(chosen: pd.DataFrame, method: str, metric: str, folder) -> pd.DataFrame:
+    return statistics.per_query_table(chosen[chosen["method"] == method], metric, folder, "ambiguity")
+
+
 def criteria(chosen: pd.DataFrame, folder: str | Path | None = None, ours="ynet", twin="ynet-no-seg") -> pd.DataFrame:
     """Each `Criterion` that the rows can answer. ``chosen``: rows of one set, preset and variant; values from ``folder``.
 
-    Columns: criterion, metric, kind, aim, at_most, value, low, high (95 %, bootstrap by patient), reached (bool, by the value),
-    sure (bool, whether the whole interval lies on the same side of the aim), queries, patients, runs. What is undefined (nothing
-    to divide by) is not reached.
+    Columns: criterion, metric, kind, aim, at_most, value, low, high (95 %, bootstrap by patient), reached (by the value), sure
+    (the whole interval lies on the same side of the aim), queries, patients, runs. What is undefined is not reached.
     """
     known, found = set(chosen["metric"]), []
     for one in CRITERIA:
         names = [f"{one.metric}_ambiguous", f"{one.metric}_clear"] if one.kind == "thirds" else [one.metric]
         if not set(names) <= known:
             continue
-        mine, other = (
-            [statistics.per_query_table(chosen[chosen["method"] == method], name, folder, "ambiguity") for name in asked]
-            for method, asked in ((ours, names), (twin, [] if one.kind == "mean" else [one.twin or name for name in names]))
-        )
+        mine = [_values(chosen, ours, name, folder) for name in names]
         if one.kind == "mean":
             estimate, defined = statistics.bootstrap_mean(mine[0], mine[0]), mine[0].dropna(subset="value")
             # another draw of a set may give other patients the same name
             size = len(defined), len(defined[["fingerprint", "group"]].drop_duplicates())
         else:
+            other = [_values(chosen, twin, one.twin or name, folder) for name in names]
             pair = third_gain(mine, other) if one.kind == "thirds" else statistics.paired(mine[0], other[0], mine[0])
             estimate = pair.difference if one.kind == "thirds" else statistics.Estimate(*(1 + x / 100 for x in pair.relative))
             size = pair.n_queries, pair.n_patients

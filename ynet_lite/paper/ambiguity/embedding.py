@@ -26,8 +26,7 @@ def knn_purity(distances, labels, groups, k: int = 10, *, same: bool = True) -> 
     """Share of the k nearest cases of *other patients* that have the case's label, or (``same=False``) another one.
 
     ``distances`` (N, N), ``labels`` and ``groups`` (N,). Returns float64 (N,) in [0, 1], expected over ties. With fewer than k
-    cases of other patients all of them count. NaN where there is none, and for a case at no finite distance from itself, which is
-    nobody's neighbour either.
+    cases of other patients all of them count. NaN where there is none, and for a case at no finite distance from itself.
     """
     distances, labels, groups = np.asarray(distances, float), np.asarray(labels), np.asarray(groups)
     if distances.shape != (len(labels),) * 2 or groups.shape != labels.shape:

@@ -24,11 +24,9 @@ def _away(mask: np.ndarray) -> tuple[np.ndarray, float]:
 def _removed(image: np.ndarray, mask: np.ndarray, content: np.ndarray) -> np.ndarray:
     """One image (C, H, W) as float with its lesion, and a margin of `SOFT` of the side, painted over by the tissue around it.
 
-    Biharmonic inpainting is slow and leaves a smooth blob, which in speckle looks like a lesion again. Here the tissue *level*
-    (the image smoothed by `SMOOTH` of the side, lesion left out) is continued inwards as the harmonic function (discrete Laplace
-    equation, no flow through the border of the content), and the *texture* (image minus level) is copied from elsewhere in the
-    image. Shadow or enhancement below a lesion stays: no outline says where it ends. Where no pixel is left outside, the lesion
-    becomes the mean of the content.
+    Biharmonic inpainting leaves a smooth blob, which in speckle looks like a lesion again. Here the tissue *level* (the image
+    smoothed by `SMOOTH` of the side, lesion left out) is continued inwards as the harmonic function, and the *texture* (the
+    rest) is copied from elsewhere in the image. Where no pixel is left outside, the lesion becomes the mean of the content.
     """
     image = image.astype(float)
     if not mask.any():
@@ -78,7 +76,7 @@ def _borrowed(texture: np.ndarray, hole: np.ndarray, known: np.ndarray) -> np.nd
     """Texture (C, pixels of the hole) copied in one piece from elsewhere in the image.
 
     Of all moves of the hole that land on the most known pixels (within 2 % of the hole), the one whose texture is as strong as
-    that of a ring around the hole. What landed on unknown pixels is asked for again; after three rounds the rest stays without.
+    that of a ring around the hole. What landed on unknown pixels is asked for again, three times at most.
     """
     height, width = hole.shape
     found = np.zeros((len(texture), *hole.shape))
@@ -117,9 +115,8 @@ def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
 def _paste(base, base_content, image, mask, content, box) -> tuple[np.ndarray, np.ndarray]:
     """The lesion ``mask`` of ``image`` put into ``base`` (C, H, W float, lesion already painted over), fitted into ``box``.
 
-    Scaled by one factor (a lesion must not become taller or wider), centred in the box, its level shifted by the difference of
-    the two surroundings, so that it keeps its contrast. The soft edge lies outside the outline: inside, every pixel is the
-    lesion's. Returns the image (float) and the new mask (bool).
+    Scaled by one factor, centred in the box, its level shifted by the difference of the two surroundings, so that it keeps its
+    contrast. The soft edge lies outside the outline. Returns the image (float) and the new mask (bool).
     """
     top, left, height, width = _box(mask)
     scale = min(box[2] / height, box[3] / width)
@@ -178,11 +175,10 @@ def replace_background(
 
     ``images``, ``donor_images`` uint8 (N, C, H, W), ``masks``, ``donor_masks`` (N, H, W): image i gets the background of donor
     i. The lesion stays where it is, unless it would lie on the donor's padding: then it is moved just inside (and shrunk if
-    need be). Its level is shifted by the difference of the two surroundings, so that an image made with more gain does not turn
-    a dark lesion into a bright one; a soft edge of `SOFT` of the side lies outside the outline.
+    need be). It keeps its contrast to what surrounds it; a soft edge of `SOFT` of the side lies outside the outline.
 
-    Returns ``(images, masks)``, uint8 both, new arrays. An empty mask gives the donor's image without its lesion; an empty
-    ``donor_masks`` leaves the donor's image as it is. Raises ``ValueError`` when shapes do not fit.
+    Returns ``(images, masks)``, uint8 both, new arrays. An empty mask gives the donor's image without its lesion. Raises
+    ``ValueError`` when shapes do not fit.
     """
 
     def one(image, mask, inside, donor, donor_mask, donor_inside):
@@ -197,11 +193,9 @@ def replace_background(
 def replace_lesion(images, masks, donor_images, donor_masks, content=None, donor_content=None) -> tuple[np.ndarray, np.ndarray]:
     """Keep each background, exchange the lesion: the donor's, moved and scaled into the bounding box of the lesion it replaces.
 
-    One scale factor for both directions (the largest that fits), so the donor's shape stays. Otherwise as `replace_background`.
-    With an image as its own donor both functions give the same picture, the *control*: nothing is exchanged, only blended.
-
-    Returns ``(images, masks)``, uint8 both; the masks are the donor's lesions at their new place. An empty mask leaves the
-    image as it is (there is no place to put a lesion); an empty ``donor_masks`` removes the lesion; both return an empty mask.
+    Otherwise as `replace_background`. With an image as its own donor both functions give the same picture, the *control*:
+    nothing is exchanged, only blended. An empty mask leaves the image as it is; an empty ``donor_masks`` removes the lesion; both
+    return an empty mask.
     """
 
     def one(image, mask, inside, donor, donor_mask, donor_inside):

@@ -1,29 +1,34 @@
-"""One network asked how ambiguous its answers are."""
+"""One network asked how ambiguous its answers are.
+
+The same choices for every method: **attention** is asked for the score of the query's *own class*, at the deepest stage that
+passes a gradient to the code; **donors** of exchanged tissue are drawn from a fixed seed; at most `MOST` queries of a fold are
+exchanged and attributed, errors and mAP use all; **thirds** are made over the whole set, so that a case is in the same third in
+every fold.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
-from ... import attribution, losses, metrics
+from ... import attribution, losses, metrics, paths, provenance
 from ...cases.core import Cases
 from ...checkpoint import Checkpoint
 from ...config import Config
 from ...encoding import distances, encode_floats
 from ...hashing import hamming, pack, sign_bits
+from ...sets import load_cases
+from ...training import load_or_train
+from .. import store
 from . import appearance, attention, errors, exchange
 
 K = 10  # length of the list
 MOST = 200  # queries of a fold that are exchanged and attributed
-SHOWN, SIDE = 5, 16  # answers, and side of the maps, kept for the picture
 HIDDEN = {"disease", "stage", "manifestation", "background"}  # columns that only the phantom has
-
-
-# --- what does not depend on the network -----------------------------------------------------------------------------
 
 
 def case_thirds(cases: Cases) -> pd.DataFrame:
@@ -66,98 +71,6 @@ def donor_rows(queries: Cases, database: Cases) -> np.ndarray:
     return np.array(found, np.int64)
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """What `measure` needs of a pair of database and queries, whatever the network.
-
-    rows : queries that are exchanged and attributed, int64 (R,). content : where they hold image, bool (R, H, W).
-    exchanged : {"background", "lesion", "control": (images uint8 (R, C, H, W), outlines uint8 (R, H, W))}.
-    thirds : third of every query, str (Q,); None where hidden variables are known.
-    levels : what needs no network, columns name, metric, k, value: "chance", and the maps without a model.
-    """
-
-    rows: np.ndarray
-    content: np.ndarray
-    exchanged: dict[str, tuple[np.ndarray, np.ndarray]]
-    thirds: np.ndarray | None
-    levels: pd.DataFrame
-
-
-def prepare(database: Cases, queries: Cases, thirds: Callable[[], pd.DataFrame]) -> Prepared:
-    """`Prepared` of one pair. ``thirds``: gives `case_thirds` of the whole set, asked only where hidden variables are not known.
-
-    Raises ``ValueError`` where the thirds lack a query, and as `donor_rows`.
-    """
-    rows = outlined_rows(queries, MOST)
-    chosen = queries.take(rows)
-    donors = database.take(donor_rows(chosen, database))
-    content = chosen.content_mask
-    own, other = (chosen.images, chosen.masks), (donors.images, donors.masks)
-    exchanged = {
-        "background": exchange.replace_background(*own, *other, content, donors.content_mask),
-        "lesion": exchange.replace_lesion(*own, *other, content, donors.content_mask),
-        "control": exchange.replace_background(*own, *own, content, content),
-    }
-    parts = None
-    if not (HIDDEN <= set(database.table) and HIDDEN <= set(queries.table)):
-        known = thirds().set_index("case_id")["third"]
-        missing = sorted(set(queries.ids) - set(known.index))
-        if missing:
-            raise ValueError(f"prepare: thirds lack {len(missing)} of the queries, such as {str(missing[0])!r}")
-        parts = known.loc[queries.ids].to_numpy(str)
-    return Prepared(rows, content, exchanged, parts, _levels(database, queries, parts, chosen, content))
-
-
-def _levels(database: Cases, queries: Cases, parts, chosen: Cases, content: np.ndarray) -> pd.DataFrame:
-    """Chance levels, and the scores of maps that need no model."""
-    nothing = np.zeros((len(queries), len(database)), np.int8)
-    levels = [part.assign(name="chance") for part, _ in _errors(nothing, database, queries, parts)]
-    blind = {
-        "uniform map": np.ones(chosen.masks.shape, np.float32),
-        "centre Gaussian": attention.centre_gaussian(chosen.images),
-        "edge map": attention.edge_map(chosen.images, content),
-    }
-    levels += [_summed(_looks(shown, chosen, content), chosen.ids)[0].assign(name=name) for name, shown in blind.items()]
-    return pd.concat(levels, ignore_index=True)[["name", "metric", "k", "value"]]
-
-
-# --- one network -----------------------------------------------------------------------------------------------------
-
-
-def has_trained_code(cfg: Config) -> bool:
-    """Whether the method ends in a hash code that its losses have trained: what can be exchanged and attributed here."""
-    loss = losses.named(cfg.loss)
-    taught = loss is not None and (not loss.own or cfg.cls_target == "code")
-    return taught and not cfg.aggregation and cfg.ranking == "hamming"
-
-
-#: Means over queries (metric, k, value), and the values themselves (case_id, metric, k, value).
-Tables = tuple[pd.DataFrame, pd.DataFrame]
-
-
-def _summed(table: dict[str, np.ndarray], ids: np.ndarray, k: int = 0) -> Tables:
-    """From {metric: value per query}: means where defined, and the values as rows."""
-    values = pd.DataFrame([(name, k, metrics.mean(part)) for name, part in table.items()], columns=["metric", "k", "value"])
-    each = [pd.DataFrame({"case_id": ids, "metric": name, "k": k, "value": part}) for name, part in table.items()]
-    return values, pd.concat(each, ignore_index=True)
-
-
-def _errors(distance, database: Cases, queries: Cases, parts) -> list[Tables]:
-    """Errors by cause where hidden variables are known, else mAP by third."""
-    if parts is None:
-        return [_summed(errors.phantom_errors(distance, queries.table, database.table, K), queries.ids, K)]
-    ap = metrics.average_precision(distance, metrics.same_class(queries, database), K)
-    thirds = {third: parts == third for third in reversed(appearance.THIRDS)}
-    return [_summed({f"map_{third}": ap[own]}, queries.ids[own], K) for third, own in thirds.items()]
-
-
-def _looks(maps: np.ndarray, cases: Cases, content: np.ndarray) -> dict[str, np.ndarray]:
-    return {
-        "energy_ratio": attention.energy_ratio(maps, cases.masks, content),
-        "pointing": attention.pointing(maps, cases.masks, content),
-    }
-
-
 def class_maps(checkpoint: Checkpoint, cases: Cases, codes, labels, **how) -> np.ndarray:
     """`attribution.grad_cam` of every case for the score of its own class. float32 (N, H, W).
 
@@ -175,10 +88,7 @@ def class_maps(checkpoint: Checkpoint, cases: Cases, codes, labels, **how) -> np
 
 
 def neighbour_maps(checkpoint: Checkpoint, cases: Cases, codes, labels) -> np.ndarray:
-    """As `class_maps`, for the similarity to the nearest code of the case's own class; of equally near ones the first.
-
-    One pass per case: each asks about another code.
-    """
+    """As `class_maps`, for the similarity to the nearest code of the case's own class; of equally near ones the first."""
     cfg, labels = checkpoint.cfg, np.asarray(labels)
     level = attribution.deepest_level(cfg)
     distance = hamming(pack(encode_floats(checkpoint.model, cfg, cases)["code"]), pack(codes))
@@ -191,38 +101,53 @@ def neighbour_maps(checkpoint: Checkpoint, cases: Cases, codes, labels) -> np.nd
     return maps
 
 
-def measure(cfg: Config, checkpoint: Checkpoint, database: Cases, queries: Cases, prepared: Prepared) -> Tables:
-    """Everything about the ambiguity of one network's answers.
-
-    Returns ``(values, per_query)``, columns metric, k, value, and before them case_id:
+def measure(cfg: Config, checkpoint: Checkpoint, database: Cases, queries: Cases, thirds: pd.DataFrame | None) -> pd.DataFrame:
+    """Everything about the ambiguity of one network's answers, by query: columns case_id, metric, k, value.
 
     - where hidden variables are known (the phantom): ``spdd_error, dpsd_recall, background_error``, k = 10;
-    - elsewhere: ``map_ambiguous, map_middle, map_clear``, mAP@10 of the queries of each third (`case_thirds`);
+    - elsewhere: ``map_ambiguous, map_middle, map_clear``, mAP@10 of the queries of each third. ``thirds``: `case_thirds`;
     - ``flips_background, flips_lesion, flips_control``: bits that flip, as a share of the distance of two random cases;
-    - ``energy_ratio, pointing`` of Grad-CAM on the score of the query's own class, at the deepest stage that can be asked.
+    - ``energy_ratio, pointing`` of Grad-CAM on the score of the query's own class (`class_maps`).
 
-    ``prepared``: `prepare` of the same two parts, which all networks of a fold share.
-
-    Raises ``ValueError`` for a method without a trained code (`has_trained_code`), and for a patient on both sides.
+    Raises ``ValueError`` for a method whose losses train no code that Hamming distance ranks, for a patient on both sides, for a
+    query that ``thirds`` lack, and as `donor_rows`.
     """
-    if not has_trained_code(cfg):
+    loss = losses.named(cfg.loss)
+    taught = loss is not None and (not loss.own or cfg.cls_target == "code")
+    if not taught or cfg.aggregation or cfg.ranking != "hamming":
         raise ValueError(f"measure: {cfg.method} has no hash code that was trained and is ranked by Hamming distance")
     shared = sorted(set(database.groups) & set(queries.groups))
     if shared:
         raise ValueError(f"measure: {len(shared)} patient(s) stand in database and queries, such as {str(shared[0])!r}")
     checkpoint = replace(checkpoint, cfg=cfg)  # the same training may be stored under another name
     found, base = (encode_floats(checkpoint.model, cfg, part) for part in (queries, database))
-    parts = _errors(distances(cfg, found, base), database, queries, prepared.thirds)
-    chosen = queries.take(prepared.rows)
-    if len(chosen):
-        flips = _flips(checkpoint, chosen, found["code"][prepared.rows], base["code"], prepared.exchanged)
-        maps = class_maps(checkpoint, chosen, base["code"], database.labels)
-        known = np.isin(chosen.labels, database.labels)
-        looks = _looks(np.nan_to_num(maps), chosen, prepared.content)
-        looks = {name: np.where(known, value, np.nan) for name, value in looks.items()}
-        parts += [_summed(flips, chosen.ids), _summed(looks, chosen.ids)]
-    values, per_query = zip(*parts, strict=True)
-    return pd.concat(values, ignore_index=True), pd.concat(per_query, ignore_index=True)
+    distance = distances(cfg, found, base)
+    if HIDDEN <= set(database.table) and HIDDEN <= set(queries.table):
+        each = [
+            (name, K, queries.ids, v) for name, v in errors.phantom_errors(distance, queries.table, database.table, K).items()
+        ]
+    else:
+        known = dict(zip(thirds["case_id"], thirds["third"], strict=True))
+        missing = [case for case in queries.ids if case not in known]
+        if missing:
+            raise ValueError(f"measure: thirds lack {len(missing)} of the queries, such as {str(missing[0])!r}")
+        third = np.array([known[case] for case in queries.ids])
+        ap = metrics.average_precision(distance, metrics.same_class(queries, database), K)
+        each = [(f"map_{name}", K, queries.ids[third == name], ap[third == name]) for name in appearance.THIRDS[::-1]]
+    rows = outlined_rows(queries, MOST)
+    chosen = queries.take(rows)
+    if len(rows):
+        donors = database.take(donor_rows(chosen, database))
+        flips = _flips(checkpoint, chosen, donors, found["code"][rows], base["code"])
+        each += [(name, 0, chosen.ids, value) for name, value in flips.items()]
+        maps, known = class_maps(checkpoint, chosen, base["code"], database.labels), np.isin(chosen.labels, database.labels)
+        for one in (attention.energy_ratio, attention.pointing):
+            value = one(np.nan_to_num(maps), chosen.masks, chosen.content_mask)
+            each += [(one.__name__, 0, chosen.ids, np.where(known, value, np.nan))]
+    return pd.concat(
+        [pd.DataFrame({"case_id": ids, "metric": name, "k": k, "value": value}) for name, k, ids, value in each],
+        ignore_index=True,
+    )
 
 
 def mean_pair_distance(codes) -> float:
@@ -236,43 +161,42 @@ def mean_pair_distance(codes) -> float:
     return float((2 * ones * (n - ones)).sum() / (n * (n - 1))) if n > 1 else float("nan")
 
 
-def _flips(checkpoint: Checkpoint, chosen: Cases, before, reference, exchanged) -> dict[str, np.ndarray]:
+def _flips(checkpoint: Checkpoint, chosen: Cases, donors: Cases, before, reference) -> dict[str, np.ndarray]:
     """Bits that flip when only the background, only the lesion, or nothing but the blending changes.
 
     Divided by the `mean_pair_distance` of ``reference``, so that a constant code cannot win: its value is 0 / 0, NaN. NaN also
     where an exchanged image has no lesion.
     """
+    own, other = ((part.images, part.masks, part.content_mask) for part in (chosen, donors))
     unit, found = mean_pair_distance(reference), {}
-    for name, (images, outlines) in exchanged.items():
+    for name, function, source in (
+        ("background", exchange.replace_background, other),
+        ("lesion", exchange.replace_lesion, other),
+        ("control", exchange.replace_background, own),
+    ):
+        images, outlines = function(*own[:2], *source[:2], own[2], source[2])
         after = encode_floats(checkpoint.model, checkpoint.cfg, replace(chosen, images=images))["code"]
         flipped = (sign_bits(after) != sign_bits(before)).sum(axis=1)
         found[f"flips_{name}"] = metrics.divide(np.where(outlines.any((1, 2)), flipped, np.nan), unit)
     return found
 
 
-# --- pictures --------------------------------------------------------------------------------------------------------
+def run(cfg: Config, folder: str | Path) -> Path:
+    """`measure` the network of one configuration, trained where none is stored, and leave rows for `store.pack`.
 
-
-def keeps_pictures(cfg: Config) -> bool:
-    """Whether answers and maps of a run are kept for the picture: Y-Net and its twin on the phantom of seed 0."""
-    return cfg.dataset == "phantom" and not cfg.variant and cfg.seed == 0 and cfg.method in ("ynet", "ynet-no-seg")
-
-
-def pictures(cfg: Config, checkpoint: Checkpoint, database: Cases, queries: Cases) -> dict[str, np.ndarray]:
-    """What a picture of this run needs beside the images, which the phantom's seed gives again.
-
-    ``ids`` (Q,), ``answers`` (Q, 5) and ``bits`` (Q, 5): the nearest cases and their distances, equal ones by case_id; ``maps``
-    uint8 (Q, 16, 16): Grad-CAM as in `measure`, 255 = its maximum.
+    Writes ``folder/ambiguity/<run>.csv``, which it returns, and the values per query in ``per_query``. Rows name the commit that
+    *measured*; the commit that trained stands in the run's own rows.
     """
-    found, base = (encode_floats(checkpoint.model, cfg, part) for part in (queries, database))
-    distance = distances(cfg, found, base)
-    by_id = np.argsort(np.argsort(database.ids, kind="stable"))
-    order = np.stack([np.lexsort((by_id, row))[:SHOWN] for row in distance])
-    maps = class_maps(replace(checkpoint, cfg=cfg), queries, base["code"], database.labels)
-    small = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(np.nan_to_num(maps))[None], SIDE)[0].numpy()
-    return {
-        "ids": queries.ids,
-        "answers": database.ids[order],
-        "bits": np.take_along_axis(distance, order, 1).astype(np.int16),
-        "maps": np.rint(255 * small).astype(np.uint8),
-    }
+    cases = load_cases(cfg)
+    database, queries = cases.split(cfg.fold)
+    checkpoint = load_or_train(cfg, database, progress=False)
+    began = time.perf_counter()
+    thirds = None if HIDDEN <= set(cases.table) else case_thirds(cases)
+    each = measure(cfg, checkpoint, database, queries, thirds)
+    values = each.groupby(["metric", "k"], sort=False, as_index=False)["value"].mean()
+    seconds = round(time.perf_counter() - began, 3)
+    at, name = Path(folder) / "ambiguity", f"{provenance.run_id(cfg)}.csv"
+    paths.write_csv(
+        each.assign(group=each["case_id"].map(dict(zip(queries.ids, queries.groups, strict=True)))), at / "per_query" / name
+    )
+    return paths.write_csv(store.run_rows(cfg, queries.fingerprint, values, seconds), at / name)

@@ -18,9 +18,9 @@ from ...drawing import BLUE, GREY, RED, draw_case, frame
 from ...sets import load_cases
 from .. import store
 from ..select import EDITION
-from . import measure
 
 SHORT = {"ynet": "Y-Net", "ynet-no-seg": "twin"}
+SHOWN = 5  # answers that were kept
 
 #: Panels of numbers in `before_after`: metric, its heading, whether less is better (None: neither).
 PANELS = (
@@ -34,7 +34,11 @@ PANELS = (
 
 
 def read_pictures(rows: pd.DataFrame, source: str | Path | None = None) -> dict[str, dict[str, np.ndarray]]:
-    """What `measure.pictures` kept, by method: {method: {"ids", "answers", "bits", "maps"}}; {} where nothing was kept."""
+    """What was kept of answers and maps, by method; {} where nothing was kept.
+
+    ``ids`` (Q,), ``answers`` (Q, 5) and ``bits`` (Q, 5): the nearest cases and their distances; ``maps`` uint8 (Q, 16, 16):
+    Grad-CAM for the query's own class, 255 = its maximum.
+    """
     found = {}
     for run, method in rows[["run_id", "method"]].drop_duplicates().itertuples(index=False, name=None):
         path = Path(source or paths.results() / EDITION) / "ambiguity" / "pictures" / f"{run}.npz"
@@ -57,29 +61,15 @@ def shown_queries(ours: pd.DataFrame, twin: pd.DataFrame, shares: Sequence[float
     return [both["case_id"].iloc[round(share * (len(both) - 1))] for share in shares]
 
 
-def _rankings(kept: Mapping, source: str | Path | None) -> dict[str, pd.DataFrame]:
-    """case_id and average precision of each query, by method, of the runs in ``kept``."""
-    return {name: store.per_query([str(kept[name]["run_id"])], "map", 10, source)[["case_id", "value"]] for name in SHORT}
-
-
-def ranked(kept: Mapping, source: str | Path | None = None) -> bool:
-    """Whether the average precision of each query is there for the runs that `before_after` shows."""
-    try:
-        return all(len(table) for table in _rankings(kept, source).values())
-    except ValueError:
-        return False
-
-
 def before_after(rows: pd.DataFrame, levels: pd.DataFrame, kept: Mapping, source: str | Path | None = None) -> Figure:
     """Twin and Y-Net on two queries of the phantom, chosen by rule, and below them what all queries of all seeds say.
 
     ``rows``: of the phantom, quick preset, without variant. ``kept``: `read_pictures`. Queries: at the 90 % and the 10 % rank of
-    the gain in average precision (`shown_queries`), so one that gains and one that loses. (A single kind of error would not do
-    as a rule: it also falls where an answer stays wrong and becomes another kind of error.)
+    the gain in average precision (`shown_queries`), so one that gains and one that loses.
     """
     first = rows[rows["run_id"] == str(kept["ynet"]["run_id"])]
-    values = _rankings(kept, source)
-    picked = shown_queries(values["ynet"], values["ynet-no-seg"])
+    values = [store.per_query([str(kept[name]["run_id"])], "map", 10, source) for name in SHORT]
+    picked = shown_queries(*values)
     cases = load_cases(Config.from_preset(seed=int(first["seed"].iloc[0]), size=96))
     database, queries = cases.split(int(first["fold"].iloc[0]))
 
@@ -99,7 +89,7 @@ def _one_query(figure, queries: Cases, database: Cases, case: str, kept: Mapping
     place = {answer: i for i, answer in enumerate(database.ids)}
     own = queries.table.loc[row]
     figure.suptitle(f"{name}: {own['disease']}, {own['manifestation']}, stage {own['stage']}", fontsize=9, x=0.01, ha="left")
-    axes = figure.subplots(2, 2 + measure.SHOWN)
+    axes = figure.subplots(2, 2 + SHOWN)
     for line, method in zip(axes, ("ynet-no-seg", "ynet"), strict=True):
         at = int(np.flatnonzero(kept[method]["ids"] == case)[0])
         draw_case(line[0], queries, row, title="query")
