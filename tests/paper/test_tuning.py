@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ynet_lite import metrics
 from ynet_lite.config import Config
 from ynet_lite.methods import PRESETS, TUNED
-from ynet_lite.paper import tuning
+from ynet_lite.paper import store, tuning
 from ynet_lite.paper.grids import ABLATIONS
 
 
@@ -40,8 +41,8 @@ def test_the_winner_is_the_best_by_validation_and_a_tie_goes_to_the_smaller_rate
 def test_a_trial_scores_validation_patients_and_never_reads_the_queries(tmp_path, monkeypatch):
     small = {"phantom_cases": 60, "size": 48, "epochs": 1, "planes": (4, 4, 8, 8), "blocks": 1, "fpn": 8, "batch": 16}
     seen = []
-    evaluate = tuning.metrics.evaluate
-    monkeypatch.setattr(tuning.metrics, "evaluate", lambda d, q, b, *a, **k: seen.append((q, b)) or evaluate(d, q, b, *a, **k))
+    evaluate = metrics.evaluate
+    monkeypatch.setattr(metrics, "evaluate", lambda d, q, b, *a, **k: seen.append((q, b)) or evaluate(d, q, b, *a, **k))
     cfg = Config.from_preset("quick", "phantom", **small).but(validation=0.3, validate_every=1, seed=100)
     row = tuning.trial(cfg)
     database, queries = tuning.load_cases(cfg).split(1)
@@ -73,9 +74,7 @@ def test_choosing_reads_the_committed_trials_and_says_where_there_are_none(tmp_p
 
 def test_the_settings_in_use_are_those_that_won():
     """What `config.TUNED` holds is what the committed trials chose, for every method that was tuned."""
-    table = tuning.table()
-    if table.empty:
-        pytest.skip("no trials are committed")
+    table = store.small("tuning/trials")
     won = tuning.chosen(table)
     for key, settings in won.items():
         assert TUNED.get(key) == settings, key
@@ -88,23 +87,3 @@ def test_ablations_without_a_tuning_of_their_own_inherit_that_of_their_parent():
         for method in set(ABLATIONS) - set(tuning.TUNABLE):
             dataset = {"quick": "phantom", "full": "busbra"}[preset]
             assert Config.from_preset(preset, dataset, method).lr == Config.from_preset(preset, dataset, "ynet").lr
-
-
-def test_the_scan_varies_loss_and_balance_alone():
-    configs = tuning.scan("full", "busbra")
-    assert len({cfg.hash() for cfg in configs}) == 4 * 3
-    assert {cfg.loss for cfg in configs} == set(tuning.SCAN) and {cfg.balance for cfg in configs} == {0.1, 0.5, 0.9}
-    assert all(cfg.validation == tuning.SHARE and cfg.uses_masks for cfg in configs)
-
-
-def test_gradient_norms_grow_with_their_weights(tiny_cases, tiny_config):
-    cfg = tiny_config.but(balance=0.25, quant_weight=0.02)
-    checkpoint = tuning.train(cfg, tiny_cases, progress=False)
-    found = tuning.gradient_norms(checkpoint, tiny_cases)
-    assert set(found) == {"pull_classification", "pull_seg_ce", "pull_seg_dice", "pull_quantisation"}
-    assert all(np.isfinite(v) and v >= 0 for v in found.values()) and found["pull_seg_ce"] > 0
-    # twice the weight, twice the pull
-    checkpoint.cfg = cfg.but(quant_weight=0.04)
-    assert tuning.gradient_norms(checkpoint, tiny_cases)["pull_quantisation"] == pytest.approx(2 * found["pull_quantisation"])
-    checkpoint.cfg = cfg.but(balance=0.5)
-    assert tuning.gradient_norms(checkpoint, tiny_cases)["pull_seg_ce"] == pytest.approx(found["pull_seg_ce"] * 0.5 / 0.75)
