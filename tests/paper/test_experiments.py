@@ -34,9 +34,9 @@ def test_a_run_writes_rows_codes_config_and_per_query_values(out, monkeypatch):
     cfg = small()
     assert not run.keeps_codes(cfg)  # those of the phantom are made again in seconds
     monkeypatch.setattr(run, "keeps_codes", lambda cfg: True)
-    assert not run.done(cfg)
+    assert not run.done(cfg, out / "results")
     path = run.run(cfg, progress=False)
-    assert run.done(cfg)
+    assert run.done(cfg, out / "results")
     rows = store.read_run(path)
     assert set(rows["run_id"]) == {provenance.run_id(cfg)} and set(rows["config_hash"]) == {cfg.hash()}
     assert {"map", "map_macro", "map_hits", "precision", "ndcg", "mask_agreement", "dice", "distinct_codes"} <= set(

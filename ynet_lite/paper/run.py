@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import joblib
@@ -42,19 +43,16 @@ def run(
     return store.write_run(cfg, cases.fingerprint, values, per_query, checkpoint.seconds, folder, checkpoint.made_by)
 
 
-def done(cfg: Config, folder: str | Path | None = None, fingerprint: str = "") -> bool:
-    """Whether the rows of this run exist (the row file is written last). A "csv" set is known by its ``fingerprint``."""
-    if cfg.dataset == "csv" and not fingerprint:
-        raise ValueError("done: a csv set is known by its fingerprint (Cases.fingerprint), and none was given")
-    folder = Path(folder) if folder else paths.out() / "results"
-    return (folder / "runs" / f"{provenance.run_id(cfg, fingerprint)}.csv").is_file()
+def done(cfg: Config, folder: Path) -> bool:
+    """Whether the rows of this run exist (the row file is written last)."""
+    return (folder / "runs" / f"{provenance.run_id(cfg)}.csv").is_file()
 
 
-def write_chance(cfg: Config, folder: str | Path) -> Path:
-    """Write what random codes score on this set (closed form) to ``folder/chance/<dataset>-<preset>.csv``."""
-    database, queries = load_cases(cfg).split(cfg.fold)
-    path = Path(folder) / "chance" / f"{cfg.dataset}-{cfg.preset}.csv"
-    return paths.write_csv(metrics.chance(queries, database, cfg.ks), path)
+def in_parallel(function: Callable[..., str], calls: Collection[tuple], jobs: int, what: str) -> None:
+    """``function(*call)`` for each of ``calls``, in processes or wherever joblib is told to; shows the lines that they return."""
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+    for line in tqdm(parallel(joblib.delayed(function)(*call) for call in calls), total=len(calls), desc=what):
+        tqdm.write(line)
 
 
 def _together(configs: list[Config], folder: Path) -> str:
@@ -69,7 +67,7 @@ def _together(configs: list[Config], folder: Path) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run what is missing of the named grids, one process per core; interrupt and call again at will."""
-    about = "\n".join(f"  {name:18s} {text}" for name, text in GRIDS.items())
+    about = "\n".join(f"  {name:18s} {text}" for name, (text, _) in GRIDS.items())
     parser = argparse.ArgumentParser(
         prog="python -m ynet_lite.paper.run",
         description=f"{main.__doc__}\n\ngrids:\n{about}",
@@ -92,8 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     missing = [cfg for cfg in configs if not done(cfg, given.folder)]
     if given.list:
         for cfg in configs:
-            state = "done   " if done(cfg, given.folder) else "missing"
-            print(state, provenance.run_id(cfg), cfg.variant)
+            print("missing" if cfg in missing else "done   ", provenance.run_id(cfg), cfg.variant)
         print(f"{len(configs) - len(missing)} done, {len(missing)} missing")
         return 0
     for name in sorted({cfg.dataset for cfg in missing if named(cfg.dataset).folders}):
@@ -103,12 +100,11 @@ def main(argv: list[str] | None = None) -> int:
     shared: dict[tuple, list[Config]] = {}
     for cfg in missing:
         shared.setdefault((cfg.dataset, cfg.training_hash(), cfg.fold, cfg.seed), []).append(cfg)
-    parallel = joblib.Parallel(n_jobs=given.jobs, return_as="generator_unordered")
-    jobs = (joblib.delayed(_together)(configs, given.folder) for configs in shared.values())
-    for line in tqdm(parallel(jobs), total=len(shared), desc="trainings"):
-        tqdm.write(line)
+    in_parallel(_together, [(configs, given.folder) for configs in shared.values()], given.jobs, "trainings")
     for cfg in {(cfg.dataset, cfg.preset): cfg for cfg in reversed(configs) if cfg.preset != "paper"}.values():
-        write_chance(cfg.but(fold=1, seed=0), given.folder)
+        database, queries = load_cases(cfg.but(fold=1, seed=0)).split(1)
+        chance = metrics.chance(queries, database, cfg.ks)  # what random codes score, in closed form
+        paths.write_csv(chance, given.folder / "chance" / f"{cfg.dataset}-{cfg.preset}.csv")
     return 0
 
 

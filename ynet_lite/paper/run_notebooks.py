@@ -46,11 +46,10 @@ def default_folder() -> Path:
     return paths.local_figures() / named
 
 
-def execute(path: Path, target: Path, timeout: int = TIMEOUT) -> str:
+def execute(path: Path, target: Path) -> str:
     """Run one notebook in its own folder and write it to ``target``. Returns "" or what stopped it: the cell and the error.
 
     The copy holds the outputs up to there and none of an earlier run; pictures that the notebook keeps as files lie beside it.
-    ``timeout``: seconds for one cell.
     """
     book = nbformat.read(path, as_version=4)
     code = [cell for cell in book.cells if cell.cell_type == "code"]
@@ -58,7 +57,7 @@ def execute(path: Path, target: Path, timeout: int = TIMEOUT) -> str:
         cell.outputs, cell.execution_count = [], None
     client = NotebookClient(
         book,
-        timeout=timeout,
+        timeout=TIMEOUT,
         kernel_name="python3",
         record_timing=False,
         store_widget_state=False,
@@ -82,12 +81,8 @@ def execute(path: Path, target: Path, timeout: int = TIMEOUT) -> str:
 
 def _short(error: Exception) -> str:
     """One line: the kind of error and the first line of its message."""
-    if isinstance(error, CellExecutionError):
-        kind, message = error.ename, error.evalue
-    else:
-        kind, message = type(error).__name__, str(error)
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return f"{kind}: {lines[0]}" if lines else kind
+    kind, message = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+    return f"{kind}: {message.strip()}".splitlines()[0].removesuffix(": ")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,10 +14,8 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from .. import losses, paths, provenance
 from ..cases.splits import validation_rows
@@ -27,6 +25,7 @@ from ..methods import METHODS, PRESETS, RIVALS, TUNED
 from ..sets import load_cases
 from ..training import train
 from . import store
+from .run import in_parallel
 
 #: Validation share and seed of a trial, and by how much its training is shorter than the preset's.
 SHARE, SEED = 0.2, 100
@@ -131,12 +130,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     dataset, folder = {"quick": "phantom", "full": "busbra"}[given.preset], given.folder or paths.out() / "results"
     wanted = [cfg for method in given.methods for cfg in trials(method, given.preset, dataset)]
-    files = {folder / "tuning" / "trials" / f"{c.preset}-{c.dataset}-{c.method}-{c.hash()}.csv": c for c in wanted}
-    missing = {path: cfg for path, cfg in files.items() if not path.is_file()}
-    parallel = joblib.Parallel(n_jobs=given.jobs, return_as="generator_unordered")
-    jobs = (joblib.delayed(_run)(cfg, path) for path, cfg in missing.items())
-    for line in tqdm(parallel(jobs), total=len(missing), desc="trials"):
-        tqdm.write(line)
+    files = [(cfg, folder / "tuning" / "trials" / f"{cfg.preset}-{dataset}-{cfg.method}-{cfg.hash()}.csv") for cfg in wanted]
+    missing = [(cfg, path) for cfg, path in files if not path.is_file()]
+    in_parallel(_run, missing, given.jobs, "trials")
     return 0
 
 
