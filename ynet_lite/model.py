@@ -2,7 +2,7 @@
 
 The network follows J. Fang et al., "Combating Ambiguity for Hash-code Learning in Medical Instance Retrieval", IEEE JBHI 2021,
 DOI 10.1109/JBHI.2021.3082531. `Config.from_preset("paper")` builds the network as released, oddities included as switches; the
-`quick` and `full` presets build ours. Every deviation stands at the switch that makes it (`ynet_lite.config`).
+`quick` and `full` presets build ours. Every deviation stands at the switch that makes it, in `Network`.
 """
 
 from __future__ import annotations
@@ -104,11 +104,8 @@ def _resize(x: Tensor, size) -> Tensor:
 
 
 def upsampled(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear upsampling of a few maps (N, M, h, w) to ``size``, float32: as `F.interpolate`, by two matrix products.
-
-    Interpolation is linear in the values: one matrix for the rows, one for the columns. For the logits of two classes this takes
-    a fraction of the time of the library's kernel, forwards and backwards together.
-    """
+    """Bilinear upsampling of a few maps (N, M, h, w) to ``size``, float32: as `F.interpolate`, by one matrix for the rows and one
+    for the columns. For the logits of two classes this takes a fraction of the time of the library's kernel."""
     if x.shape[2:] == size:
         return x.float()
 
@@ -125,9 +122,8 @@ def upsampled_conv(x: Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> Tensor:
     """``conv`` (3x3, padding 1) of ``x`` (N, C, h, w) upsampled bilinearly to ``size``. -> (N, C_out, *size).
 
     For a whole factor f the upsampled map is never made: at each of the f x f positions inside a coarse cell, the two linear
-    steps together are one 3x3 convolution of the coarse map, so one convolution with f f C_out outputs and a pixel shuffle give
-    the same values at a fraction of the time. Only the outermost pixels differ (there the convolution pads with zeros, the
-    upsampling repeats the border); they are computed the direct way from the outermost two coarse rows and columns.
+    steps together are one 3x3 convolution of the coarse map; a pixel shuffle puts them together, at a fraction of the time. The
+    outermost pixels, where the convolution pads with zeros but the upsampling repeats the border, are computed the direct way.
     """
     h, w = x.shape[2:]
     f = size[0] // h
@@ -152,7 +148,7 @@ def upsampled_conv(x: Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> Tensor:
 class YNet(nn.Module):
     """The network. ``forward(images)`` takes uint8 or float images in 0..255, shape (N, channels, H, W), and returns `Output`.
 
-    With ``pretrained=False`` an encoder that has weights to start from leaves them out: a checkpoint brings its own.
+    ``pretrained=False``: an encoder that has weights to start from leaves them out, since a checkpoint brings its own.
     """
 
     def __init__(self, cfg: Network, n_classes: int, n_masks: int = 2, pretrained: bool = True):
