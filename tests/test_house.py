@@ -162,7 +162,7 @@ def test_public_names():
         ynet_lite.nonsense  # noqa: B018
 
 
-COMMANDS = sorted(name for name, path in modules().items() if '__name__ == "__main__"' in path.read_text())
+COMMANDS = sorted(name for name, path in modules().items() if '"__main__"' in path.read_text() or name == "__main__")
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")

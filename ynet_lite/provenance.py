@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from functools import lru_cache
 from importlib import metadata
@@ -50,10 +51,6 @@ def device_name(cfg: Training) -> str:
     """Which kind of processor made the numbers."""
     if cfg.device != "cpu":
         return torch.cuda.get_device_name(cfg.device)
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"cpu: {line.split(':', 1)[1].strip()}"
-    except OSError:
-        pass
-    return "cpu"
+    about = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*:\s*(.*\S)", about.read_text() if about.is_file() else "", re.MULTILINE)
+    return f"cpu: {named[1]}" if named else "cpu"
