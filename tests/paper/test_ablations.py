@@ -66,37 +66,6 @@ def everything(tmp_path_factory):
     return folder, store.read_runs(folder)
 
 
-# --- families --------------------------------------------------------------------------------------------------------
-
-
-def test_a_family_differs_in_its_axes_only():
-    base = Config(epochs=3)
-    cfgs = {"a": base, "b": base.but(bits=8), "c": base.but(bits=16, epochs=4), "d": base.but(bits=32, lr=1.0)}
-    assert ablated.family(cfgs, ("bits",)) == ["a", "b"]
-    assert ablated.family(cfgs, ("bits",), tuned=("lr",)) == ["a", "b", "d"]
-    assert ablated.family({}, ("bits",)) == []
-
-
-def test_a_single_setting_is_an_ablation_only_where_it_is_the_default():
-    cfgs = {"a": Config(), "b": Config(confounding=0.0)}
-    assert ablated.family(cfgs, ("bits",)) == []
-    assert ablated.family(cfgs, ("bits",), preferred=["a"]) == ["a"]
-
-
-def test_two_families_as_large_are_an_error():
-    cfgs = {f"{n}-{b}": Config(epochs=n, bits=b) for n in (3, 4) for b in (8, 16)}
-    with pytest.raises(ValueError, match="3-8, 3-16 and 4-8, 4-16 differ in more than bits"):
-        ablated.family(cfgs, ("bits",))
-    assert ablated.family(cfgs, ("bits",), preferred=["4-8"]) == ["4-8", "4-16"]
-
-
-def test_a_row_without_its_configuration_is_an_error(tmp_path):
-    write(tmp_path, phantom())
-    (tmp_path / "configs" / f"{phantom().hash()}.json").unlink()
-    with pytest.raises(ValueError, match=f"no configuration {phantom().hash()} in"):
-        ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path)
-
-
 # --- balance ---------------------------------------------------------------------------------------------------------
 
 
@@ -107,7 +76,7 @@ def test_balance_by_hand(tmp_path):
     for seed, score in ((0, 0.3), (1, 0.5)):
         write(tmp_path, phantom(balance=0.25, variant="a=0.25", seed=seed), score)
     write(tmp_path, phantom(balance_trainable=True, variant="a=trainable"), 0.7)
-    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path)
+    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick")
     assert table[["loss", "a", "runs"]].values.tolist() == [
         ["pairwise", 0.25, 2],
         ["pairwise", 0.5, 2],
@@ -121,10 +90,10 @@ def test_balance_by_hand(tmp_path):
 
 def test_balance_holds_the_whole_grid(everything):
     folder, runs = everything
-    table = ablated.balance(runs, "phantom", "quick", folder)
+    table = ablated.balance(runs, "phantom", "quick")
     assert len(table) == len(grids.LOSSES) * (len(grids.BALANCES) + 1)
     assert table["loss"].drop_duplicates().tolist() == list(grids.LOSSES)
-    assert (table["runs"] == 2).all() and pages.missing("balance", table) == []
+    assert (table["runs"] == 2).all() and ablated.missing("balance", table) == []
     for row in table.itertuples():
         a = 0.4 if row.a == "trainable" else row.a
         expected = 0.8 - abs(a - 0.5) / 2 - 0.05 * grids.LOSSES.index(row.loss) + 0.005
@@ -136,16 +105,16 @@ def test_balance_holds_the_whole_grid(everything):
 def test_the_setting_comes_from_the_configuration_not_from_the_name(tmp_path):
     write(tmp_path, phantom(), 0.6)
     write(tmp_path, phantom(balance=0.25, variant="a=0.9"), 0.5)
-    assert ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path)["a"].tolist() == [0.25, 0.5]
+    assert ablated.balance(store.read_runs(tmp_path), "phantom", "quick")["a"].tolist() == [0.25, 0.5]
 
 
 def test_a_default_of_other_settings_stays_out(tmp_path):
     write(tmp_path, phantom(epochs=99), 0.9)
     for a in (0.1, 0.25):
         write(tmp_path, phantom(balance=a, variant=f"a={a}"))
-    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path)
+    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick")
     assert table["a"].tolist() == [0.1, 0.25]
-    assert "pairwise a=0.5" in pages.missing("balance", table)
+    assert "pairwise a=0.5" in ablated.missing("balance", table)
 
 
 def test_a_loss_tuned_otherwise_still_counts_but_one_line_has_one_tuning(tmp_path):
@@ -153,7 +122,7 @@ def test_a_loss_tuned_otherwise_still_counts_but_one_line_has_one_tuning(tmp_pat
     for a in (0.1, 0.5):
         write(tmp_path, phantom("ynet-circle", balance=a, variant=f"circle a={a}").but(method="ynet"))
     write(tmp_path, phantom("ynet-circle", balance=0.9, lr=0.5, variant="circle a=0.9").but(method="ynet"))
-    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path)
+    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick")
     assert table[["loss", "a"]].values.tolist() == [["pairwise", 0.5], ["circle", 0.1], ["circle", 0.5]]
 
 
@@ -162,14 +131,14 @@ def test_the_same_training_under_two_names_counts_once(tmp_path):
     write(tmp_path, cfg, 0.4)
     write(tmp_path, cfg.but(method="ynet", variant="circle a=0.5"), 0.4)
     write(tmp_path, phantom(), 0.6)
-    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path)
+    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick")
     assert table[["loss", "runs"]].values.tolist() == [["pairwise", 1], ["circle", 1]]
 
 
 def test_one_setting_that_has_arrived_is_shown(tmp_path):
     write(tmp_path, phantom(), 0.6)
     write(tmp_path, phantom(loss="ce", balance=0.0, variant="ce a=0.0"), 0.2)
-    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path)
+    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick")
     assert table[["loss", "a"]].values.tolist() == [["pairwise", 0.5], ["ce", 0.0]]
 
 
@@ -178,46 +147,46 @@ def test_one_setting_that_has_arrived_is_shown(tmp_path):
 
 def test_bits_take_the_default_run_as_their_point_at_64(everything):
     folder, runs = everything
-    table = ablated.bits(runs, "phantom", "quick", folder)
-    assert table[["method", "bits"]].values.tolist() == [[m, b] for m in ablated.BITS_METHODS for b in (8, 16, 32, 64, 128)]
-    assert (table["runs"] == 2).all() and pages.missing("bits", table) == []
+    table = ablated.bits(runs, "phantom", "quick")
+    assert table[["method", "bits"]].values.tolist() == [[m, b] for m in grids.BOTH for b in (8, 16, 32, 64, 128)]
+    assert (table["runs"] == 2).all() and ablated.missing("bits", table) == []
     ours = table[table["method"] == "ynet"]["map@10"].tolist()
     assert ours == pytest.approx([0.745, 0.765, 0.785, 0.805, 0.785])
 
 
 def test_masks_hold_shares_and_qualities(everything):
     folder, runs = everything
-    table = ablated.masks(runs, "phantom", "quick", folder)
+    table = ablated.masks(runs, "phantom", "quick")
     assert table["share"].tolist() == [0, 0.1, 0.25, 0.5, 1, 1, 1, 1, 1]
     assert table["quality"].tolist() == ["exact"] * 5 + list(grids.MASK_QUALITIES)
     assert table["map@10"].tolist() == pytest.approx([0.705, 0.715, 0.73, 0.755, 0.805, *[0.775] * 4])
     # the twin on the same two phantoms: a = 1 costs .25, no segmentation .04
-    assert ablated.twin(runs, "phantom", "quick", folder) == pytest.approx(0.8 - 0.25 - 0.04 + 0.005)
+    assert ablated.twin(runs, "phantom", "quick") == pytest.approx(0.8 - 0.25 - 0.04 + 0.005)
 
 
 def test_a_twin_of_other_phantoms_or_settings_is_no_reference(tmp_path):
     for seed in (0, 1):
         write(tmp_path, phantom(mask_share=0.1, variant="masks=10%", seed=seed))
-    assert np.isnan(ablated.twin(store.read_runs(tmp_path), "phantom", "quick", tmp_path))
+    assert np.isnan(ablated.twin(store.read_runs(tmp_path), "phantom", "quick"))
     write(tmp_path, phantom("ynet-no-seg"))
     write(tmp_path, phantom())
-    assert np.isnan(ablated.twin(store.read_runs(tmp_path), "phantom", "quick", tmp_path))
+    assert np.isnan(ablated.twin(store.read_runs(tmp_path), "phantom", "quick"))
     write(tmp_path, phantom("ynet-no-seg", seed=1), 0.5)
-    assert not np.isnan(ablated.twin(store.read_runs(tmp_path), "phantom", "quick", tmp_path))
+    assert not np.isnan(ablated.twin(store.read_runs(tmp_path), "phantom", "quick"))
     for path in (tmp_path / "runs").glob("*no-seg*"):
         path.unlink()
     for seed in (0, 1):
         write(tmp_path, phantom("ynet-no-seg", epochs=99, seed=seed))
-    assert np.isnan(ablated.twin(store.read_runs(tmp_path), "phantom", "quick", tmp_path))
+    assert np.isnan(ablated.twin(store.read_runs(tmp_path), "phantom", "quick"))
 
 
 def test_other_ablations_do_not_disturb(tmp_path):
     write(tmp_path, phantom(confounding=0.0, variant="confounding=0"))
     write(tmp_path, phantom(mask_share=0.1, variant="masks=10%"))
     runs = store.read_runs(tmp_path)
-    assert ablated.bits(runs, "phantom", "quick", tmp_path).empty
-    assert ablated.balance(runs, "phantom", "quick", tmp_path).empty
-    assert ablated.masks(runs, "phantom", "quick", tmp_path)["share"].tolist() == [0.1]
+    assert ablated.bits(runs, "phantom", "quick").empty
+    assert ablated.balance(runs, "phantom", "quick").empty
+    assert ablated.masks(runs, "phantom", "quick")["share"].tolist() == [0.1]
 
 
 # --- losses ----------------------------------------------------------------------------------------------------------
@@ -279,33 +248,31 @@ def test_losses_say_why_nothing_can_be_compared(tmp_path):
 def test_what_is_missing_is_named(tmp_path):
     nothing = store.read_runs(tmp_path)
     sizes = {"balance": 36, "bits": 10, "masks": 9, "losses": 7}
-    for what, table in pages.TABLES.items():
-        empty = table(nothing, "phantom", "quick", source=tmp_path)
+    for what in pages.HEADINGS:
+        empty = pages.make(what, nothing, "phantom", "quick", tmp_path)
         assert empty.empty and pages.not_run(what, empty) == f"not run yet: nothing of {sizes[what]} settings"
     write(tmp_path, phantom())
     runs = store.read_runs(tmp_path)
-    masks = ablated.masks(runs, "phantom", "quick", tmp_path)
+    masks = ablated.masks(runs, "phantom", "quick")
     assert pages.not_run("masks", masks) == (
         "not run yet: masks=0%, masks=10%, masks=25%, masks=50%, masks dilated, masks eroded, masks box, masks shifted"
     )
-    bits = ablated.bits(runs, "phantom", "quick", tmp_path)
-    assert "ynet-no-seg bits=64" in pages.missing("bits", bits)
+    bits = ablated.bits(runs, "phantom", "quick")
+    assert "ynet-no-seg bits=64" in ablated.missing("bits", bits)
     assert pages.not_run("bits", bits) == "not run yet: ynet bits=8, bits=16, bits=32, bits=128; ynet-no-seg (all 5)"
-    balance = pages.not_run("balance", ablated.balance(runs, "phantom", "quick", tmp_path))
+    balance = pages.not_run("balance", ablated.balance(runs, "phantom", "quick"))
     assert balance.startswith("not run yet: pairwise a=0.0, a=0.05,") and balance.endswith(
         "; circle (all 9); ce (all 9); centres (all 9)"
     )
-    with pytest.raises(ValueError, match="'more' is not known; known are losses, balance"):
-        pages.missing("more", masks)
 
 
 def test_missing_names_are_those_of_the_grid():
     """What is said to be missing can be looked up in ``python -m ynet_lite.paper.run --list``."""
     variants = {cfg.variant for cfg in grids.grid("phantom-ablations")} - {""}  # a = .5 is Y-Net itself
-    empty = {what: table(pd.DataFrame(columns=store.COLUMNS), "phantom", "quick") for what, table in pages.TABLES.items()}
-    named = {name.removeprefix("pairwise ") for name in pages.missing("balance", empty["balance"])}
-    named |= {name.split(" ", 1)[1] for name in pages.missing("bits", empty["bits"])}
-    named |= set(pages.missing("masks", empty["masks"]))
+    empty = {what: ablated.table(what, pd.DataFrame(columns=store.COLUMNS), "phantom", "quick") for what in ablated.SETTINGS}
+    named = {name.removeprefix("pairwise ") for name in ablated.missing("balance", empty["balance"])}
+    named |= {name.split(" ", 1)[1] for name in ablated.missing("bits", empty["bits"])}
+    named |= set(ablated.missing("masks", empty["masks"]))
     assert named - variants == {"a=0.5", "bits=64", "masks=100%"} and variants <= named
 
 
@@ -327,9 +294,9 @@ def test_text_is_complete_and_marks_the_numbers_of_others(everything, tmp_path):
 def test_text_of_a_table_has_dashes_where_nothing_is(tmp_path):
     write(tmp_path, phantom(balance=1.0, variant="a=1.0"))
     write(tmp_path, phantom())
-    shown = pages.as_text(ablated.balance(store.read_runs(tmp_path), "phantom", "quick", tmp_path))
+    shown = pages.as_text(ablated.balance(store.read_runs(tmp_path), "phantom", "quick"))
     assert shown["Dice"].tolist() == [".820", "-"] and shown["a"].tolist() == [0.5, 1.0]
-    masks = pages.as_text(ablated.masks(store.read_runs(tmp_path), "phantom", "quick", tmp_path))
+    masks = pages.as_text(ablated.masks(store.read_runs(tmp_path), "phantom", "quick"))
     assert masks["share"].tolist() == ["100%"]
 
 
@@ -485,7 +452,7 @@ def test_no_figure_of_a_single_point(tmp_path):
 
 def test_balance_figure_draws_every_loss_and_the_trained_balance_apart(everything):
     folder, runs = everything
-    figure = plots.balance_figure(ablated.balance(runs, "phantom", "quick", folder), {("map", 10): 0.12})
+    figure = plots.balance_figure(ablated.balance(runs, "phantom", "quick"), {("map", 10): 0.12})
     axis = figure.axes[0]
     lines = {tuple(line.get_xdata()): line for line in axis.get_lines() if line.get_marker() == "o"}
     assert tuple(grids.BALANCES) in lines
@@ -518,7 +485,7 @@ def test_loss_intervals_that_hold_zero_are_hollow():
 
 def test_what_the_segmentation_loss_is_worth_to_each_classification_loss(everything):
     folder, runs = everything
-    table = ablated.balance(runs, "phantom", "quick", folder)
+    table = ablated.balance(runs, "phantom", "quick")
     of = table.set_index(["loss", "a"])["map@10"]
     text = ablated.balance_text(table)
     assert f"Circle (the paper's) {100 * (of['circle', 0.5] - of['circle', 1.0]):+.1f}," in text

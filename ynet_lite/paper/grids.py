@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from .. import provenance
@@ -35,17 +35,21 @@ def _runs(preset: str, dataset: str, methods: Sequence[str], folds=(1,), seeds=(
 quick, full = partial(_runs, "quick", "phantom"), partial(_runs, "full", "busbra")
 
 
-def _bits(of) -> list[Config]:
-    return [cfg for b in BITS for cfg in of(BOTH, seeds=(0, 1), variant=f"bits={b}", bits=b)]
+def bits(of: Callable[..., list[Config]], default: bool = False) -> list[Config]:
+    """Y-Net and its twin at each length of the code, two seeds; with ``default`` at their own length, too, and sorted by it."""
+    found = [cfg for b in BITS for cfg in of(BOTH, seeds=(0, 1), variant=f"bits={b}", bits=b)]
+    return sorted(found + of(BOTH), key=lambda cfg: (BOTH.index(cfg.method), cfg.bits)) if default else found
 
 
-def _masks(of) -> list[Config]:
-    changes = [{"variant": f"masks={share:.0%}", "mask_share": share} for share in MASK_SHARES]
+def masks(of: Callable[..., list[Config]], default: bool = False) -> list[Config]:
+    """Y-Net with fewer outlines, then with all and, if ``default``, exact ones, then with worse ones; two seeds."""
+    changes = [{"variant": f"masks={share:.0%}", "mask_share": share} for share in MASK_SHARES] + [{}] * default
     changes += [{"variant": f"masks {quality}", "mask_quality": quality} for quality in MASK_QUALITIES]
     return [cfg for change in changes for cfg in of(("ynet",), seeds=(0, 1), **change)]
 
 
-def _balances(of) -> list[Config]:
+def balances(of: Callable[..., list[Config]], default: bool = True) -> list[Config]:
+    """Y-Net with each classification loss at each balance, two seeds; the default is one of them."""
     found, defaults = [], {provenance.run_id(cfg): cfg for cfg in of(("ynet",), seeds=(0, 1))}
     for loss in LOSSES:
         tuned = "ynet-circle" if loss == "circle" else "ynet"
@@ -81,15 +85,15 @@ GRIDS = {
         "BUS-BRA, the released network and ynet-paper: 5 folds, 3 seeds on fold 1",
         lambda: full(PAPER_METHODS, seeds=range(3)) + full(PAPER_METHODS, FOLDS[1:]),
     ),
-    "bits": ("BUS-BRA, length of the code: fold 1, 2 seeds", lambda: _bits(full)),
-    "masks": ("BUS-BRA, how many outlines and how good: fold 1, 2 seeds", lambda: _masks(full)),
-    "balance": ("BUS-BRA, balance of the losses for each classification loss: fold 1, 2 seeds", lambda: _balances(full)),
+    "bits": ("BUS-BRA, length of the code: fold 1, 2 seeds", lambda: bits(full)),
+    "masks": ("BUS-BRA, how many outlines and how good: fold 1, 2 seeds", lambda: masks(full)),
+    "balance": ("BUS-BRA, balance of the losses for each classification loss: fold 1, 2 seeds", lambda: balances(full)),
     "busbra-birads": (
         "BUS-BRA by BI-RADS: Y-Net, its twin, three rivals; 5 folds, 2 seeds",
         lambda: _smaller("busbra-birads", 2),
     ),
     "busi": ("the part of BUSI: the same, 3 seeds", lambda: _smaller("busi", 3)),
-    "phantom-ablations": ("bits, masks and balance on phantoms 0 and 1", lambda: _bits(quick) + _masks(quick) + _balances(quick)),
+    "phantom-ablations": ("bits, masks and balance on phantoms 0 and 1", lambda: bits(quick) + masks(quick) + balances(quick)),
 }
 
 

@@ -8,26 +8,29 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ... import drawing, methods, metrics, paths
+from ... import drawing, methods, metrics
 from ...hashing import hamming
 from ...sets import drawn_per_seed, title
 from .. import store
+from ..select import chance_rows
 from . import plots
-from .ablated import MOST_LINES, PARTS, _member_rows, common_folds, groups, twin
-from .pages import TABLES
+from .ablated import PARTS, SETTINGS, common_folds, groups, members, twin
+from .pages import HEADINGS
+from .pages import make as make_table
 
-# --- figures ---------------------------------------------------------------------------------------------------------
+#: Most lines that a figure of methods can hold and still be read.
+MOST_LINES = 8
 
 
-def chance_level(dataset: str, group: str, source: str | Path | None = None) -> dict[tuple[str, int], float]:
+def chance_level(dataset: str, group: str) -> dict[tuple[str, int], float]:
     """{(metric, k): value} of random codes on this set; empty where nothing is committed."""
-    path = (Path(source) if source else paths.results()) / "chance" / f"{dataset}-{group}.csv"
-    return pd.read_csv(path).set_index(["metric", "k"])["value"].to_dict() if path.is_file() else {}
+    found = chance_rows(dataset, group)
+    return {} if found is None else found.set_index(["metric", "k"])["value"].to_dict()
 
 
 def _one_fold_set(runs: pd.DataFrame, dataset: str, group: str) -> pd.DataFrame:
     """Default runs on common folds, of the methods that have them all; the same training under another name once."""
-    rows = _member_rows(runs, dataset, group, tuple(methods.METHOD_NAMES))
+    rows = members(runs, dataset, group, tuple(methods.METHOD_NAMES))
     rows = rows[rows["variant"] == ""]
     folds = common_folds(rows)
     rows = rows[rows["fold"].isin(folds)]
@@ -73,7 +76,7 @@ def pr_curves(
     `common_folds`; curves of several folds are averaged. The level is the mean share of the query's class in the database.
     Empty, NaN without codes.
     """
-    rows = _member_rows(runs, dataset, group, tuple(methods.METHOD_NAMES))
+    rows = members(runs, dataset, group, tuple(methods.METHOD_NAMES))
     rows = rows[rows["variant"] == ""][["method", "config_hash", "fold", "seed", "run_id"]].drop_duplicates()
     there = [store.codes(run, source) is not None for run in rows["run_id"]]
     rows = _one_fold_set(runs[runs["run_id"].isin(rows["run_id"][np.array(there, bool)])], dataset, group)
@@ -94,21 +97,13 @@ def pr_curves(
     return pd.concat(curves, ignore_index=True), float(np.mean(levels))
 
 
-#: What the variants of an ablation are called; "losses", "lists" and "pr" are made of default runs.
-_VARIANTS = {"balance": "a=", "bits": "bits=", "masks": "masks"}
-
-
 def where(what: str, runs: pd.DataFrame, dataset: str, group: str) -> str:
     """The set that an ablation stands on, as a title: ``BUS-BRA, folds 2 to 5``; ``phantom, seeds 0 and 1``."""
-    rows = _member_rows(runs, dataset, group, tuple(methods.METHOD_NAMES))
-    if what in _VARIANTS:
-        rows = rows[rows["variant"].str.contains(_VARIANTS[what], regex=False)]
-        folds = sorted(set(rows["fold"]))
-    else:
-        rows = rows[rows["variant"] == ""]
-        folds = list(common_folds(rows))
-    drawn = dataset in drawn_per_seed()
-    numbers, name = (sorted(set(rows["seed"])), "seed") if drawn else (folds, "fold")
+    rows = members(runs, dataset, group, tuple(methods.METHOD_NAMES))
+    variants = SETTINGS[what].variants if what in SETTINGS else ""
+    rows = rows[rows["variant"].str.contains(variants, regex=False) if variants else rows["variant"] == ""]
+    folds = sorted(set(rows["fold"])) if variants else list(common_folds(rows))
+    numbers, name = (sorted(set(rows["seed"])), "seed") if dataset in drawn_per_seed() else (folds, "fold")
     text = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 2 else " and ".join(str(n) for n in numbers)
     return f"{title(dataset)}, {name}{'s' if len(numbers) > 1 else ''} {text}"
 
@@ -118,27 +113,27 @@ def figure(what: str, runs: pd.DataFrame, dataset: str, group: str, source: str 
 
     what : "losses", "balance", "masks", "bits", "lists" (mAP by length of the list) or "pr" (precision against recall).
     """
-    level, title = chance_level(dataset, group, source), where(what, runs, dataset, group)
+    level, title = chance_level(dataset, group), where(what, runs, dataset, group)
     if what == "lists":
         table = by_list(runs, dataset, group)
         return plots.lists_figure(table, level, title) if table["method"].nunique() > 1 else None
     if what == "pr":
         table, random = pr_curves(runs, dataset, group, source)
         return plots.pr_figure(table, random, title) if table["method"].nunique() > 1 else None
-    if what not in TABLES:
+    if what not in HEADINGS:
         raise ValueError(f"figure: {what!r} is not known; known are {', '.join(FIGURES)}")
-    table = TABLES[what](runs, dataset, group, source=source)
+    table = make_table(what, runs, dataset, group, source)
     if what == "losses":
         table = table.dropna(subset="points")
         return plots.losses_figure(table, where=title) if len(table) else None
     if len(table) < 2 or (what == "bits" and table["bits"].nunique() < 2):
         return None
     if what == "masks":
-        return plots.masks_figure(table, twin(runs, dataset, group, source), level, title)
+        return plots.masks_figure(table, twin(runs, dataset, group), level, title)
     return {"balance": plots.balance_figure, "bits": plots.bits_figure}[what](table, level, title)
 
 
-FIGURES = (*TABLES, "lists", "pr")
+FIGURES = (*HEADINGS, "lists", "pr")
 
 
 def make(folder: str | Path, runs: pd.DataFrame, source: str | Path | None = None) -> list[Path]:
