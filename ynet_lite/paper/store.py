@@ -18,9 +18,9 @@ import gzip
 import io
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +43,16 @@ PER_QUERY_METRICS = ("map", "map_hits", "precision", "ndcg", "mask_agreement", "
 
 SIDES = ("queries", "database")
 
-#: Small tables, one row or few per run: name, and where runners leave its files.
-SMALL = ("tuning/trials", "tuning/balance", "ambiguity/levels", "ambiguity/alignment")
-
 MOST_BYTES = 1_500_000  # of a committed file: a larger table is split by fold
 
 _TEXT = {name: str for name in ("variant", "commit", "config_hash", "fingerprint")}  # a hash made of digits alone is still text
+_VALUE = ["run_id", "case_id", "group"]  # what a line of values belongs to
+
+
+def _kept(read: Callable) -> Callable:
+    """``read``, which opens a file again only when it has changed."""
+    known = cache(lambda path, changed: read(path))
+    return lambda path: known(path, path.stat().st_mtime_ns)
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------
@@ -90,14 +94,15 @@ def write_run(
 
 def read_run(path: str | Path) -> pd.DataFrame:
     """The rows of one run file. Raises ``ValueError`` for a file that lacks a column."""
-    table = _with_encoder(pd.read_csv(path, dtype=_TEXT))
+    table = _about(path)
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise ValueError(f"{path}: columns {missing} are missing; a run file has {COLUMNS}")
-    return table[COLUMNS].fillna({"variant": ""})
+    return table[COLUMNS]
 
 
-def _with_encoder(table: pd.DataFrame) -> pd.DataFrame:
+def _about(path: str | Path) -> pd.DataFrame:
+    table = pd.read_csv(path, dtype=_TEXT).fillna({"variant": ""})
     return table if "encoder" in table else table.assign(encoder="small")  # rows from before there was a choice
 
 
@@ -118,29 +123,27 @@ def committed(pattern: str, edition: str | None = None, part: str = "") -> list[
 
 
 def rows(edition: str | None = None, encoder: str | None = None, part: str = "") -> pd.DataFrame:
-    """Committed result rows, one per value, columns `COLUMNS`: of one edition and encoder, or of all.
+    """Committed result rows, one per value, columns `COLUMNS`: of one edition and encoder, or of all; by edition, grid, run.
 
-    ``part="ambiguity"``: rows of the study of ambiguity. In a fixed order: edition, grid, run. A selection for a table or a
-    figure belongs to `ynet_lite.paper.select`.
+    ``part="ambiguity"``: rows of the study of ambiguity. What counts in a table is chosen in `ynet_lite.paper.select`.
     """
-    tables = [_rows(path, path.stat().st_mtime_ns) for path in committed("runs.csv", edition, part)]
-    if not tables:
-        return pd.DataFrame(columns=COLUMNS)
-    found = pd.concat(tables, ignore_index=True)
+    found = _joined([_rows(path) for path in committed("runs.csv", edition, part)], COLUMNS)
     return found if encoder is None else found[found["encoder"] == encoder].reset_index(drop=True)
 
 
-@cache
-def _rows(path: Path, changed: int) -> pd.DataFrame:
-    about = _with_encoder(pd.read_csv(path, dtype=_TEXT)).fillna({"variant": ""})
+def _joined(tables: list[pd.DataFrame], columns: list[str] | None = None) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+
+
+@_kept
+def _rows(path: Path) -> pd.DataFrame:
     scores = pd.read_csv(path.with_name("scores.csv"), dtype={"undefined": str})
-    return _long(scores, ["run_id"]).merge(about, on="run_id", how="left")[COLUMNS]
+    return _long(scores, ["run_id"]).merge(_about(path), on="run_id", how="left")[COLUMNS]
 
 
 def read_runs(folder: str | Path, part: str = "runs") -> pd.DataFrame:
     """All result rows that runners left under ``folder/runs``, in a fixed order."""
-    tables = [read_run(path) for path in paths.listed(Path(folder) / part)]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
+    return _joined([read_run(path) for path in paths.listed(Path(folder) / part)], COLUMNS)
 
 
 def per_query(
@@ -151,50 +154,42 @@ def per_query(
     ``runs``: ids, None = all; ``metric``, ``k``: None = all. From the committed tables, or from what runners left under
     ``folder``. Raises ``ValueError`` for a run that has no values.
     """
-    known = _left(Path(folder) / part / "per_query") if folder else _values(part)
+    if folder:
+        known = {path.stem: path for path in paths.listed(Path(folder) / part / "per_query")}
+    else:
+        known = _values(part)
     runs = list(known) if runs is None else list(runs)
     unknown = [run for run in runs if run not in known]
     if unknown:
         raise ValueError(f"per_query: no values per query of run {unknown[0]!r} in {folder or paths.results()}")
-    columns = ["run_id", "case_id", "group", "metric", "k", "value"]
-    if not runs:
-        return pd.DataFrame(columns=columns)
-    if not folder:
-        return _long(pd.concat([known[run] for run in runs], ignore_index=True), columns[:3], metric, k)
+    if not folder and runs:
+        return _long(_joined([known[run] for run in runs]), _VALUE, metric, k)
     found = [pd.read_csv(known[run], dtype={"case_id": str, "group": str}).assign(run_id=run) for run in runs]
-    table = pd.concat(found, ignore_index=True).reindex(columns=columns)
+    table = _joined(found).reindex(columns=[*_VALUE, "metric", "k", "value"])
     kept = (table["metric"] == (metric or table["metric"])) & (table["k"] == (table["k"] if k is None else k))
     return table[kept].reset_index(drop=True)
 
 
-def _left(folder: Path) -> dict[str, Path]:
-    return {path.stem: path for path in paths.listed(folder)}
-
-
 def _values(part: str) -> dict[str, pd.DataFrame]:
     """Lines of the wide tables by run."""
-    files = tuple((path, path.stat().st_mtime_ns) for path in committed("values-*.csv.gz", None, part))
-    return _read_values(files)
+    return {run: lines for path in committed("values-*.csv.gz", None, part) for run, lines in _lines(path).items()}
 
 
-@lru_cache(maxsize=4)
-def _read_values(files: tuple[tuple[Path, int], ...]) -> dict[str, pd.DataFrame]:
-    found = {}
-    for path, _ in files:
-        table = pd.read_csv(path, dtype={"case_id": str, "group": str, "undefined": str})
-        found |= dict(tuple(table.groupby("run_id", sort=False)))
-    return found
+@_kept
+def _lines(path: Path) -> dict[str, pd.DataFrame]:
+    table = pd.read_csv(path, dtype={"case_id": str, "group": str, "undefined": str})
+    return dict(tuple(table.groupby("run_id", sort=False)))
 
 
 def configs(folder: str | Path | None = None) -> dict[str, Config]:
     """The configuration behind each hash: committed, or left by runners under ``folder``."""
     if folder:
         return {path.stem: Config.from_json(path.read_text()) for path in paths.listed(Path(folder) / "configs", "*.json")}
-    return {name: cfg for path in committed("configs.json") for name, cfg in _configs(path, path.stat().st_mtime_ns).items()}
+    return {name: cfg for path in committed("configs.json") for name, cfg in _configs(path).items()}
 
 
-@cache
-def _configs(path: Path, changed: int) -> dict[str, Config]:
+@_kept
+def _configs(path: Path) -> dict[str, Config]:
     return {name: Config.from_json(json.dumps(settings)) for name, settings in json.loads(path.read_text()).items()}
 
 
@@ -204,14 +199,14 @@ def codes(run: str, folder: str | Path | None = None) -> dict[str, Codes] | None
         files = {side: Path(folder) / "codes" / f"{run}.{side}.npz" for side in SIDES}
         return {side: Codes.load(path) for side, path in files.items()} if all(p.is_file() for p in files.values()) else None
     for path in committed("codes-*.npz"):
-        if run in _coded(path, path.stat().st_mtime_ns):
+        if run in _coded(path):
             with np.load(path) as stored:
                 return _read_codes(stored, run)
     return None
 
 
-@cache
-def _coded(path: Path, changed: int) -> frozenset[str]:
+@_kept
+def _coded(path: Path) -> frozenset[str]:
     """Runs of a file of codes."""
     with np.load(path) as stored:
         return frozenset(name.rsplit(".", 1)[0] for name in stored.files if not name.startswith("cases"))
@@ -227,10 +222,9 @@ def _read_codes(stored, run: str) -> dict[str, Codes]:
 
 
 def small(name: str, folder: str | Path | None = None) -> pd.DataFrame:
-    """A table of `SMALL`: committed, or from the files that runners left under ``folder``; empty where there is none."""
+    """A table such as "tuning/trials": committed, or from files left under ``folder``; empty where there is none."""
     files = paths.listed(Path(folder) / name) if folder else committed(f"{name.split('/')[1]}.csv", None, name.split("/")[0])
-    tables = [pd.read_csv(path, dtype=_TEXT) for path in files]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return _joined([pd.read_csv(path, dtype=_TEXT) for path in files])
 
 
 # --- what rows say -------------------------------------------------------------------------------------------------
@@ -266,31 +260,18 @@ def seeds_averaged(runs: pd.DataFrame) -> pd.DataFrame:
 def compare(committed: pd.DataFrame, yours: pd.DataFrame, tolerance: float = 0.08) -> pd.DataFrame:
     """*committed | yours | tolerance | same?* for every number of ``yours`` that was committed for the same run and data.
 
-    ``same?`` is "identical" at the committed digits, "within" the tolerance, or "differs". Numbers with no committed
-    counterpart say "new". Other processors add in another order, and a training amplifies that: with AVX2
-    instead of AVX-512 kernels one short training moved by .006 and another by .035 in mAP@10. The default is about twice that.
+    ``same?`` is "identical" at the committed digits, "within" the tolerance, "differs", or "new". Other processors add in another
+    order, and a training amplifies that: with AVX2 instead of AVX-512 kernels one short training moved by .006 and another by
+    .035 in mAP@10. The default is about twice that.
     """
     keys = ["run_id", "fingerprint", "metric", "k"]
-    merged = yours[[*keys, "method", "value"]].merge(
-        committed[[*keys, "value"]], on=keys, how="left", suffixes=("_yours", "_committed")
-    )
-    gap = (merged["value_yours"] - merged["value_committed"]).abs()
-    verdict = np.select(
-        [merged["value_committed"].isna(), gap <= 1e-5 * merged["value_committed"].abs() + 1e-9, gap <= tolerance],
-        ["new", "identical", "within"],
-        "differs",
-    )
-    return pd.DataFrame(
-        {
-            "method": merged["method"],
-            "metric": merged["metric"],
-            "k": merged["k"],
-            "committed": merged["value_committed"],
-            "yours": merged["value_yours"],
-            "tolerance": tolerance,
-            "same?": verdict,
-        }
-    )
+    both = yours[[*keys, "method", "value"]].rename(columns={"value": "yours"})
+    both = both.merge(committed[[*keys, "value"]].rename(columns={"value": "committed"}), on=keys, how="left")
+    gap = (both["yours"] - both["committed"]).abs()
+    conditions = [both["committed"].isna(), gap <= 1e-5 * both["committed"].abs() + 1e-9, gap <= tolerance]
+    verdict = np.select(conditions, ["new", "identical", "within"], "differs")
+    table = both[["method", "metric", "k", "committed", "yours"]]
+    return table.assign(**{"tolerance": tolerance, "same?": verdict})
 
 
 # --- packing ---------------------------------------------------------------------------------------------------------
@@ -344,22 +325,22 @@ def _write(path: Path, content: bytes) -> None:
             temporary.write_bytes(content)
 
 
-def _unpivot(wide: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """The text rows behind a wide table."""
-    numbers = wide.replace({name: {"": np.nan} for name in wide.columns if "@" in name})
-    return _long(numbers, keys).fillna({"value": ""}).astype({"k": str})
+def _unpivot(files: list[Path], keys: list[str]) -> pd.DataFrame:
+    """The text rows behind wide tables: ``keys``, metric, k, value."""
+    tables = [_text(path) for path in files]
+    wide = [table.replace({name: {"": np.nan} for name in table.columns if "@" in name}) for table in tables]
+    return _joined(
+        [_long(table, keys).fillna({"value": ""}).astype({"k": str}) for table in wide], [*keys, "metric", "k", "value"]
+    )
 
 
-def _merged(old: pd.DataFrame, new: pd.DataFrame, keys: list[str], what: str) -> pd.DataFrame:
+def _merged(old: pd.DataFrame, new: pd.DataFrame, what: str) -> pd.DataFrame:
     """Both tables; ``new`` rows of a run that ``old`` has must be the same and are left out."""
-    if old.empty or new.empty:
-        return new if old.empty else old
-    again = new[new["run_id"].isin(set(old["run_id"]))]
-    lines = [{tuple(line) for line in table[[*keys, "metric", "k", "value"]].to_numpy()} for table in (old, again)]
-    other = sorted(line[0] for line in lines[1] - lines[0])
+    packed = new["run_id"].isin(set(old["run_id"]))
+    other = set(new[packed].itertuples(index=False, name=None)) - set(old.itertuples(index=False, name=None))
     if other:
-        raise ValueError(f"pack: run {other[0]} is packed already with other {what}; a packed value does not change")
-    return pd.concat([old, new[~new["run_id"].isin(set(old["run_id"]))]], ignore_index=True)
+        raise ValueError(f"pack: run {min(other)[0]} is packed already with other {what}; a packed value does not change")
+    return pd.concat([old, new[~packed]], ignore_index=True)
 
 
 def pack(source: str | Path, target: str | Path, runs: Iterable[str] | None = None) -> list[str]:
@@ -369,104 +350,80 @@ def pack(source: str | Path, target: str | Path, runs: Iterable[str] | None = No
     Raises ``ValueError`` for a run that is packed already with other values.
     """
     source, target, only = Path(source), Path(target), None if runs is None else set(runs)
-    packed = _pack_tables(source / "runs", source / "per_query", target, only)
-    _pack_tables(source / "ambiguity", source / "ambiguity" / "per_query", target / "ambiguity", only)
+    packed = _pack_tables(source / "runs", target, only)
+    _pack_tables(source / "ambiguity", target / "ambiguity", only)
     settings = json.loads((target / "configs.json").read_text()) if (target / "configs.json").is_file() else {}
     tables = [path for path in (target / "runs.csv", target / "ambiguity" / "runs.csv") if path.is_file()]
     used = {name for path in tables for name in _text(path)["config_hash"]}
-    found = {path.stem: path for path in paths.listed(source / "configs", "*.json")}
-    settings |= {
-        name: json.loads(found[name].read_text()) for name in (set(found) if only is None else used & set(found)) - set(settings)
-    }
+    found = {path.stem: json.loads(path.read_text()) for path in paths.listed(source / "configs", "*.json")}
+    settings = {name: found[name] for name in found if only is None or name in used} | settings
     if settings:
         lines = (f"{json.dumps(name)}: {json.dumps(settings[name], sort_keys=True)}" for name in sorted(settings))
         _write(target / "configs.json", ("{\n" + ",\n".join(lines) + "\n}\n").encode())
-    _pack_codes(source / "codes", target, packed)
-    for name in SMALL:
-        path = target / f"{name}.csv"
-        parts = [_text(path)] if path.is_file() else []
-        parts += [_text(file) for file in paths.listed(source / name)]
-        if parts:
-            table = pd.concat(parts, ignore_index=True).fillna("").drop_duplicates()
-            if not path.is_file():
-                table = table[sorted(table.columns, key=lambda c: max(list(p).index(c) if c in p else 0 for p in parts))]
-            _write(path, _csv(table))
+    _pack_codes(source, target, packed)
     return packed
 
 
-def _pack_tables(run_files: Path, query_files: Path, target: Path, only: set[str] | None) -> list[str]:
+def _pack_tables(run_files: Path, target: Path, only: set[str] | None) -> list[str]:
     files = [path for path in paths.listed(run_files) if only is None or path.stem in only]
-    new = pd.concat([_text(path) for path in files], ignore_index=True) if files else pd.DataFrame(columns=COLUMNS)
-    about = [column for column in new.columns if column not in ("metric", "k", "value")]
-    old = _unpivot(_text(target / "scores.csv"), ["run_id"]) if (target / "scores.csv").is_file() else pd.DataFrame()
+    new = _joined([_text(path) for path in files], COLUMNS)
+    old = _unpivot([target / "scores.csv"] if (target / "scores.csv").is_file() else [], ["run_id"])
     if old.empty and new.empty:
         return []
-    scores = _wide(_merged(old, new[["run_id", "metric", "k", "value"]], ["run_id"], "scores"), ["run_id"])
-    who = [_text(target / "runs.csv")] if len(old) else []
-    who = pd.concat([*who, new[about].drop_duplicates("run_id")], ignore_index=True).drop_duplicates("run_id")
-    who = who.sort_values("run_id", ignore_index=True)
-
-    keys = ["run_id", "case_id", "group"]
-    old_values = [_unpivot(_text(path), keys) for path in sorted(target.glob("values-*.csv.gz"))]
-    values = [_text(query_files / path.name).assign(run_id=path.stem) for path in files if (query_files / path.name).is_file()]
-    columns = [*keys, "metric", "k", "value"]
-    old_values, values = (
-        pd.concat(part, ignore_index=True)[columns] if part else pd.DataFrame(columns=columns) for part in (old_values, values)
-    )
-    values = _merged(old_values, values, keys, "values per query")
-    for path in target.glob("values-*.csv.gz"):
-        path.unlink()
+    scores = _wide(_merged(old, new[old.columns], "scores"), ["run_id"])
+    who = _joined([*([_text(target / "runs.csv")] if len(old) else []), new.drop(columns=["metric", "k", "value"])])
+    who = who.drop_duplicates("run_id").sort_values("run_id", ignore_index=True)
+    old = _unpivot(sorted(target.glob("values-*.csv.gz")), _VALUE)
+    query_files = [(run_files.parent if run_files.name == "runs" else run_files) / "per_query" / path.name for path in files]
+    new = [_text(path).assign(run_id=path.stem) for path in query_files if path.is_file()]
+    values = _merged(old, _joined(new, list(old.columns))[old.columns], "values per query")
     for name, ids in who.groupby("dataset")["run_id"]:
-        part = values[values["run_id"].isin(set(ids))]
-        if len(part):
-            _write_split(target, f"values-{name}", _wide(part, keys), ".csv.gz", lambda t: gzip.compress(_csv(t), 9, mtime=0))
+        own = values[values["run_id"].isin(set(ids))]
+        if len(own):
+
+            def content(runs, table=_wide(own, _VALUE)):  # noqa: B008
+                return gzip.compress(_csv(table[table["run_id"].isin(runs)]), 9, mtime=0)
+
+            _write_split(target, f"values-{name}", ".csv.gz", sorted(set(own["run_id"])), content)
     _write(target / "scores.csv", _csv(scores))
     _write(target / "runs.csv", _csv(who))
     return who["run_id"].tolist()
 
 
-def _write_split(target: Path, stem: str, table: pd.DataFrame, suffix: str, content) -> None:
-    whole = content(table)
-    if len(whole) <= MOST_BYTES:
-        _write(target / f"{stem}{suffix}", whole)
-        return
-    fold = table["run_id"].str.rsplit("-", n=2).str[1]
-    for name, part in table.groupby(fold):
-        _write(target / f"{stem}-{name}{suffix}", content(part))
+def _write_split(target: Path, stem: str, suffix: str, runs: list[str], content: Callable[[list[str]], bytes]) -> None:
+    """Write ``content`` of all ``runs`` as one file, or by fold where that is too large."""
+    files = {f"{stem}{suffix}": content(runs)}
+    if len(files[f"{stem}{suffix}"]) > MOST_BYTES:
+        folds = {run.rsplit("-", 2)[1] for run in runs}
+        files = {f"{stem}-{f}{suffix}": content([run for run in runs if run.rsplit("-", 2)[1] == f]) for f in folds}
+        (target / f"{stem}{suffix}").unlink(missing_ok=True)
+    for name, data in files.items():
+        _write(target / name, data)
 
 
 def _pack_codes(source: Path, target: Path, packed: list[str]) -> None:
     """Add codes of ``packed`` runs: arrays ``<run>.<side>``; the cases of a side by ``cases.<fold>.<side>`` in ``cases.ids``."""
-    by_set: dict[str, dict[str, dict[str, Codes]]] = {}
-    names = _text(target / "runs.csv").set_index("run_id")["dataset"] if packed else {}
+    old: dict[str, dict[str, Codes]] = {}
     for path in sorted(target.glob("codes-*.npz")):
         with np.load(path) as stored:
-            for run in sorted(_coded(path, path.stat().st_mtime_ns)):
-                by_set.setdefault(names[run], {})[run] = _read_codes(stored, run)
-    for run in packed:
-        new = codes(run, source.parent)
-        if new is None:
-            continue
-        old = by_set.setdefault(names[run], {}).setdefault(run, new)
-        if any(not np.array_equal(old[side].packed, new[side].packed) for side in SIDES):
+            old |= {run: _read_codes(stored, run) for run in _coded(path)}
+    new = {run: found for run in packed if (found := codes(run, source)) is not None}
+    for run in sorted(set(old) & set(new)):
+        if any(not np.array_equal(old[run][side].packed, new[run][side].packed) for side in SIDES):
             raise ValueError(f"pack: run {run} is packed already with other codes; a packed value does not change")
-    for name, found in by_set.items():
-        whole = _codes_file(found)
-        if len(whole) <= MOST_BYTES:
-            _write(target / f"codes-{name}.npz", whole)
-            continue
-        for fold in sorted({run.rsplit("-", 2)[1] for run in found}):
-            part = {run: both for run, both in found.items() if run.rsplit("-", 2)[1] == fold}
-            _write(target / f"codes-{name}-{fold}.npz", _codes_file(part))
-            (target / f"codes-{name}.npz").unlink(missing_ok=True)
+    found = new | old
+    names = _text(target / "runs.csv").set_index("run_id")["dataset"] if found else {}
+    for name in sorted({names[run] for run in found}):
+        runs = sorted(run for run in found if names[run] == name)
+        _write_split(target, f"codes-{name}", ".npz", runs, lambda runs: _codes_file({run: found[run] for run in runs}))
 
 
 def _codes_file(found: dict[str, dict[str, Codes]]) -> bytes:
     label = {i: int(x) for both in found.values() for one in both.values() for i, x in zip(one.ids, one.labels, strict=True)}
     ids = np.array(sorted(label))
     arrays = {"cases.ids": ids, "cases.labels": np.array([label[i] for i in ids], np.int16)}
-    for run in sorted(found):
-        for side, one in found[run].items():
+    for run, both in found.items():
+        for side, one in both.items():
             at = np.searchsorted(ids, one.ids).astype(np.int32)
             name = f"cases.{run.rsplit('-', 2)[1]}.{side}"
             if not np.array_equal(arrays.setdefault(name, at), at) or not np.array_equal(arrays["cases.labels"][at], one.labels):
@@ -496,7 +453,7 @@ def verify() -> list[str]:
         wrong += [f"values per query of {r}: a query has no patient" for r, t in _values(part).items() if t["group"].isna().any()]
     known = set(rows()["run_id"])
     for path in committed("codes-*.npz"):
-        wrong += [f"codes of {r}: no such run" for r in sorted(_coded(path, path.stat().st_mtime_ns) - known)]
+        wrong += [f"codes of {r}: no such run" for r in sorted(_coded(path) - known)]
     wrong += [
         f"{p.name}: larger than {MOST_BYTES} bytes" for p in committed("*") if p.is_file() and p.stat().st_size > MOST_BYTES
     ]
