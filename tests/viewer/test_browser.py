@@ -25,10 +25,12 @@ import nbformat
 import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from parsed import Parsed
 from PIL import Image
 
 from ynet_lite import export_gallery, paths
 from ynet_lite.hashing import Codes, pack
+from ynet_lite.viewer.explore import Explorer, View
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -100,8 +102,8 @@ def open_page(browser):
 
 
 @pytest.fixture
-def gallery(draw_cases, tmp_path):
-    """A gallery of 5 queries, one with a hostile name, and its path."""
+def ranked(draw_cases):
+    """5 queries, one with a hostile name, a database and the codes of both."""
     cases = draw_cases(40)
     table = cases.table.copy()
     table.loc[1, "case_id"] = HOSTILE
@@ -109,6 +111,13 @@ def gallery(draw_cases, tmp_path):
     sides = cases.take(np.arange(5)), cases.take(np.arange(5, 40))
     rng = np.random.default_rng(0)
     codes = tuple(Codes(pack(rng.random((len(c), 16)) < 0.5), c.ids, c.labels, 16) for c in sides)
+    return sides, codes
+
+
+@pytest.fixture
+def gallery(ranked, tmp_path):
+    """The path of a gallery."""
+    sides, codes = ranked
     return export_gallery(tmp_path / "gallery.html", *sides, codes, k=8, maps=lambda image: image[0] / 255)
 
 
@@ -194,7 +203,8 @@ def test_gallery_is_moved_with_the_keyboard(gallery, open_page):
     only_the_file(seen, gallery)
 
 
-def test_gallery_filters_and_lists(gallery, open_page):
+def test_gallery_filters_and_lists(gallery, ranked, open_page):
+    sides, codes = ranked
     page, seen = open_page()
     page.goto(gallery.as_uri() + "#case-3")
     where, items = page.locator("#where"), page.locator("section.case:visible ol > li:visible")
@@ -203,6 +213,11 @@ def test_gallery_filters_and_lists(gallery, open_page):
     page.select_option("#only", label="square")
     kept = [text_of(items.nth(i).locator(".class")) for i in range(items.count())]
     assert 0 < len(kept) < whole and all(words.startswith("square") for words in kept)
+    # the page in a notebook shows the same answers and the same votes
+    explorer = Parsed(Explorer(*sides, codes).html(View(query=2, k=8, only="square")))
+    own = [found["aria-label"] for found in explorer.all("svg") if found["aria-label"].startswith("Answer")]
+    assert items.locator("svg").evaluate_all("(found) => found.map((svg) => svg.getAttribute('aria-label'))") == own
+    assert text_of(page.locator("section.case:visible .vote")) in explorer.words
     page.select_option("#only", label="all classes")
     page.click("#next")
     assert where.inner_text() == "query case 4 of 5"
@@ -441,7 +456,7 @@ def test_the_page_in_a_notebook(lab, open_page, tmp_path):
     assert "Vote of the 6 nearest" in shown.inner_text()
 
     # one class only
-    page.get_by_label("List only").select_option(label="disease B")
+    page.get_by_label("Only class").select_option(label="disease B")
     page.wait_for_function("[...document.querySelectorAll('.ynl li .class')].every((c) => c.innerText.startsWith('disease B'))")
 
     # an image of one's own, then a file that is none

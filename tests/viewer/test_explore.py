@@ -102,21 +102,19 @@ def test_switches_and_bits(sides, checkpoint):
         explorer.html(View(bits=17))
 
 
-def test_the_class_filter_lists_one_class_and_lets_all_vote(sides, checkpoint):
+def test_the_class_filter_shows_one_class_of_the_nearest_and_lets_all_vote(sides, checkpoint):
     explorer = Explorer(*sides, checkpoint)
-    plain, only = (Parsed(explorer.html(View(k=5, only=name))) for name in ("", "square"))
-    assert len(listed(only)) == 5 and all("class square" in label for label in listed(only))
-    ranks = [int(re.match(r"Answer (\d+)", label)[1]) for label in listed(only)]
-    whole = explorer.rows(View(k=40))
-    assert ranks == whole["rank"][whole["label"] == "square"][:5].tolist()
-    sentence = re.compile(r"Vote of the 5 nearest.*?\. .*?\.")
+    plain, only = (Parsed(explorer.html(View(k=20, only=name))) for name in ("", "square"))
+    assert listed(only) == [label for label in listed(plain) if "class square" in label]
+    assert 0 < len(listed(only)) < 20 and "only square among the 20 nearest" in only.words
+    sentence = re.compile(r"Vote of the 20 nearest.*?\. .*?\.")
     assert sentence.search(only.words)[0] == sentence.search(plain.words)[0]
     with pytest.raises(ValueError, match="class 'ring' is not one of"):
         explorer.rows(View(only="ring"))
     discs = sides[1].take(sides[1].labels == 0)
     explorer = Explorer(sides[0], discs, checkpoint)
     page = Parsed(explorer.html(View(k=5, only="square")))
-    assert not page.all("li") and "no case of square" in page.words
+    assert not page.all("li") and "None of these answers is of the class" in page.words
 
 
 def test_hostile_names_stay_text(sides, checkpoint):
@@ -314,10 +312,10 @@ def test_controls_move_the_page(sides, checkpoint):
         ("Query case", 6, {"query": 6}),
         ("Answers (k)", 5, {"k": 5}),
         ("First bits of the code", 8, {"bits": 8}),
-        ("List only", "square", {"only": "square"}),
+        ("Only class", "square", {"only": "square"}),
         ("Outlines", False, {"outlines": False}),
         ("Attention", True, {"maps": True}),
-        ("List only", "", {"only": ""}),
+        ("Only class", "", {"only": ""}),
     ]:
         control(box, description).value = value
         state = replace(state, **change)
@@ -331,9 +329,9 @@ def test_controls_move_the_page(sides, checkpoint):
 def test_what_does_not_apply_has_no_control(sides, checkpoint):
     codes = encode(checkpoint, sides[0]), encode(checkpoint, sides[1])
     names = [child.description for child in explore(*sides, codes).children[0].children]
-    assert names == ["Query case", "List only", "Answers (k)", "First bits of the code", "Outlines"]
+    assert names == ["Query case", "Only class", "Answers (k)", "First bits of the code", "Outlines"]
     names = [child.description for child in explore(*sides, np.zeros((8, 40))).children[0].children]
-    assert names == ["Query case", "List only", "Answers (k)", "Outlines"]
+    assert names == ["Query case", "Only class", "Answers (k)", "Outlines"]
 
 
 def test_uploading_in_the_page(sides, checkpoint):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -25,6 +24,8 @@ MOST_PIXELS = 40_000_000
 #: Kinds of files taken, as Pillow calls them, and how their names end.
 FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "TIFF": (".tif", ".tiff"), "BMP": (".bmp",)}
 
+ENDINGS = tuple(ending for endings in FORMATS.values() for ending in endings)
+
 #: Longest list that the page offers.
 MOST_ANSWERS = 50
 
@@ -43,7 +44,7 @@ class View:
     query : row of the query case.
     k : length of the list.
     bits : how many of the first bits of the code are compared; None for all.
-    only : a class name: the ``k`` nearest of this class are listed; "" for all classes. The vote always counts all classes.
+    only : a class name: of the ``k`` nearest only the cases of this class are shown; "" for all. All ``k`` vote.
     outlines, maps : whether lesion outlines and attention maps are shown.
     upload : `Cases` of one image that is asked instead of the query, see `read_upload`.
     """
@@ -66,63 +67,42 @@ class Explorer:
         self._queries, self._database = (pages.Drawings(cases, side, maps) for cases in (queries, database))
 
     def rows(self, view: View) -> pd.DataFrame:
-        """The list that the page shows, see `ynet_lite.pages.answers`."""
-        return self._answers(view, self._distance(view))
+        """The list that the page shows, see `ynet_lite.viewer.pages.answers`."""
+        return self._shown(view, self._nearest(view))
 
     def html(self, view: View) -> str:
         """The page. Raises ``ValueError`` for a view that cannot be shown, and when an attention map fails."""
-        distance = self._distance(view)
-        shown = self._answers(view, distance)
-        voters = shown if not view.only else self._answers(replace(view, only=""), distance)
-        votes = pages.vote(voters["label"].tolist(), self.database.class_names)
-        own = self._label(view)
-        switches = ("" if view.outlines else " no-outlines") + (" with-maps" if view.maps else "")
+        found = self._nearest(view)
+        answers = [(self._database.draw(answer.row, view.maps), answer) for answer in self._shown(view, found).itertuples()]
+        if view.upload is not None:
+            drawing = pages.Drawings(view.upload, self.side, self.maps).draw(0, view.maps)
+            query = drawing, view.upload.ids[0], None, None, "Uploaded image"
+        else:
+            case_id, label, group = (side[view.query] for side in (self.queries.ids, self.queries.labels, self.queries.groups))
+            query = self._queries.draw(view.query, view.maps), case_id, self.queries.class_names[label], group
+        votes = pages.vote(found["label"], self.database.class_names)
         bits = self.retrieval.bits if view.bits is None else view.bits
-        answers = [
-            f"<li>{pages.answer_card(self._database.draw(answer.row, view.maps), answer, bits)}</li>"
-            for answer in shown.itertuples()
-        ]
-        listed = f'<ol class="cards answers">{"".join(answers)}</ol>'
-        if not answers:
-            listed = f"<p>The database has no case of {pages.name(view.only)}.</p>"
-        note = "" if not view.only else f"<p>Listed: only {pages.name(view.only)}, with ranks among all cases.</p>"
-        return (
-            f'<style>{pages.STYLE}</style><section class="ynl{switches}" aria-label="Similar cases">'
-            f'<p class="vote" role="status">{pages.vote_html(votes, own)}</p>{note}'
-            f'<div class="result">{self._query_card(view)}{listed}</div>'
-            f'<p class="quiet">{pages.LEGEND} {pages.NOTICE}</p></section>'
-        )
+        return pages.render("explore.html", view=view, query=query, votes=votes, answers=answers, bits=bits)
 
-    def figure(self, k: int = 10, rows=None):
-        """The page as one matplotlib figure (`plots.retrieval_page`): by default the first query of each class."""
-
-        if rows is None:
-            rows = [int(np.flatnonzero(self.queries.labels == label)[0]) for label in np.unique(self.queries.labels)]
+    def figure(self, k: int = 10):
+        """The page as one matplotlib figure (`drawing.retrieval_page`): the first query of each class."""
+        rows = np.unique(self.queries.labels, return_index=True)[1]
         self.rows(View(k=k))  # refuses a wrong k
         distance = np.stack([self.retrieval.of_query(row) for row in rows])
         return drawing.retrieval_page(self.queries.take(rows), self.database, range(len(rows)), distance, k)
 
-    def _distance(self, view: View) -> np.ndarray:
+    def _nearest(self, view: View) -> pd.DataFrame:
+        """The ``k`` nearest, of all classes."""
         if view.upload is not None:
-            return self.retrieval.of_case(view.upload, view.bits)
-        return self.retrieval.of_query(view.query, view.bits)
+            distance, label = self.retrieval.of_case(view.upload, view.bits), None
+        else:
+            distance, label = self.retrieval.of_query(view.query, view.bits), int(self.queries.labels[view.query])
+        return pages.answers(self.retrieval, distance, self.database, view.k, label=label)
 
-    def _answers(self, view: View, distance: np.ndarray) -> pd.DataFrame:
+    def _shown(self, view: View, found: pd.DataFrame) -> pd.DataFrame:
         if view.only and view.only not in self.database.class_names:
             raise ValueError(f"explore: class {view.only!r} is not one of {list(self.database.class_names)}")
-        only = self.database.class_names.index(view.only) if view.only else None
-        label = None if view.upload is not None else int(self.queries.labels[view.query])
-        return pages.answers(self.retrieval, distance, self.database, view.k, label=label, only=only)
-
-    def _label(self, view: View) -> str | None:
-        return None if view.upload is not None else self.queries.class_names[self.queries.labels[view.query]]
-
-    def _query_card(self, view: View) -> str:
-        if view.upload is not None:
-            drawing = pages.Drawings(view.upload, self.side, self.maps).draw(0, view.maps)
-            return pages.query_card(drawing, view.upload.ids[0], None, None, what="Uploaded image")
-        drawing, group = self._queries.draw(view.query, view.maps), self.queries.groups[view.query]
-        return pages.query_card(drawing, self.queries.ids[view.query], self._label(view), group)
+        return found[found["label"] == view.only] if view.only else found
 
 
 def read_upload(content: bytes, filename: str, size: int, channels: int) -> Cases:
@@ -140,7 +120,7 @@ def read_upload(content: bytes, filename: str, size: int, channels: int) -> Case
         raise ValueError(f"{shown}: the file is empty")
     if len(content) > MOST_BYTES:
         raise ValueError(f"{shown}: {len(content) / 1e6:.1f} MB; at most {MOST_BYTES / 1e6:.0f} MB are taken, make it smaller")
-    if PurePath(filename).suffix.lower() not in (ending for endings in FORMATS.values() for ending in endings):
+    if PurePath(filename).suffix.lower() not in ENDINGS:
         raise ValueError(f"{shown}: {', '.join(FORMATS)} files are taken, by the end of their name; convert it to PNG")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged headers
@@ -176,7 +156,7 @@ def explore(queries: Cases, database: Cases, ranked_by, *, k: int = 10, maps: pa
     ----------
     queries, database : `Cases` on both sides, parts of one set.
     ranked_by : a `Checkpoint` (then images can be uploaded), a pair ``(query codes, database codes)``, or distances (Q, N);
-        see `ynet_lite.pages.Retrieval`.
+        see `ynet_lite.viewer.pages.Retrieval`.
     k : length of the list at first.
     maps : where the network looks: a callable, uint8 image (C, H, W) -> float (H, W) in [0, 1]. Called when maps are
         switched on, once per shown case.
@@ -185,7 +165,7 @@ def explore(queries: Cases, database: Cases, ranked_by, *, k: int = 10, maps: pa
     Returns
     -------
     An ``ipywidgets.VBox`` (JupyterLab, Colab, Binder) that shows itself as the last line of a cell. Without ipywidgets: the
-    matplotlib figure of `ynet_lite.plots.retrieval_page` with the first query of each class. Uploads are never written to disk.
+    matplotlib figure of `ynet_lite.drawing.retrieval_page` with the first query of each class. Uploads are never written to disk.
 
     Raises ``ValueError`` as `pages.Retrieval` does, and for ``k`` outside 1 to N.
     """
@@ -214,50 +194,45 @@ class _Page:
             (f"{case} ({queries.class_names[label]})", row)
             for row, (case, label) in enumerate(zip(queries.ids, queries.labels, strict=True))
         ]
-        wide = {"description_width": "initial"}
-        slider = {"style": wide, "continuous_update": False}
+        wide = {"style": {"description_width": "initial"}}
+        slider = {**wide, "continuous_update": False}
         most = min(max(MOST_ANSWERS, k), len(database))
-        controls = {
-            "query": widgets.Dropdown(options=self._options, value=0, description="Query case", style=wide),
-            "only": widgets.Dropdown(
-                options=[("all classes", ""), *((c, c) for c in database.class_names)], description="List only", style=wide
-            ),
+        classes = [("all classes", ""), *((c, c) for c in database.class_names)]
+        # by the names that a `View` gives them
+        self.controls = {
+            "query": widgets.Dropdown(options=self._options, value=0, description="Query case", **wide),
+            "only": widgets.Dropdown(options=classes, description="Only class", **wide),
             "k": widgets.IntSlider(value=k, min=1, max=most, description="Answers (k)", **slider),
         }
         if bits is not None and bits > 8:
-            controls["bits"] = widgets.IntSlider(
-                value=bits, min=8, max=bits, step=8, description="First bits of the code", **slider
-            )
-        controls["outlines"] = widgets.ToggleButton(value=True, description="Outlines", tooltip="Show lesion outlines")
+            lengths = {"value": bits, "min": 8, "max": bits, "step": 8}
+            self.controls["bits"] = widgets.IntSlider(description="First bits of the code", **lengths, **slider)
+        self.controls["outlines"] = widgets.ToggleButton(value=True, description="Outlines", tooltip="Show lesion outlines")
         if explorer.maps is not None:
-            controls["maps"] = widgets.ToggleButton(value=False, description="Attention", tooltip="Show where the network looks")
-        self.controls = SimpleNamespace(**controls)
-        for control in controls.values():
+            said = "Show where the network looks"
+            self.controls["maps"] = widgets.ToggleButton(value=False, description="Attention", tooltip=said)
+        for control in self.controls.values():
             control.observe(self._changed, "value")
+        shown = list(self.controls.values())
         if explorer.retrieval.checkpoint is not None:
-            endings = ",".join(ending for endings in FORMATS.values() for ending in endings)
             said = f"PNG, JPEG, TIFF or BMP, at most {MOST_BYTES / 1e6:.0f} MB; the file stays in memory"
-            file = widgets.FileUpload(accept=endings, multiple=False, description="Upload image", tooltip=said)
-            file.layout.width = "auto"
-            file.observe(self._uploaded, "value")
-            self.controls.file = controls["file"] = file
+            self.file = widgets.FileUpload(accept=",".join(ENDINGS), multiple=False, description="Upload image", tooltip=said)
+            self.file.layout.width = "auto"
+            self.file.observe(self._uploaded, "value")
+            shown.append(self.file)
         self.alert, self.page = widgets.HTML(), widgets.HTML(layout=widgets.Layout(width="100%"))
-        row = widgets.Box(list(controls.values()), layout=widgets.Layout(display="flex", flex_flow="row wrap"))
-        self.box = _box(widgets, [row, self.alert, self.page], f"{len(queries)} queries, {len(explorer.database)} cases")
+        row = widgets.Box(shown, layout=widgets.Layout(display="flex", flex_flow="row wrap"))
+        # the text of a box is all that a page without widgets shows (GitHub, for one); ipywidgets cuts it off at 110 characters
+        about = f"A page to click through ({len(queries)} queries, {len(database)} cases)"
+        about += ": run this cell in JupyterLab, Binder or Colab."
+        self.box = type("Page", (widgets.VBox,), {"__repr__": lambda _: about})([row, self.alert, self.page])
         self._show()
 
     def view(self) -> View:
-        at = self.controls
-        uploaded = at.query.value == _UPLOADED
-        return View(
-            query=0 if uploaded else at.query.value,
-            k=at.k.value,
-            bits=at.bits.value if hasattr(at, "bits") else None,
-            only=at.only.value,
-            outlines=at.outlines.value,
-            maps=at.maps.value if hasattr(at, "maps") else False,
-            upload=self.upload if uploaded else None,
-        )
+        values = {name: control.value for name, control in self.controls.items()}
+        if values["query"] == _UPLOADED:
+            values |= {"query": 0, "upload": self.upload}
+        return View(**values)
 
     def _changed(self, _) -> None:
         if not self._quiet:
@@ -289,22 +264,9 @@ class _Page:
         else:
             # both changes are one event for the page
             self._quiet = True
-            self.controls.query.options = [*self._options, (f"uploaded: {self.upload.ids[0]}", _UPLOADED)]
-            self.controls.query.value = _UPLOADED
+            self.controls["query"].options = [*self._options, (f"uploaded: {self.upload.ids[0]}", _UPLOADED)]
+            self.controls["query"].value = _UPLOADED
             self._quiet = False
             self._show()
-        if isinstance(self.controls.file.value, tuple):
-            self.controls.file.value = ()  # the content is not needed any longer
-
-
-def _box(widgets, children, about: str):
-    """A ``VBox`` whose text, which is all that a page without widgets shows (GitHub, for one), says what would be here.
-
-    The text of a plain ``VBox`` lists the controls inside it; ipywidgets cuts it off at 110 characters.
-    """
-
-    class Page(widgets.VBox):
-        def __repr__(self) -> str:
-            return f"A page to click through ({about}): run this cell in JupyterLab, Binder or Colab."
-
-    return Page(children)
+        if isinstance(self.file.value, tuple):
+            self.file.value = ()  # the content is not needed any longer

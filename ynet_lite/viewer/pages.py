@@ -1,19 +1,21 @@
-"""What the clickable pages share (`explore` in a notebook, `export_gallery` as a file): answers, drawings, pieces of HTML.
+"""What the clickable pages share (`explore` in a notebook, `export_gallery` as a file): answers, drawings, templates.
 
-Nothing here knows of widgets or files. Every text that comes from data is escaped in one place, `text`.
+Nothing here knows of widgets or files. The HTML stands in ``templates/``; every text from data is escaped in one place, `text`.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from PIL import Image
 
 from ..cases.core import Cases
@@ -23,55 +25,51 @@ from ..hashing import Codes, check_models, hamming, pack
 
 NOTICE = "Research software, not a medical device."
 
+LEGEND = "Orange: outline of the lesion. Blue frame and \u2713: the query's class; red dashed frame and \u2717: another class."
+
 #: A callable that says where a network looks: uint8 image (C, H, W) -> float (H, W) in [0, 1].
 Maps = Callable[[np.ndarray], np.ndarray]
 
-# Steps of an attention map's colour scale: few, because a smooth map of many is several times as large.
-_HEAT_LEVELS = 32
+_HEAT_LEVELS = 32  # steps of an attention map's colour scale: a smooth map of many is several times as large
+_HEAT_OPACITY = 0.65  # of the strongest attention: the image must stay visible under it
 
-# Opacity of the strongest attention: the image must stay visible under it.
-_HEAT_OPACITY = 0.65
-
-# What is drawn inside a picture is styled by its class alone: where a picture is used again (SVG <use>), selectors with ancestors
-# do not reach it, but inherited variables do.
-#: Colours: text at least 7 : 1 on white, frames at least 3 : 1; the meaning of a colour is doubled by a line style and a word.
-STYLE = """
-.ynl{--outline:inline;--heat:none;container-type:inline-size;box-sizing:border-box;padding:12px;background:#fff;color:#1a1a1a;
- font:15px/1.4 system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif}
-.ynl *{box-sizing:border-box}
-.ynl.with-maps{--heat:inline}
-.ynl.no-outlines{--outline:none}
-.ynl-under,.ynl-outline{display:var(--outline);fill:none;stroke-linejoin:round;vector-effect:non-scaling-stroke}
-.ynl-under{stroke:#000;stroke-width:3.5px}
-.ynl-outline{stroke:#E69F00;stroke-width:2px}
-.ynl-heat{display:var(--heat)}
-.ynl .cards{display:flex;flex-wrap:wrap;gap:10px;align-items:flex-start;margin:0;padding:0;list-style:none}
-.ynl .result{display:flex;flex-wrap:wrap;gap:14px;align-items:flex-start}
-.ynl .result>ol{flex:1 1 290px}
-.ynl .cards li{margin:0;padding:0}
-.ynl .card{width:146px;margin:0;padding:4px;border:3px solid #595959}
-.ynl .card.query{border-color:#000}
-.ynl .card.same{border-color:#0072B2}
-.ynl .card.other{border:3px dashed #D55E00}
-.ynl .picture{display:block;width:100%;height:auto;aspect-ratio:1;background:#000}
-.ynl figcaption{margin-top:4px;font-size:13px;line-height:1.35;overflow-wrap:anywhere}
-.ynl figcaption>b,.ynl figcaption>span{display:block}
-.ynl .quiet{color:#4a4a4a}
-.ynl p{margin:8px 0}
-.ynl .alert{padding:8px;border:2px solid #b00020;color:#8a0019;background:#fff}
-@container (max-width:350px){.ynl .cards{gap:6px}.ynl .card{width:calc(50cqw - 4px)}}
-"""
+TEMPLATES = Path(__file__).parent / "templates"
 
 
-def text(value) -> str:
+def text(value) -> Markup:
     """``value`` as HTML text or attribute: markup escaped, characters that cannot be shown or stored replaced by U+FFFD."""
-    shown = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", str(value))
-    return html.escape(shown, quote=True)
+    if isinstance(value, Markup):
+        return value
+    return escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", str(value)))
 
 
-def name(value) -> str:
+def name(value) -> Markup:
     """An id or a class name as HTML; isolated, so that right-to-left characters in it cannot reorder what stands beside it."""
-    return f"<bdi>{text(value)}</bdi>"
+    return Markup("<bdi>") + text(value) + Markup("</bdi>")
+
+
+def distance_text(distance, bits: int | None) -> str:
+    """ "12 of 64 bits" for codes, a number with two digits (or whole) otherwise."""
+    if bits is not None:
+        return f"{int(distance)} of {bits} bits"
+    return f"distance {int(distance)}" if isinstance(distance, (int, np.integer)) else f"distance {distance:.2f}"
+
+
+_FORM = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
+_ENVIRONMENT = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=text, **_FORM)
+_ENVIRONMENT.filters |= {"name": name, "distance": distance_text}
+
+#: Colours: text at least 7 : 1 on white, frames at least 3 : 1; the meaning of a colour is doubled by a line style and a word.
+STYLE = Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
+
+#: `query`, `answer` and `vote` make the pieces of a page.
+CARDS = _ENVIRONMENT.get_template("cards.html").module
+
+
+def render(template: str, **values) -> str:
+    """A page from ``templates/``: ``values`` are escaped unless they are `Markup` of our own."""
+    about = {"notice": NOTICE, "legend": LEGEND, "none_of_class": "None of these answers is of the class chosen above."}
+    return _ENVIRONMENT.get_template(template).render(**about | {"style": STYLE} | values)
 
 
 # --- which cases answer -----------------------------------------------------------------------------------------------
@@ -111,9 +109,7 @@ class Retrieval:
         elif isinstance(ranked_by, (tuple, list)) and len(ranked_by) == 2 and all(isinstance(c, Codes) for c in ranked_by):
             for side, codes, cases in zip(("query", "database"), ranked_by, (queries, database), strict=True):
                 if not np.array_equal(codes.ids, cases.ids):
-                    raise ValueError(
-                        f"pages: the {side} codes belong to other cases (ids or their order differ); encode them anew"
-                    )
+                    raise ValueError(f"pages: the {side} codes belong to other cases (ids or order differ); encode them anew")
             check_models(*(codes.model for codes in ranked_by))
             self._packed = ranked_by[0].packed, ranked_by[1].packed
             hamming(self._packed[0][:1], self._packed[1][:1])  # refuses two code lengths
@@ -133,7 +129,7 @@ class Retrieval:
             )
         self.bits = 8 * self._packed[1].shape[1] if self._packed else None
         self._place = np.argsort(np.argsort(database.ids, kind="stable"))
-        self._shape = len(queries), len(database)
+        self._queries = len(queries)
 
     def _encode(self, checkpoint: Checkpoint, queries: Cases, database: Cases) -> None:
         cfg = checkpoint.cfg
@@ -154,26 +150,28 @@ class Retrieval:
 
     def of_query(self, query: int, bits: int | None = None) -> np.ndarray:
         """Distances of one query to the whole database, (N,). ``bits``: use only the first bits of the codes."""
-        if not 0 <= query < self._shape[0]:
-            raise ValueError(f"pages: query {query}; there are {self._shape[0]}, counted from 0")
-        if self._packed is None:
-            self._no_bits(bits)
-            return self._matrix[query]
-        return prefix_hamming(self._packed[0][query : query + 1], self._packed[1], self.bits if bits is None else bits)[0]
+        if not 0 <= query < self._queries:
+            raise ValueError(f"pages: query {query}; there are {self._queries}, counted from 0")
+        if self._packed is not None:
+            return self._hamming(self._packed[0][query : query + 1], bits)
+        return self._without_bits(self._matrix[query], bits)
 
     def of_case(self, case: Cases, bits: int | None = None) -> np.ndarray:
         """The same for a new image, given as `Cases` of one; needs a checkpoint."""
         if self.checkpoint is None:
             raise ValueError("pages: a new image needs the network that made the codes; give a checkpoint")
         found = encode_floats(self.checkpoint.model, self.checkpoint.cfg, case)
-        if self._packed is None:
-            self._no_bits(bits)
-            return distances(self.checkpoint.cfg, found, self._base)[0]
-        return prefix_hamming(pack(found["code"]), self._packed[1], self.bits if bits is None else bits)[0]
+        if self._packed is not None:
+            return self._hamming(pack(found["code"]), bits)
+        return self._without_bits(distances(self.checkpoint.cfg, found, self._base)[0], bits)
 
-    def _no_bits(self, bits: int | None) -> None:
+    def _hamming(self, packed: np.ndarray, bits: int | None) -> np.ndarray:
+        return prefix_hamming(packed, self._packed[1], self.bits if bits is None else bits)[0]
+
+    def _without_bits(self, distance: np.ndarray, bits: int | None) -> np.ndarray:
         if bits is not None:
             raise ValueError(f"pages: {bits} bits were asked for, but no hash code ranks these cases")
+        return distance
 
     def order(self, distance: np.ndarray) -> np.ndarray:
         """Database rows by (distance, case id), int64 (N,)."""
@@ -194,25 +192,19 @@ def prefix_hamming(packed_q: np.ndarray, packed_db: np.ndarray, bits: int) -> np
     return hamming(packed_q & kept, packed_db & kept)
 
 
-def answers(
-    retrieval: Retrieval, distance: np.ndarray, database: Cases, k: int, *, label: int | None = None, only: int | None = None
-) -> pd.DataFrame:
-    """The ``k`` nearest cases, or the ``k`` nearest of class ``only``; equal distances in order of ``case_id``.
+def answers(retrieval: Retrieval, distance: np.ndarray, database: Cases, k: int, *, label: int | None = None) -> pd.DataFrame:
+    """The ``k`` nearest cases; equal distances in order of ``case_id``.
 
-    Columns: ``rank`` (place in the ranking of the whole database, from 1), ``row`` (of ``database``), ``case_id``, ``label``
-    (class name), ``group``, ``distance``, ``same`` (whether the class is ``label``; None when that is unknown).
-    Fewer than ``k`` rows where the class has fewer cases. Raises ``ValueError`` unless ``1 <= k <= N``.
+    Columns: ``rank`` (from 1), ``row`` (of ``database``), ``case_id``, ``label`` (class name), ``group``, ``distance``, ``same``
+    (whether the class is ``label``; None when that is unknown). Raises ``ValueError`` unless ``1 <= k <= N``.
     """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= len(database):
         raise ValueError(f"pages: k = {k!r}; the database has {len(database)} cases, so k is a whole number from 1 to that")
-    order = retrieval.order(distance)
-    places = np.arange(len(order)) if only is None else np.flatnonzero(database.labels[order] == only)
-    places = places[:k]
-    rows = order[places]
+    rows = retrieval.order(distance)[:k]
     labels = database.labels[rows]
     return pd.DataFrame(
         {
-            "rank": places + 1,
+            "rank": np.arange(1, k + 1),
             "row": rows,
             "case_id": database.ids[rows],
             "label": [database.class_names[i] for i in labels],
@@ -229,20 +221,6 @@ def vote(labels: Sequence[str], class_names: Sequence[str]) -> list[tuple[str, i
     return sorted((pair for pair in counts if pair[1]), key=lambda pair: -pair[1])
 
 
-def vote_html(votes: list[tuple[str, int]], own: str | None) -> str:
-    """One sentence on the votes, one on who leads and whether that is the query's class (``own``, None when unknown)."""
-    n = sum(count for _, count in votes)
-    leaders = [label for label, count in votes if count == votes[0][1]]
-    listed = ", ".join(f"{name(label)} {count}" for label, count in votes)
-    if len(leaders) > 1:
-        verdict = f"Level between {' and '.join(map(name, leaders))}"
-    else:
-        verdict = f"Most votes: {name(leaders[0])}"
-    if own is not None:
-        verdict += ", the query&#x27;s class" if leaders == [own] else f"; the query is {name(own)}"
-    return f'Vote of the {n} nearest: {listed}. <strong class="verdict">{verdict}.</strong>'
-
-
 # --- how a case looks -------------------------------------------------------------------------------------------------
 
 
@@ -252,7 +230,7 @@ class Drawing:
 
     width: int
     height: int
-    inner: str
+    inner: Markup
     outlined: bool
 
 
@@ -281,18 +259,17 @@ class Drawings:
         return self._made[key]
 
     def _draw(self, row: int, heat: bool) -> Drawing:
-        image, mask = self.cases.images[row], self.cases.masks[row]
-        window = self.cases.box(row)
-        image, mask = image[(slice(None), *window)], mask[window]
+        image, mask = self.cases.content(row)
         height, width = mask.shape
         place = f'width="{width}" height="{height}" preserveAspectRatio="none"'
         parts = [f'<image href="{_image_uri(image, self.side)}" {place}/>']
         if heat:
-            parts.append(f'<image class="ynl-heat" href="{_heat_uri(self._map(row)[window], self.side)}" {place}/>')
+            shown = self._map(row)[self.cases.box(row)]
+            parts.append(f'<image class="ynl-heat" href="{_heat_uri(shown, self.side)}" {place}/>')
         path = outline_path(mask) if self.cases.has_mask[row] else ""
         if path:
             parts += [f'<path class="ynl-{kind}" d="{path}"/>' for kind in ("under", "outline")]
-        return Drawing(width, height, "".join(parts), bool(path))
+        return Drawing(width, height, Markup("".join(parts)), bool(path))
 
     def _map(self, row: int) -> np.ndarray:
         if self.maps is None:
@@ -336,84 +313,20 @@ def data_uri(image: Image.Image, **options) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def _reduced(image: Image.Image, side: int) -> Image.Image:
-    if max(image.size) <= side:
-        return image
-    scale = side / max(image.size)
-    return image.resize([max(1, round(length * scale)) for length in image.size], Image.Resampling.BILINEAR)
-
-
 def _image_uri(image: np.ndarray, side: int) -> str:
-    array = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-    return data_uri(_reduced(Image.fromarray(np.ascontiguousarray(array)), side))
+    picture = Image.fromarray(np.ascontiguousarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)))
+    picture.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=None)
+    return data_uri(picture)
 
 
 def _heat_uri(values: np.ndarray, side: int) -> str:
     """Attention in [0, 1] as colours that are the less transparent the stronger it is."""
     from matplotlib import colormaps  # imported late: only for maps
 
-    grey = _reduced(Image.fromarray(values.astype(np.float32)), side)
+    grey = Image.fromarray(values.astype(np.float32))
+    grey.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=None)
     levels = np.round(np.asarray(grey).clip(0, 1) * (_HEAT_LEVELS - 1)).astype(np.uint8)
     scale = np.linspace(0, 1, _HEAT_LEVELS)
     coloured = Image.fromarray(levels, "L")
     coloured.putpalette((colormaps["inferno"](scale)[:, :3] * 255).round().astype(np.uint8).tobytes())
     return data_uri(coloured, transparency=(scale * _HEAT_OPACITY * 255).round().astype(np.uint8).tobytes())
-
-
-# --- pieces of HTML ---------------------------------------------------------------------------------------------------
-
-
-def picture(drawing: Drawing, alt: str, inner: str | None = None) -> str:
-    """An SVG picture that screen readers announce as ``alt`` (not yet escaped); ``inner`` replaces what is drawn."""
-    inside = drawing.inner if inner is None else inner
-    return (
-        f'<svg class="picture" viewBox="0 0 {drawing.width} {drawing.height}" role="img" aria-label="{text(alt)}">{inside}</svg>'
-    )
-
-
-def distance_text(distance, bits: int | None) -> str:
-    """ "12 of 64 bits" for codes, a number with two digits (or whole) otherwise."""
-    if bits is not None:
-        return f"{int(distance)} of {bits} bits"
-    return f"distance {int(distance)}" if isinstance(distance, (int, np.integer)) else f"distance {distance:.2f}"
-
-
-def query_card(
-    drawing: Drawing, case_id: str, label: str | None, group: str | None, *, inner: str | None = None, what: str = "Query"
-) -> str:
-    """The query: picture, id, class and patient where known."""
-    alt = f"{what} {case_id}" + (f", class {label}" if label is not None else ", class unknown")
-    lines = [f"<b>{text(what)}</b>", f"<span>{name(label)}</span>" if label is not None else "<span>class unknown</span>"]
-    lines += _who(case_id, group)
-    return _card("query", drawing, alt, lines, inner)
-
-
-def answer_card(drawing: Drawing, answer, bits: int | None, *, inner: str | None = None, groups: bool = True) -> str:
-    """One answer (a row of `answers`): picture, rank, distance, class, id, patient; framed by whether the class is the same."""
-    far = distance_text(answer.distance, bits)
-    kind, words, sign = {
-        True: ("same", ", the same class", " \u2713"),
-        False: ("other", ", another class", " \u2717"),
-    }.get(answer.same, ("", "", ""))
-    alt = f"Answer {answer.rank}: case {answer.case_id}, {far}, class {answer.label}{words}"
-    mark = f'<span class="mark" aria-hidden="true">{sign}</span>' if sign else ""
-    lines = [f"<b>{answer.rank}. {text(far)}</b>", f'<span class="class">{name(answer.label)}{mark}</span>']
-    lines += _who(answer.case_id, answer.group if groups else None)
-    return _card(kind, drawing, alt, lines, inner)
-
-
-def _who(case_id: str, group: str | None) -> list[str]:
-    lines = [f'<span class="quiet">{name(case_id)}</span>']
-    return lines if group is None else [*lines, f'<span class="quiet">patient {name(group)}</span>']
-
-
-def _card(kind: str, drawing: Drawing, alt: str, lines: list[str], inner: str | None) -> str:
-    if drawing.outlined:
-        alt += ", lesion outlined"
-    shown = picture(drawing, alt, inner)
-    return f'<figure class="card {kind}">{shown}<figcaption>{"".join(lines)}</figcaption></figure>'
-
-
-LEGEND = (
-    "Orange: outline of the lesion. Blue frame and \u2713: the query&#x27;s class; red dashed frame and \u2717: another class."
-)
