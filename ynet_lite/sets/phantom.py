@@ -85,21 +85,15 @@ class PhantomStyle:
     second_view: float = 0.5  # share of patients with two views
 
 
-def make_phantom(
-    n_cases: int = 1000, seed: int = 0, size: int = 96, confounding: float = 0.9, style: PhantomStyle | None = None
-) -> Cases:
+def make_phantom(n_cases: int = 1000, seed: int = 0, size: int = SIZE, confounding: float = 0.9, style=PhantomStyle()) -> Cases:
     """Make ``n_cases`` ultrasound-like cases; case ``i`` is the same whatever ``n_cases`` is.
 
     ``P(background = the disease's own)`` is ``confounding + (1 - confounding) / 4`` in the training split and 1/4 in the test
     split. One patient in five is test; patients have one or two views, on the same side of the split.
 
-    Parameters
-    ----------
-    n_cases : at least 40, so that every disease has training and test cases.
-    seed : integer >= 0.
-    size : side of the images in pixels, 48 to 512. The look is made for 96.
-    confounding : 0 (background independent of the disease) to 1 (background tells the disease of every training case).
-    style : difficulty and looks; default ``PhantomStyle()``.
+    ``n_cases`` : at least 40, so that every disease has training and test cases. ``seed`` : integer >= 0. ``size`` : side of the
+    images in pixels, 48 to 512; the look is made for 96. ``confounding`` : 0 (background independent of the disease) to 1
+    (background tells the disease of every training case). ``style`` : difficulty and looks.
 
     Returns `Cases` with images uint8 (n, 1, size, size), masks uint8 0/1 (n, size, size), never empty, labels 0-3, and a table
     with ``case_id, label, group, split, disease, stage`` (1-3), ``manifestation`` (margin and echo), ``background`` (id as text),
@@ -110,24 +104,17 @@ def make_phantom(
     to grey levels once, so that last bits cannot be seen. In single precision one pixel in a million differed by one grey level,
     which moved the mAP of a short training by six hundredths.
     """
-    style = style or PhantomStyle()
-    for name, value, low, high in (
-        ("n_cases", n_cases, MIN_CASES, 1_000_000),
-        ("seed", seed, 0, 2**63 - 1),
-        ("size", size, 48, 512),
-    ):
+    limits = {"n_cases": (n_cases, MIN_CASES, 1_000_000), "seed": (seed, 0, 2**63 - 1), "size": (size, 48, 512)}
+    for name, (value, low, high) in limits.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
             raise ValueError(f"make_phantom: {name} must be an integer from {low} to {high}, got {value!r}")
     number = isinstance(confounding, int | float | np.number) and not isinstance(confounding, bool)
     if not number or not 0 <= confounding <= 1:
         raise ValueError(f"make_phantom: confounding must be a number from 0 to 1, got {confounding!r}")
-    rows, images, masks = _plan(n_cases, seed, confounding, style), [], []
-    for i, row in enumerate(rows):
-        image, mask, drawn = _draw(row, np.random.SeedSequence([seed, 1, i]), size, style)
-        images.append(image)
-        masks.append(mask)
-        row.update(drawn)
-    table = pd.DataFrame(rows)
+    rows = _plan(n_cases, seed, confounding, style)
+    frames = [_draw(row, np.random.SeedSequence([seed, 1, i]), size, style) for i, row in enumerate(rows)]
+    images, masks, drawn = zip(*frames, strict=True)
+    table = pd.DataFrame([row | more for row, more in zip(rows, drawn, strict=True)])
     parameters = {"n_cases": int(n_cases), "seed": int(seed), "size": int(size), "confounding": float(confounding)}
     text = json.dumps({"version": GENERATOR_VERSION, **parameters, "style": asdict(style)}, sort_keys=True)
     return Cases(
@@ -168,10 +155,9 @@ def _plan(n_cases: int, seed: int, confounding: float, style: PhantomStyle) -> l
         options = MANIFESTATIONS[DISEASES[disease], stage]
         look = options[rng.choice(len(options), p=[p for _, p in options])][0]
         own, other = rng.random() < confounding, int(rng.integers(len(BACKGROUNDS)))
-        name = " ".join(look)
-        ambiguous = bool(rng.random() < style.ambiguous) and name in shared
-        shows = rng.random() < style.posterior
-        posterior = "enhancement" if look[1] == "anechoic" else "shadow" if look[0] == "spiculated" else "none"
+        margin, echo = look
+        ambiguous = bool(rng.random() < style.ambiguous) and " ".join(look) in shared
+        posterior = "enhancement" if echo == "anechoic" else "shadow" if margin == "spiculated" else "none"
         inner, rim = FINE_CUES[DISEASES[disease]]
         about = {
             "label": DISEASES[disease],
@@ -179,13 +165,13 @@ def _plan(n_cases: int, seed: int, confounding: float, style: PhantomStyle) -> l
             "split": "test" if test else "train",
             "disease": DISEASES[disease],
             "stage": stage,
-            "manifestation": name,
+            "manifestation": " ".join(look),
             "background": str(disease if own and not test else other),
-            "margin": look[0],
-            "echo": look[1],
+            "margin": margin,
+            "echo": echo,
             "inner": ("homogeneous", "heterogeneous")[inner],
             "rim": ("none", "bright")[rim],
-            "posterior": posterior if shows else "none",
+            "posterior": posterior if rng.random() < style.posterior else "none",
             "ambiguous": ambiguous,
         }
         rows += [{"case_id": f"p{patient:04d}-{view}", **about} for view in range(1, views + 1)]
