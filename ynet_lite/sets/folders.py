@@ -69,26 +69,22 @@ class Verification:
     def __str__(self) -> str:
         if self.ok:
             return f"{self.name}: all {self.checked} files in {self.folder} are as published"
-        parts = [f"{self.name}: {len(self.missing)} missing and {len(self.changed)} changed file(s) of {self.checked}"]
-        parts += [f"missing: {first_few(self.missing)}"] if self.missing else []
-        parts += [f"changed: {first_few(self.changed)}"] if self.changed else []
-        return "; ".join(parts)
+        lists = [f"; {word}: {first_few(found)}" for word in ("missing", "changed") if (found := getattr(self, word))]
+        counts = f"{len(self.missing)} missing and {len(self.changed)} changed file(s) of {self.checked}"
+        return f"{self.name}: {counts}{''.join(lists)}"
 
 
 def find(one: DataSet, data_dir=None) -> Path:
     """The folder of a set in its original layout.
 
-    Looked for in ``data_dir`` when given (and nowhere else), otherwise in ``YNET_DATA_DIR``, then in ``data/raw/``;
-    either the folder itself or one that holds it. Raises ``FileNotFoundError`` saying where it looked and how to get
-    the set, and ``ValueError`` for a set that has no folder.
+    Looked for in ``data_dir`` when given (and nowhere else), otherwise in ``YNET_DATA_DIR``, then in ``data/raw/``; either the
+    folder itself or one that holds it. Raises ``FileNotFoundError`` saying where it looked and how to get the set, and
+    ``ValueError`` for a set that has no folder.
     """
     if not one.folders:
         raise ValueError(f"find: the set {one.name!r} has no folder of its own")
-    if data_dir:
-        roots = [paths.yours(data_dir)]
-    else:
-        named = os.environ.get("YNET_DATA_DIR")
-        roots = [*([paths.yours(named)] if named else []), paths.raw()]
+    named = data_dir or os.environ.get("YNET_DATA_DIR")
+    roots = ([paths.yours(named)] if named else []) + ([] if data_dir else [paths.raw()])
     for root in roots:
         for folder in (*(root / name for name in one.folders), root):
             if all((folder / part).exists() for part in one.inside):
@@ -116,13 +112,12 @@ def checksums(one: DataSet) -> dict[str, str]:
 
 
 def verify(one: DataSet, folder=None, only: str = "*") -> Verification:
-    """Compare the files of a set in ``folder`` (looked for when None) with the kept checksums.
+    """Compare the files of a set in ``folder`` (looked for when None) with the kept checksums; other files are ignored.
 
-    ``only`` is a shell pattern on the relative paths, for example ``*.csv``. Files that the list does not name are
-    ignored.
+    ``only`` is a shell pattern on the relative paths, for example ``*.csv``.
     """
     folder = find(one) if folder is None else Path(folder)
     listed = {path: digest for path, digest in checksums(one).items() if fnmatch.fnmatch(path, only)}
     missing = tuple(path for path in listed if not (folder / path).is_file())
-    changed = tuple(path for path in listed if path not in set(missing) and sha256(folder / path) != listed[path])
+    changed = tuple(path for path in listed if path not in missing and sha256(folder / path) != listed[path])
     return Verification(one.files, folder, len(listed), missing, changed)
