@@ -17,7 +17,7 @@ export NUMBA_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv reproduce test test-all notebooks local figures full lint clean
+.PHONY: help venv reproduce test test-all notebooks local figures full docs lint clean
 
 help:  ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,9 @@ figures: $(STAMP)  ## rebuild figures and tables from the committed result rows 
 
 full: $(STAMP)  ## compute what is missing of the committed results (FRESH=1: all of them anew, into out/fresh/results; needs the real images)
 	$(if $(FRESH),YNET_OUT="$(CURDIR)/out/fresh") $(PY) -m ynet_lite.paper.run --folder $(if $(FRESH),out/fresh,data)/results
+
+docs: $(STAMP)  ## build the site from docs/ and the stored notebooks, into out/docs/ (open out/docs/index.html)
+	$(PY) -m sphinx -q -W --keep-going -c docs -d out/docs-cache . out/docs
 
 lint: $(STAMP)  ## check style and formatting of code and notebooks
 	$(PY) -m ruff check .

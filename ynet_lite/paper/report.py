@@ -14,7 +14,8 @@ import pandas as pd
 from .. import drawing, methods, paths
 from ..encoding import distances, encode_floats
 from ..methods import AGGREGATED, METHOD_NAMES, PAPER_METHODS, RIVALS
-from ..search import load_shipped
+from ..provenance import run_id
+from ..search import SHIPPED, load_shipped
 from ..sets import load_cases
 from . import scanner, statistics, store, tables
 from .ablations import ablated, draw, pages
@@ -259,7 +260,19 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
     blocks["busi-tuned"], blocks["busi-said"] = tuned_busi()
     blocks["released"] = markdown(pages.published_table())
     blocks["costs"] = markdown(pd.read_csv(paths.results() / "costs.csv", dtype=str).fillna("-"))
+    blocks |= {f"card-{name}": card(runs, name) for name in SHIPPED}
     return blocks | {f"gain-{name}": line for name, line in gains(runs).items()}
+
+
+def card(runs: pd.DataFrame, model: str) -> str:
+    """The scores of a shipped network, beside chance, with the run that they stand in."""
+    checkpoint, codes = load_shipped(model)
+    run, cfg = run_id(checkpoint.cfg), checkpoint.cfg
+    columns = [("map", 10), ("precision", 10), ("ndcg", 10), ("mask_agreement", 10), ("accuracy", 10), ("dice", 0)]
+    shown = {key: tables.MAIN[key] for key in columns}
+    table = tables.retrieval_table(runs[runs["run_id"] == run], shown, chance_rows(cfg.dataset, cfg.preset)).drop(columns="runs")
+    where = f"Row `{run}` of `data/results/first/scores.csv`: fold {cfg.fold}, one training, a database of {len(codes):,} cases."
+    return f"{tables.markdown(table)}\n\n{where}"
 
 
 def gains(runs: pd.DataFrame) -> dict[str, str]:
@@ -286,7 +299,7 @@ def gains(runs: pd.DataFrame) -> dict[str, str]:
 
 
 #: Pages with blocks, from the root of the checkout.
-PAGES = ("README.md", "docs/results.md", "docs/how-to-run.md")
+PAGES = ("README.md", "docs/results.md", "docs/how-to-run.md", "docs/model-cards.md")
 
 
 def fill(text: str, blocks: dict[str, str]) -> str:
