@@ -1,4 +1,4 @@
-"""How many bits of a code flip when tissue is exchanged, counted slowly from the definition: an oracle for `measure`."""
+"""How many bits of a code flip when tissue is exchanged, counted slowly from the definition."""
 
 from __future__ import annotations
 

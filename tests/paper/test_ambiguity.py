@@ -1,4 +1,4 @@
-"""Ambiguity: errors by cause against every order of the ties, descriptors, exchanged lesions, scores of attention maps."""
+"""Ambiguity: descriptors, exchanged lesions, scores of attention maps."""
 
 import itertools
 import math
@@ -11,67 +11,9 @@ from flips import slow_flips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ynet_lite.paper.ambiguity import appearance, attention, errors, exchange, measure
+from ynet_lite.paper.ambiguity import appearance, attention, exchange
 
 # --- errors by cause -------------------------------------------------------------------------------------------------
-
-
-def tie_orders(distances):
-    """Every order of the database that sorts ``distances``, each once."""
-    groups = [[i for i, d in enumerate(distances) if d == v] for v in sorted(set(distances))]
-    for parts in itertools.product(*(itertools.permutations(g) for g in groups)):
-        yield [i for part in parts for i in part]
-
-
-def slow_errors(distances, query, database, k):
-    """(spdd_error, dpsd_recall, background_error) of one query, written from the definitions, mean over all tie orders."""
-    n = len(distances)
-
-    def wrong_and_same(i, column):
-        return database["disease"][i] != query["disease"] and database[column][i] == query[column]
-
-    def share(column):
-        if not any(wrong_and_same(i, column) for i in range(n)):
-            return math.nan
-        lists = [order[:k] for order in tie_orders(distances)]
-        return sum(sum(wrong_and_same(i, column) for i in found) / len(found) for found in lists) / len(lists)
-
-    relevant = [database["disease"][i] == query["disease"] for i in range(n)]
-    other = [relevant[i] and database["stage"][i] != query["stage"] for i in range(n)]
-    shares = []
-    for order in tie_orders(distances):
-        found = [i for i in order[:k] if relevant[i]]
-        if found:
-            shares.append(sum(other[i] for i in found) / len(found))
-    recall = sum(shares) / len(shares) if shares and any(other) else math.nan
-    return share("manifestation"), recall, share("background")
-
-
-def random_tables(rng, queries, cases):
-    def table(n):
-        return pd.DataFrame(
-            {
-                "case_id": [f"c{i}" for i in range(n)],
-                "disease": rng.choice(["A", "B", "C"], n),
-                "stage": rng.integers(1, 4, n),
-                "manifestation": rng.choice(["smooth", "spiculated"], n),
-                "background": rng.choice(["0", "1"], n),
-            }
-        )
-
-    return table(queries), table(cases)
-
-
-@pytest.mark.parametrize("seed", range(25))
-def test_errors_by_cause_equal_the_mean_over_every_tie_order(seed):
-    rng = np.random.default_rng(seed)
-    n, k = int(rng.integers(1, 8)), int(rng.integers(1, 7))
-    queries, database = random_tables(rng, 2, n)
-    distances = rng.integers(0, rng.integers(1, n + 1), (2, n))
-    fast = [f(distances, queries, database, k) for f in (errors.spdd_error, errors.dpsd_recall, errors.background_error)]
-    for q in range(2):
-        slow = slow_errors(distances[q].tolist(), queries.iloc[q].to_dict(), database.to_dict("list"), k)
-        np.testing.assert_allclose([values[q] for values in fast], slow, rtol=0, atol=1e-11)
 
 
 HAND_QUERY = {
@@ -87,68 +29,6 @@ HAND_BASE = {
     "manifestation": np.array(["smooth", "smooth", "rough", "rough", "smooth", "smooth"]),
     "background": np.array(["1", "0", "0", "0", "1", "1"]),
 }
-
-
-def test_by_hand():
-    # k = 4: cases 0, 1, 2 are sure; 3 and 4 share the fourth place, 1/2 each
-    value = errors.phantom_errors(np.array([[0, 1, 2, 3, 3, 5]]), HAND_QUERY, HAND_BASE, k=4)
-    chance = errors.phantom_errors(np.zeros((1, 6)), HAND_QUERY, HAND_BASE, k=4)
-    assert value["spdd_error"] == pytest.approx((1 + 1 / 2) / 4)  # case 1 for sure, case 4 half the time
-    assert value["dpsd_recall"] == pytest.approx((1 / 2 + 0) / 2)  # list {0, 3}: 1 of 2 from another stage; list {0}: 0 of 1
-    assert value["background_error"] == pytest.approx(2 / 4)  # cases 1 and 2
-    # two of six cases are SPDD errors; two of three relevant cases have another stage; two of six are background errors
-    assert chance == pytest.approx({"spdd_error": 2 / 6, "dpsd_recall": 2 / 3, "background_error": 2 / 6})
-    assert list(value) == ["spdd_error", "dpsd_recall", "background_error"]
-
-
-def test_a_constant_ranking_scores_the_shares_of_the_database():
-    rng = np.random.default_rng(0)
-    queries, database = random_tables(rng, 12, 40)
-    value = errors.phantom_errors(np.zeros((12, 40)), queries, database, k=7)
-    for q in range(12):
-        own = database["disease"] == queries["disease"][q]
-        assert value["dpsd_recall"][q] == pytest.approx((database["stage"] != queries["stage"][q])[own].mean())
-        for name, column in (("spdd_error", "manifestation"), ("background_error", "background")):
-            assert value[name][q] == pytest.approx((~own & (database[column] == queries[column][q])).mean())
-
-
-def test_a_shuffle_of_the_database_changes_no_error():
-    rng = np.random.default_rng(1)
-    queries, database = random_tables(rng, 9, 30)
-    distances = rng.integers(0, 5, (9, 30))
-    order = rng.permutation(30)
-    value = errors.phantom_errors(distances, queries, database, k=10)
-    moved = errors.phantom_errors(distances[:, order], queries, database.iloc[order], k=10)
-    for name in value:
-        np.testing.assert_allclose(value[name], moved[name], rtol=1e-12)
-
-
-def test_undefined_errors_are_nan():
-    queries = {key: np.repeat(value, 2) for key, value in HAND_QUERY.items()}
-    queries["manifestation"] = np.array(["smooth", "never seen"], object)
-    base = HAND_BASE | {"background": np.full(6, "9"), "stage": np.full(6, 2)}
-    value = errors.phantom_errors(np.array([[0, 1, 2, 3, 4, 5]] * 2), queries, base, k=2)
-    assert value["spdd_error"][0] == 0.5 and np.isnan(value["spdd_error"][1])  # an unseen look
-    assert np.isnan([value["dpsd_recall"], value["background_error"]]).all()  # no other stage, no shared background
-    queries["manifestation"] = np.array([None, None], object)
-    base["manifestation"] = np.array([None] * 6, object)
-    assert np.isnan(errors.spdd_error(np.zeros((2, 6)), queries, base)).all()  # two missing values are not the same look
-
-
-def test_no_relevant_answer_in_the_list_leaves_the_stage_recall_undefined():
-    far = np.array([[9, 0, 0, 9, 0, 9]])  # every case of disease A is last
-    assert np.isnan(errors.dpsd_recall(far, HAND_QUERY, HAND_BASE, k=3)).all()
-
-
-def test_tables_that_do_not_fit_are_refused():
-    distances = np.zeros((1, 6))
-    without = {key: value for key, value in HAND_BASE.items() if key != "stage"}
-    with pytest.raises(ValueError, match="database: column 'stage' is missing"):
-        errors.dpsd_recall(distances, HAND_QUERY, without)
-    with pytest.raises(ValueError, match="database: 6 values"):
-        errors.spdd_error(np.zeros((1, 5)), HAND_QUERY, HAND_BASE)
-    with pytest.raises(ValueError, match="disease: 1 missing"):
-        errors.spdd_error(distances, HAND_QUERY | {"disease": np.array([None], object)}, HAND_BASE)
 
 
 # --- descriptors and ambiguous cases ---------------------------------------------------------------------------------
@@ -569,14 +449,6 @@ def test_donors_that_do_not_fit_are_refused(pair):
         exchange.replace_background(image, mask, np.repeat(donor, 2, axis=0), donor_mask)
     with pytest.raises(ValueError, match="masks: shape"):
         exchange.replace_lesion(image, mask, donor, donor_mask[:, 1:])
-
-
-def test_mean_pair_distance_equals_all_pairs():
-    codes = np.random.default_rng(0).normal(size=(9, 16))
-    bits = codes >= 0
-    pairs = [np.count_nonzero(bits[i] != bits[j]) for i in range(9) for j in range(i)]
-    assert measure.mean_pair_distance(codes) == pytest.approx(np.mean(pairs))
-    assert measure.mean_pair_distance(np.zeros((3, 8))) == 0 and math.isnan(measure.mean_pair_distance(np.zeros((1, 8))))
 
 
 def test_flips_tell_a_lesion_code_from_a_background_code(pair):

@@ -1,4 +1,4 @@
-"""The study: a network against slow counts, the same images for every method, rows once, criteria by hand and by bootstrap."""
+"""The study: maps of a network, spaces of codes, criteria by hand and by bootstrap, the page from rows."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from flips import slow_flips
 
-from ynet_lite import attribution, metrics, paths, provenance
-from ynet_lite.checkpoint import Checkpoint, checkpoint_path
+from ynet_lite import attribution, paths
+from ynet_lite.checkpoint import Checkpoint
 from ynet_lite.config import Config
 from ynet_lite.encoding import encode_floats
 from ynet_lite.model import YNet
 from ynet_lite.paper import statistics, store
-from ynet_lite.paper.ambiguity import appearance, attention, criteria, embedding, errors, measure, page, plots
+from ynet_lite.paper.ambiguity import criteria, embedding, measure, page, plots
 from ynet_lite.sets import load_cases
 
 SMALL = {"phantom_cases": 60, "size": 48, "epochs": 1, "planes": (4, 4, 8, 8), "blocks": 1, "fpn": 8, "batch": 16}
@@ -50,162 +49,7 @@ def test_outlined_rows_leave_out_unknown_and_empty_outlines(tiny_cases):
     assert not np.array_equal(some, measure.outlined_rows(cases)[:10])  # not simply the first ones
 
 
-def test_donors_are_other_patients_with_outlines_of_any_class(tiny_cases):
-    database, queries = tiny_cases.split(1)
-    donors = measure.donor_rows(queries, database)
-    assert len(set(donors)) == len(queries)  # no repetition while there are enough
-    assert len(set(database.labels[donors])) == 2
-    assert (database.labels[donors] != queries.labels).any() and (database.labels[donors] == queries.labels).any()
-    # the whole set as its own database: never the own patient, and taken again when all are used up
-    own = measure.donor_rows(tiny_cases, tiny_cases)
-    assert (tiny_cases.groups[own] != tiny_cases.groups).all()
-    few = database.take(range(4))
-    again = measure.donor_rows(queries, few)
-    assert np.bincount(again, minlength=4).tolist() == [3, 3, 3, 3]
-    bare = replace(database, has_mask=np.arange(len(database)) < 2)
-    assert set(measure.donor_rows(queries, bare)) == {0, 1}
-
-
-def test_no_donor_is_an_error(tiny_cases):
-    patient = tiny_cases.take(range(2))  # two views of one patient
-    with pytest.raises(ValueError, match="no case with an outline of another patient than that of 'case-000'"):
-        measure.donor_rows(patient, patient)
-    unknown = replace(tiny_cases, has_mask=np.zeros(48, bool))
-    with pytest.raises(ValueError, match="no case with an outline"):
-        measure.donor_rows(patient, unknown)
-    assert measure.donor_rows(tiny_cases.take([]), tiny_cases).shape == (0,)
-
-
-def test_thirds_of_the_whole_set_without_unknown_outlines(tiny_cases):
-    cases = replace(tiny_cases, has_mask=np.arange(48) != 7)
-    table = measure.case_thirds(cases)
-    assert table["case_id"].tolist() == cases.ids.tolist()
-    assert np.isnan(table["score"][7]) and table["third"][7] == ""
-    features = appearance.appearance(cases.images, cases.masks)
-    features.iloc[7] = np.nan
-    score = appearance.ambiguity_score(features, cases.labels, cases.groups)
-    np.testing.assert_allclose(table["score"], score)
-    assert table["third"].tolist() == appearance.thirds(score, cases.labels).tolist()
-
-
-def test_thirds_must_hold_every_query(tiny_cases, tiny_config):
-    database, queries = tiny_cases.split(1)
-    with pytest.raises(ValueError, match="thirds lack 1 of the queries, such as 'case-000'"):
-        measure.measure(
-            tiny_config, untrained(tiny_config, tiny_cases), database, queries, measure.case_thirds(tiny_cases).iloc[1:]
-        )
-
-
 # --- one network -----------------------------------------------------------------------------------------------------
-
-
-def test_what_has_no_trained_code_is_refused():
-    for method in ("released", "released-sign", "gap", "gap-itq", "ynet-no-cls"):
-        with pytest.raises(ValueError, match=f"measure: {method} has no hash code that was trained"):
-            measure.measure(Config.from_preset(method=method), None, None, None, None)
-
-
-def means(each):
-    return each.groupby("metric")["value"].mean()
-
-
-def test_measure_on_the_phantom_equals_its_parts(phantom):
-    database, queries = phantom
-    cfg = small()
-    checkpoint = untrained(cfg, database)
-    per_query = measure.measure(cfg, checkpoint, database, queries, None)  # hidden variables are known: no thirds are needed
-    assert list(per_query) == ["case_id", "metric", "k", "value"]
-    assert not per_query.duplicated(["case_id", "metric"]).any()
-    found = means(per_query)
-
-    codes = [encode_floats(checkpoint.model, cfg, part)["code"] for part in (queries, database)]
-    distance = ((codes[0][:, None] >= 0) != (codes[1][None] >= 0)).sum(2)
-    for name in ("spdd_error", "dpsd_recall", "background_error"):
-        each = getattr(errors, name)(distance, queries.table, database.table, 10)
-        assert found[name] == pytest.approx(np.nanmean(each))
-
-    def encode(images):
-        return encode_floats(checkpoint.model, cfg, replace(queries, images=images))["code"]
-
-    donors = database.take(measure.donor_rows(queries, database))
-    slow = slow_flips(encode, queries.images, queries.masks, donors.images, donors.masks, codes[1])
-    for name in ("background", "lesion", "control"):
-        each = per_query[per_query["metric"] == f"flips_{name}"]
-        assert each["case_id"].tolist() == queries.ids.tolist()
-        np.testing.assert_allclose(each["value"], slow[f"flips_{name}"])
-    assert found["flips_background"] > 0
-
-    # attention of the third query, alone, for its own class
-    one = queries.take([2])
-    target = attribution.class_score(codes[1], database.labels, queries.labels[2])
-    # lesion-weighted pooling of C3 and C4: C4 is the deepest stage
-    heat = attribution.grad_cam(checkpoint.model, cfg, one.images, target, level=4)
-    each = per_query[per_query["metric"] == "energy_ratio"].set_index("case_id")["value"]
-    assert each[queries.ids[2]] == pytest.approx(attention.energy_ratio(heat, one.masks)[0], rel=1e-4)
-    heat = measure.class_maps(checkpoint, queries, codes[1], database.labels)
-    assert found["energy_ratio"] == pytest.approx(attention.energy_ratio(heat, queries.masks).mean(), rel=1e-4)
-    assert found["pointing"] == pytest.approx(attention.pointing(heat, queries.masks).mean(), rel=1e-4)
-    assert 0 <= found["pointing"] <= 1
-
-
-def test_the_twin_is_asked_at_c5(phantom):
-    database, queries = phantom
-    cfg = small("ynet-no-seg")
-    checkpoint = untrained(cfg, database)
-    found = means(measure.measure(cfg, checkpoint, database, queries, None))
-    codes = encode_floats(checkpoint.model, cfg, database)["code"]
-    for level in (4, 5):
-        heat = measure.class_maps(checkpoint, queries, codes, database.labels, level=level)
-        ratio = attention.energy_ratio(heat, queries.masks).mean()
-        assert (found["energy_ratio"] == pytest.approx(ratio, rel=1e-4)) == (level == 5)
-
-
-def test_measure_elsewhere_gives_map_by_third(tiny_cases, tiny_config):
-    database, queries = tiny_cases.split(1)
-    checkpoint = untrained(tiny_config, tiny_cases)
-    thirds = measure.case_thirds(tiny_cases)
-    per_query = measure.measure(tiny_config, checkpoint, database, queries, thirds)
-    thirds = thirds.set_index("case_id")["third"]
-    codes = [encode_floats(checkpoint.model, tiny_config, part)["code"] for part in (queries, database)]
-    distance = ((codes[0][:, None] >= 0) != (codes[1][None] >= 0)).sum(2)
-    ap = metrics.average_precision(distance, queries.labels[:, None] == database.labels, 10)
-    found = means(per_query)
-    for third in ("clear", "middle", "ambiguous"):
-        own = [i for i, case in enumerate(queries.ids) if thirds[case] == third]
-        each = per_query[per_query["metric"] == f"map_{third}"]
-        assert each["case_id"].tolist() == queries.ids[own].tolist()
-        np.testing.assert_allclose(each["value"], ap[own])
-        if own:
-            assert found[f"map_{third}"] == pytest.approx(ap[own].mean())
-    assert set(per_query.loc[per_query["metric"] == "map_clear", "k"]) == {10} and "spdd_error" not in found.index
-
-
-def test_queries_without_outline_are_neither_exchanged_nor_attributed(tiny_cases, tiny_config):
-    database, queries = tiny_cases.split(1)
-    unknown = replace(queries, has_mask=np.zeros(len(queries), bool))
-    bare = replace(tiny_cases, has_mask=~np.isin(tiny_cases.ids, queries.ids))
-    checkpoint = untrained(tiny_config, tiny_cases)
-    assert measure.measure(tiny_config, checkpoint, database, unknown, measure.case_thirds(bare)).empty
-
-
-def test_a_class_that_the_database_lacks_has_no_attention(tiny_cases, tiny_config):
-    database, queries = tiny_cases.split(1)
-    one_class = database.take(database.labels == 0)
-    checkpoint = untrained(tiny_config, tiny_cases)
-    per_query = measure.measure(tiny_config, checkpoint, one_class, queries, measure.case_thirds(tiny_cases))
-    each = per_query[per_query["metric"] == "energy_ratio"]["value"].to_numpy()
-    assert np.array_equal(np.isnan(each), queries.labels == 1)
-
-
-def test_what_cannot_be_measured_is_an_error(tiny_cases, tiny_config):
-    database, queries = tiny_cases.split(1)
-    checkpoint = untrained(tiny_config, tiny_cases)
-    for changes in ({"loss": "none", "balance": 0.0}, {"ranking": "cosine"}):
-        cfg = tiny_config.but(method="x", **changes)
-        with pytest.raises(ValueError, match="measure: x has no hash code that was trained"):
-            measure.measure(cfg, checkpoint, database, queries, None)
-    with pytest.raises(ValueError, match=r"24 patient\(s\) stand in database and queries, such as 'patient-000'"):
-        measure.measure(tiny_config, checkpoint, tiny_cases, tiny_cases, None)
 
 
 def test_neighbour_maps_ask_for_the_nearest_code_of_the_own_class(tiny_cases, tiny_config):
@@ -274,31 +118,23 @@ def out(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_rows_of_stored_networks_become_the_page(out, phantom, monkeypatch):
-    configs = [small(m) for m in ("ynet", "ynet-no-seg")]
+def test_rows_and_kept_pictures_become_the_page(out, phantom, monkeypatch):
     database, queries = phantom
-    folder = out / "results"
-    for seed, cfg in enumerate(configs):
-        untrained(cfg, database, seed).save(checkpoint_path(cfg, database))
-        assert measure.run(cfg, folder) == folder / "ambiguity" / f"{provenance.run_id(cfg)}.csv"
-    names = [provenance.run_id(cfg) for cfg in configs]
-    rows = criteria.read_rows(folder)
-    assert list(rows) == store.COLUMNS and set(rows["run_id"]) == set(names)
-    for name in names:
-        each = pd.read_csv(folder / "ambiguity" / "per_query" / f"{name}.csv")
-        own = rows[rows["run_id"] == name].set_index("metric")["value"]
-        pd.testing.assert_series_equal(own, means(each)[own.index], atol=1e-4)
-        assert each.set_index("case_id")["group"].to_dict() == dict(zip(queries.ids, queries.groups, strict=True))
-
-    # the same cases, fewer of them
-    monkeypatch.setattr(plots, "load_cases", lambda cfg: load_cases(configs[0].but(size=cfg.size, seed=cfg.seed)))
-    assert [path.name for path in page.make(out / "figures", folder)] == ["ambiguity.md"]
+    folder, rng = out / "results", np.random.default_rng(0)
     kept = {"ids": queries.ids, "answers": np.tile(database.ids[:5], (len(queries), 1)), "maps": np.zeros((len(queries), 16, 16))}
+    for method in ("ynet", "ynet-no-seg"):
+        write(
+            folder, method, 0, {name: dict(zip(queries.ids, rng.random(len(queries)), strict=True)) for name, *_ in plots.PANELS}
+        )
+    # the same cases, fewer of them
+    monkeypatch.setattr(plots, "load_cases", lambda cfg: load_cases(small().but(size=cfg.size, seed=cfg.seed)))
+    assert [path.name for path in page.make(out / "figures", folder)] == ["ambiguity.md"]
     (folder / "ambiguity" / "pictures").mkdir()
-    for shift, name in enumerate(names):
-        np.savez_compressed(folder / "ambiguity" / "pictures" / f"{name}.npz", **kept)
-        values = pd.DataFrame({"case_id": queries.ids, "value": np.roll(np.linspace(0, 1, len(queries)), shift)})
-        paths.write_csv(values.assign(metric="map", k=10), folder / "per_query" / f"{name}.csv")
+    rows = criteria.read_rows(folder)
+    for run in rows["run_id"].unique():
+        np.savez_compressed(folder / "ambiguity" / "pictures" / f"{run}.npz", **kept)
+        values = pd.DataFrame({"case_id": queries.ids, "metric": "map", "k": 10, "value": rng.random(len(queries))})
+        paths.write_csv(values, folder / "per_query" / f"{run}.csv")
     made = page.make(out / "figures", folder)
     assert [path.name for path in made] == ["ambiguity.md", "ambiguity-phantom.png"]
     text = made[0].read_text()

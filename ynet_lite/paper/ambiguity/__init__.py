@@ -1,1 +1,1 @@
-"""Ambiguity: errors by cause, exchanged tissue, attention."""
+"""Ambiguity: exchanged tissue, attention, appearance, the space of codes; the page made of committed rows."""
