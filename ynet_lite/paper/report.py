@@ -36,35 +36,34 @@ from .select import (
 )
 
 
+def with_lead(part: pd.DataFrame, metrics: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Methods x metrics of one set with Y-Net's lead over each (points, Holm within the set), and the `comparison` behind it."""
+    table = tables.retrieval_table(part, tables.pick(metrics), chance_rows(part["dataset"].iloc[0], "full"))
+    compared = comparison(part)
+    if compared is not None:
+        lead = tables.comparison_table(compared).rename(columns={"Y-Net against": "method", "points": "Y-Net minus it"})
+        table = table.merge(lead[["method", "Y-Net minus it", "p (Holm)"]], how="left").fillna("-")
+    return table, compared
+
+
 def others_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Every method of `others` with Y-Net's lead over it: points, 95 % interval by patient (BUSI: cluster), Holm within a set."""
-    columns = {key: tables.MAIN[key] for key in [("map", 10), ("map_macro", 10), ("ndcg", 10), ("distinct_codes", 0)]}
-    found = []
+    found = [pd.DataFrame()]
     for name, part in others(runs).items():
-        table = tables.retrieval_table(part, columns, chance_rows(name, "full"))
+        table, _ = with_lead(part, "map map_macro ndcg distinct_codes")
         table.insert(0, "set", OTHER_SETS[name][0])
-        compared = comparison(part)
-        if compared is not None:
-            lead = tables.comparison_table(compared).rename(columns={"Y-Net against": "method", "points": "Y-Net minus it"})
-            table = table.merge(lead[["method", "Y-Net minus it", "p (Holm)"]], how="left").fillna("-")
         found.append(table)
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+    return pd.concat(found, ignore_index=True)
 
 
 def tuned_busi() -> tuple[str, str]:
     """BUSI with settings of its own (second edition, folds 2 to 5): its table, and one sentence on Y-Net against its twin."""
     part = store.rows("second")
-    part = part[(part["dataset"] == "busi") & (part["preset"] == "scratch")]
-    columns = {key: tables.MAIN[key] for key in [("map", 10), ("ndcg", 10), ("mask_agreement", 10), ("accuracy", 10)]}
-    table = tables.retrieval_table(part, columns, chance_rows("busi", "full"))
-    lead = comparison(part)
-    shown = tables.comparison_table(lead).rename(columns={"Y-Net against": "method", "points": "Y-Net minus it"})
-    table = table.merge(shown[["method", "Y-Net minus it", "p (Holm)"]], how="left").fillna("-")
+    table, lead = with_lead(part[(part["dataset"] == "busi") & (part["preset"] == "scratch")], "map ndcg mask_agreement accuracy")
     twin = lead.set_index("method").loc["ynet-no-seg"]
-    points = statistics.interval_text(twin["points"], twin["points_low"], twin["points_high"])
     verdict = "is" if twin["p_holm"] < 0.05 else "is not"
-    above = [METHOD_NAMES[m] for m in lead["method"] if lead.set_index("method").loc[m, "points"] < 0]
-    text = f"On BUSI, tuned there, Y-Net's lead over the twin ({points} points of mAP@10) {verdict} significant"
+    above = [METHOD_NAMES[m] for m in lead.loc[lead["points"] < 0, "method"]]
+    text = f"On BUSI, tuned there, Y-Net's lead over the twin ({tables.points(twin)} points of mAP@10) {verdict} significant"
     return tables.markdown(table), text + (f"; {' and '.join(above)} score higher." if above else ".")
 
 
@@ -92,11 +91,8 @@ def unseen_text(part: pd.DataFrame, compared: pd.DataFrame) -> str:
     unseen = comparison(part[part["method"].isin(["ynet", *named])], without=sorted(validated()))
     if unseen is None:
         return ""
-    lines = []
-    for method in named:
-        row = unseen.set_index("method").loc[method]
-        points = statistics.interval_text(row["points"], row["points_low"], row["points_high"])
-        lines.append(f"{points} over {'its twin' if method == 'ynet-no-seg' else METHOD_NAMES[method]}")
+    names = METHOD_NAMES | {"ynet-no-seg": "its twin"}
+    lines = [f"{tables.points(unseen.set_index('method').loc[method])} over {names[method]}" for method in named]
     total, left = compared["queries"].iloc[0], unseen["queries"].iloc[0]
     return (
         f"Of these {total:,} queries, {total - left} were validation cases while settings were chosen on fold 1. On the other "
@@ -133,12 +129,11 @@ def margin_text(compared: pd.DataFrame) -> str:
         best = part.loc[part["mean_rival"].idxmax()]
         count = part["method"].str.removesuffix("-itq").nunique()
         run = f"{count} of its {PAPER_COMPARED} were run" if "paper" in name else f"{count} methods in {len(part)} rows"
-        points = statistics.interval_text(best["points"], best["points_low"], best["points_high"])
-        percent = statistics.interval_text(best["percent"], best["percent_low"], best["percent_high"], digits=0)
+        percent = tables.points(best, "percent", 0)
         p = statistics.p_text(best["p_holm"], best["p_least"])
         found.append(
             f"The best of {name} ({run}) is {METHOD_NAMES[best['method']]}: Y-Net's mAP@10 minus its own "
-            f"is {points} points, or {percent} %, p {p if p[0] in '<≤' else '= ' + p}."
+            f"is {tables.points(best)} points, or {percent} %, p {p if p[0] in '<≤' else '= ' + p}."
         )
     if not found:
         return ""
@@ -193,35 +188,33 @@ def results_text(runs: pd.DataFrame) -> str:
             folds = ", ".join(str(f) for f in sorted(part["fold"].unique()))
             seeds = ", ".join(str(s) for s in sorted(part["seed"].unique()))
             text += [f"### {name}\n"] if name else []
-            text += [f"Fold {folds}; seeds {seeds}.\n"]
-            text += [tables.markdown(tables.retrieval_table(part, chance=chance_rows(dataset, group))) + "\n"]
-            text += ["mAP by length of the list:\n", tables.markdown(tables.retrieval_table(part, tables.LISTS)) + "\n"]
-            compared = comparison(part)
-            if compared is not None:
+            text += [f"Fold {folds}; seeds {seeds}.\n", tables.retrieval_table(part, chance=chance_rows(dataset, group))]
+            text += ["mAP by length of the list:\n", tables.retrieval_table(part, tables.LISTS)]
+            if (compared := comparison(part)) is None:
+                continue
+            text += [
+                "mAP@10 query by query, seeds averaged first; 95 % intervals by bootstrap of patients, sign-flip permutation "
+                "of patients, Holm's correction over this table:\n",
+                tables.comparison_table(compared),
+            ]
+            if dataset != "phantom" and (margin := margin_text(compared)):
+                text.append(margin + "\n")
+            if dataset == "busbra" and set(part["fold"]) == set(HEADLINE_FOLDS):
+                text += [unseen_text(part, compared) + "\n", lookup_text(part) + "\n"]
+            if set(part["fold"]) == set(headline_folds(part)):
                 text += [
-                    "mAP@10 query by query, seeds averaged first; 95 % intervals by bootstrap of patients, sign-flip permutation "
-                    "of patients, Holm's correction over this table:\n",
-                    tables.markdown(tables.comparison_table(compared)) + "\n",
+                    "What a higher mAP must not cost: graded relevance, and the overlap of the query's lesion with its "
+                    "answers'. Intervals and p as above, Holm's correction within each metric:\n",
+                    tables.beside_table({"map": compared} | {name: comparison(part, name) for name in list(tables.BESIDE)[1:]}),
                 ]
-                margin = margin_text(compared) if dataset != "phantom" else ""
-                text += [margin + "\n"] if margin else []
-                if dataset == "busbra" and set(part["fold"]) == set(HEADLINE_FOLDS):
-                    text += [unseen_text(part, compared) + "\n", lookup_text(part) + "\n"]
-                if set(part["fold"]) == set(headline_folds(part)):
-                    beside = {metric: compared if metric == "map" else comparison(part, metric) for metric in tables.BESIDE}
-                    text += [
-                        "What a higher mAP must not cost: graded relevance, and the overlap of the query's lesion with its "
-                        "answers'. Intervals and p as above, Holm's correction within each metric:\n",
-                        tables.markdown(tables.beside_table(beside)) + "\n",
-                    ]
+    text = [one if isinstance(one, str) else tables.markdown(one) + "\n" for one in text]
     return "\n".join([*text, pages.text(runs)])
 
 
 def headline_table(chosen: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     """Five rows for the README: Y-Net, its twin, the best rival, the look-up with the twin's votes, chance."""
     best = next(method for method in compared["method"] if method in (*RIVALS, *AGGREGATED))
-    columns = {key: tables.MAIN[key] for key in [("map", 10), ("ndcg", 10), ("mask_agreement", 10), ("accuracy", 10)]}
-    shown = chosen[chosen["method"].isin(["ynet", "ynet-no-seg", best])]
+    shown, columns = chosen[chosen["method"].isin(["ynet", "ynet-no-seg", best])], tables.pick("map ndcg mask_agreement accuracy")
     table = tables.retrieval_table(shown, columns, chance_rows("busbra", "full")).drop(columns="runs")
     table["method"] = table["method"].replace({METHOD_NAMES[best]: f"{METHOD_NAMES[best]} (best rival)"})
     votes = table.loc[table["method"] == METHOD_NAMES["ynet-no-seg"], "accuracy"].item()
@@ -231,35 +224,42 @@ def headline_table(chosen: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame
 
 def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
     """What stands between ``<!-- name -->`` and ``<!-- /name -->`` in the pages of `PAGES`."""
-    blocks, markdown = {}, tables.markdown
-    columns = [("map", 10), ("precision", 10), ("ndcg", 10), ("accuracy", 10), ("distinct_codes", 0), ("dice", 0)]
-    short = {key: tables.MAIN[key] for key in columns}
-    busbra, chance = select(runs, "busbra", "full"), chance_rows("busbra", "full")
-    few = ["ynet", "ynet-no-seg", "ynet-circle", *PAPER_METHODS]
-    first, chosen = (complete(busbra, (1,)), headline(busbra))
-    blocks["busbra-fold1"] = markdown(tables.retrieval_table(first[first["method"].isin(few)], short, chance))
-    blocks["busbra"] = markdown(tables.retrieval_table(chosen[chosen["method"].isin(few)], short, chance))
+    markdown, few = tables.markdown, ["ynet", "ynet-no-seg", "ynet-circle"]
+
+    def shown(part: pd.DataFrame, methods: Sequence[str]) -> str:
+        columns = tables.pick("map precision ndcg accuracy distinct_codes dice")
+        chance = chance_rows(*("phantom", "quick") if part is phantom else ("busbra", "full"))
+        return markdown(tables.retrieval_table(part[part["method"].isin(methods)], columns, chance))
+
+    busbra, phantom = select(runs, "busbra", "full"), select(runs, "phantom", "quick")
+    chosen = headline(busbra)
     compared = comparison(chosen)
-    blocks["headline"] = markdown(headline_table(chosen, compared))
-    rivals = compared[compared["method"].isin(["ynet-no-seg", "ynet-circle", *RIVALS, *AGGREGATED])]
-    beside = tables.retrieval_table(chosen, {key: short[key] for key in columns[2:5]})
+    rivals = compared[compared["method"].isin([*few[1:], *RIVALS, *AGGREGATED])]
+    beside = tables.retrieval_table(chosen, tables.pick("ndcg accuracy distinct_codes")).drop(columns="runs")
     table = tables.comparison_table(rivals).drop(columns=["Y-Net's", "patients"])
-    blocks["comparison"] = markdown(
-        table.merge(beside.rename(columns={"method": "Y-Net against"}).drop(columns="runs"), how="left")
-    )
-    blocks["margin"], blocks["unseen"] = margin_text(compared), unseen_text(chosen, compared)
-    blocks["lookup"], blocks["dsh"] = lookup_text(chosen), dsh_text()
-    near = chosen[chosen["method"].isin(["ynet", "ynet-no-seg", "ynet-circle", "dpsh", "hashnet", "ath"])]
-    blocks["beside"] = markdown(tables.beside_table({metric: comparison(near, metric) for metric in tables.BESIDE}))
-    blocks["scanner"], blocks["scanners"] = markdown(scanner.shared(chosen)), markdown(scanner.scanners())
-    phantom, lists = select(runs, "phantom", "quick"), {"ynet", *methods.names("part")}
-    shown = phantom[phantom["method"].isin(lists)]
-    blocks["phantom"] = markdown(tables.retrieval_table(shown, short, chance_rows("phantom", "quick")))
-    blocks["balance"] = ablated.balance_text(ablated.balance(runs, "busbra", "full"))
-    blocks["other-sets"], blocks["busi"] = markdown(others_table(runs)), BUSI_NOTE
-    blocks["busi-tuned"], blocks["busi-said"] = tuned_busi()
-    blocks["released"] = markdown(pages.published_table())
-    blocks["costs"] = markdown(pd.read_csv(paths.results() / "costs.csv", dtype=str).fillna("-"))
+    near = chosen[chosen["method"].isin([*few, "dpsh", "hashnet", "ath"])]
+    busi, busi_said = tuned_busi()
+    blocks = {
+        "busbra-fold1": shown(complete(busbra, (1,)), [*few, *PAPER_METHODS]),
+        "busbra": shown(chosen, [*few, *PAPER_METHODS]),
+        "headline": markdown(headline_table(chosen, compared)),
+        "comparison": markdown(table.merge(beside.rename(columns={"method": "Y-Net against"}), how="left")),
+        "margin": margin_text(compared),
+        "unseen": unseen_text(chosen, compared),
+        "lookup": lookup_text(chosen),
+        "dsh": dsh_text(),
+        "beside": markdown(tables.beside_table({metric: comparison(near, metric) for metric in tables.BESIDE})),
+        "scanner": markdown(scanner.shared(chosen)),
+        "scanners": markdown(scanner.scanners()),
+        "phantom": shown(phantom, ["ynet", *methods.names("part")]),
+        "balance": ablated.balance_text(ablated.balance(runs, "busbra", "full")),
+        "other-sets": markdown(others_table(runs)),
+        "busi": BUSI_NOTE,
+        "busi-tuned": busi,
+        "busi-said": busi_said,
+        "released": markdown(pages.published_table()),
+        "costs": markdown(pd.read_csv(paths.results() / "costs.csv", dtype=str).fillna("-")),
+    }
     blocks |= {f"card-{name}": card(runs, name) for name in SHIPPED}
     return blocks | {f"gain-{name}": line for name, line in gains(runs).items()}
 
@@ -268,9 +268,8 @@ def card(runs: pd.DataFrame, model: str) -> str:
     """The scores of a shipped network, beside chance, with the run that they stand in."""
     checkpoint, codes = load_shipped(model)
     run, cfg = run_id(checkpoint.cfg), checkpoint.cfg
-    columns = [("map", 10), ("precision", 10), ("ndcg", 10), ("mask_agreement", 10), ("accuracy", 10), ("dice", 0)]
-    shown = {key: tables.MAIN[key] for key in columns}
-    table = tables.retrieval_table(runs[runs["run_id"] == run], shown, chance_rows(cfg.dataset, cfg.preset)).drop(columns="runs")
+    shown, chance = tables.pick("map precision ndcg mask_agreement accuracy dice"), chance_rows(cfg.dataset, cfg.preset)
+    table = tables.retrieval_table(runs[runs["run_id"] == run], shown, chance).drop(columns="runs")
     where = f"Row `{run}` of `data/results/first/scores.csv`: fold {cfg.fold}, one training, a database of {len(codes):,} cases."
     return f"{tables.markdown(table)}\n\n{where}"
 
@@ -278,12 +277,13 @@ def card(runs: pd.DataFrame, model: str) -> str:
 def gains(runs: pd.DataFrame) -> dict[str, str]:
     """One sentence per set: Y-Net against its twin without segmentation, run by run."""
     found = {}
-    for name, dataset, group, variant in (
-        ("busbra", "busbra", "full", ""),
-        ("phantom", "phantom", "quick", ""),
-        ("phantom-plain", "phantom", "quick", "confounding=0"),
-    ):
-        chosen = headline(select(runs, dataset, group, variant))
+    shown = {
+        "busbra": ("busbra", "full"),
+        "phantom": ("phantom", "quick"),
+        "phantom-plain": ("phantom", "quick", "confounding=0"),
+    }
+    for name, which in shown.items():
+        chosen = headline(select(runs, *which))
         chosen = chosen[chosen["method"].isin(["ynet", "ynet-no-seg"])]
         if chosen["method"].nunique() < 2:
             continue
@@ -339,12 +339,10 @@ def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
     made = [paths.write_text(folder / "tables.md", results_text(runs))]
     for dataset, group, variant in sets(runs):
         chosen = select(runs, dataset, group, variant)
-        chance = chance_rows(dataset, group)
-        levels = None if chance is None else chance.set_index(["metric", "k"])["value"].to_dict()
         name = "-".join(part for part in (dataset, group, variant.replace("=", "").replace(" ", "-")) if part)
         shown = [("map", 10), ("precision", 10), ("ndcg", 10)]
-        shown_runs = headline(chosen)
-        made.append(drawing.save(drawing.method_dots(shown_runs, shown, levels), folder / f"methods-{name}.png"))
+        dots = drawing.method_dots(headline(chosen), shown, draw.chance_level(dataset, group))
+        made.append(drawing.save(dots, folder / f"methods-{name}.png"))
     made += draw.make(folder, runs)
     made += page.make(folder)
     made.append(drawing.save(query_page(), folder / "queries-phantom.png"))

@@ -31,14 +31,12 @@ def number(mean: float, sd: float, runs: int) -> str:
     if pd.isna(mean):
         return "-"
 
-    def short(value: float) -> str:
-        if runs < 2 and float(mean).is_integer() and mean > 1:
-            return f"{mean:.0f}"
-        if abs(mean) >= 10:
-            return f"{value:.1f}"
-        return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
-
-    return short(mean) if runs < 2 or pd.isna(sd) else f"{short(mean)} ± {short(sd)}"
+    if runs < 2 and float(mean).is_integer() and mean > 1:
+        return f"{mean:.0f}"
+    shown = [mean] if runs < 2 or pd.isna(sd) else [mean, sd]
+    if abs(mean) >= 10:
+        return " ± ".join(f"{value:.1f}" for value in shown)
+    return " ± ".join(f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}" for value in shown)
 
 
 def retrieval_table(runs: pd.DataFrame, columns: dict[tuple[str, int], str] | None = None, chance: pd.DataFrame | None = None):
@@ -69,23 +67,31 @@ def retrieval_table(runs: pd.DataFrame, columns: dict[tuple[str, int], str] | No
     return pd.DataFrame(lines)
 
 
+def pick(metrics: str) -> dict[tuple[str, int], str]:
+    """Those columns of `MAIN` whose metrics are named, with blanks between them."""
+    return {key: heading for key, heading in MAIN.items() if key[0] in metrics.split()}
+
+
+def points(row: pd.Series, what: str = "points", digits: int = 1) -> str:
+    """The difference in one row of `statistics.compare_methods`, with its interval. what : "points" or "percent"."""
+    return interval_text(*(row[what + end] for end in ("", "_low", "_high")), digits=digits)
+
+
 def comparison_table(compared: pd.DataFrame) -> pd.DataFrame:
     """`statistics.compare_methods` as text: mean of each rival, difference in points and in per cent with 95 % intervals, p."""
-    lines = []
-    for row in compared.itertuples(index=False):
-        lines.append(
-            {
-                "Y-Net against": METHOD_NAMES[row.method],
-                "its mAP@10": number(row.mean_rival, float("nan"), 1),
-                "Y-Net's": number(row.mean_ours, float("nan"), 1),
-                "points": interval_text(row.points, row.points_low, row.points_high),
-                "per cent": interval_text(row.percent, row.percent_low, row.percent_high, digits=0),
-                "p (Holm)": p_text(row.p_holm, row.p_least),
-                "patients": row.patients,
-                "folds x seeds": row.runs_rival,
-            }
-        )
-    return pd.DataFrame(lines)
+    return pd.DataFrame(
+        {
+            "Y-Net against": METHOD_NAMES[row["method"]],
+            "its mAP@10": number(row["mean_rival"], float("nan"), 1),
+            "Y-Net's": number(row["mean_ours"], float("nan"), 1),
+            "points": points(row),
+            "per cent": points(row, "percent", 0),
+            "p (Holm)": p_text(row["p_holm"], row["p_least"]),
+            "patients": row["patients"],
+            "folds x seeds": row["runs_rival"],
+        }
+        for _, row in compared.iterrows()
+    )
 
 
 #: Metrics that must not be lost where mAP is won, and their headings: {metric: heading}.
@@ -101,9 +107,7 @@ def beside_table(compared: dict[str, pd.DataFrame]) -> pd.DataFrame:
     table = pd.DataFrame({"Y-Net minus": [METHOD_NAMES[method] for method in first["method"]]})
     for metric, part in compared.items():
         part = part.set_index("method").loc[first["method"]]
-        table[f"{BESIDE[metric]}, points"] = [
-            interval_text(*row) for row in part[["points", "points_low", "points_high"]].itertuples(index=False)
-        ]
+        table[f"{BESIDE[metric]}, points"] = [points(row) for _, row in part.iterrows()]
         table[f"p, {BESIDE[metric]}"] = [p_text(p, least) for p, least in zip(part["p_holm"], part["p_least"], strict=True)]
     return table
 

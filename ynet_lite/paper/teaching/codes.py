@@ -13,10 +13,8 @@ def bit_correlation(bits) -> np.ndarray:
     bits = np.asarray(bits)
     if bits.dtype != bool or bits.ndim != 2 or 0 in bits.shape:
         raise ValueError(f"bits: must be bool of shape (N, K), neither of them 0, got {bits.dtype} {bits.shape}")
-    b = bits - bits.mean(axis=0)
-    spread = np.sqrt((b * b).mean(axis=0))
-    unit = np.divide(b, spread, out=np.zeros_like(b), where=spread > 0)
-    return np.clip(unit.T @ unit / len(b), -1, 1)
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(np.atleast_2d(np.corrcoef(bits, rowvar=False)))
 
 
 def effective_bits(bits) -> float:
@@ -54,11 +52,8 @@ def every_order(distances: Sequence[int], relevance: Sequence[bool], k: int) -> 
 def shuffled_scores(distances: np.ndarray, relevance: np.ndarray, k: int, shuffles: int, seed: int = 0) -> np.ndarray:
     """Mean of `naive_average_precision` over the queries for ``shuffles`` random orders of the database, float64 (shuffles,)."""
     rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(shuffles):
-        order = rng.permutation(distances.shape[1])
-        values.append(np.nanmean(naive_average_precision(distances[:, order], relevance[:, order], k)))
-    return np.array(values)
+    orders = (rng.permutation(distances.shape[1]) for _ in range(shuffles))
+    return np.array([np.nanmean(naive_average_precision(distances[:, o], relevance[:, o], k)) for o in orders])
 
 
 def extreme_scores(distances: np.ndarray, relevance: np.ndarray, k: int) -> tuple[float, float]:

@@ -51,8 +51,7 @@ def point_gradients(points: Tensor, losses: Mapping[str, Callable[[Tensor], Tens
     for name, loss in losses.items():
         u = points.detach().clone().requires_grad_()
         value = loss(u)
-        (gradient,) = torch.autograd.grad(value, u)
-        found[name] = value.item(), gradient.numpy()
+        found[name] = value.item(), torch.autograd.grad(value, u)[0].numpy()
     return found
 
 
@@ -82,8 +81,7 @@ def gradient_arrows(points: Tensor, labels: Tensor, losses: Mapping[str, Callabl
             if marks and name in marks:
                 axis.scatter(*np.asarray(marks[name])[label], s=130, marker=style["marker"], fc="none", ec=style["color"], lw=1.6)
         axis.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
-        axis.set(xlabel="bit 1 before the sign", ylabel="bit 2 before the sign")
-        axis.set_title(f"{name}: {value:.2f}")
+        axis.set(xlabel="bit 1 before the sign", ylabel="bit 2 before the sign", title=f"{name}: {value:.2f}")
         axis.axhline(0, color="#AAAAAA", lw=0.8, zorder=1)
         axis.axvline(0, color="#AAAAAA", lw=0.8, zorder=1)
     return figure
