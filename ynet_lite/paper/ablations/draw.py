@@ -12,7 +12,7 @@ from ... import drawing, methods, metrics
 from ...hashing import hamming
 from ...sets import drawn_per_seed, title
 from .. import store
-from ..select import chance_rows
+from ..select import chance_rows, complete
 from . import plots
 from .ablated import PARTS, SETTINGS, common_folds, groups, members, twin
 from .pages import HEADINGS
@@ -32,10 +32,7 @@ def _one_fold_set(runs: pd.DataFrame, dataset: str, group: str) -> pd.DataFrame:
     """Default runs on common folds, of the methods that have them all; the same training under another name once."""
     rows = members(runs, dataset, group, tuple(methods.METHOD_NAMES))
     rows = rows[rows["variant"] == ""]
-    folds = common_folds(rows)
-    rows = rows[rows["fold"].isin(folds)]
-    have = rows.groupby("method")["fold"].nunique()
-    rows = rows[rows["method"].isin(have.index[have == len(folds)])]
+    rows = complete(rows, common_folds(rows))
     ours = set(rows[rows["method"] == "ynet"]["config_hash"])
     return rows[(rows["method"] == "ynet") | ~rows["config_hash"].isin(ours)]
 
