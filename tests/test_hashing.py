@@ -70,9 +70,8 @@ def test_hamming_counts_differing_bits(bits):
     rng = np.random.default_rng(bits)
     a, b = rng.random((7, bits)) < 0.5, rng.random((11, bits)) < 0.5
     slow = [[sum(int(x != y) for x, y in zip(p, q, strict=True)) for q in b] for p in a]
-    fast, reference = (f(hashing.pack(a), hashing.pack(b)) for f in (hashing.hamming, hashing.hamming_reference))
-    assert fast.dtype == reference.dtype == np.int16
-    assert (fast == slow).all() and (reference == slow).all()
+    found = hashing.hamming(hashing.pack(a), hashing.pack(b))
+    assert found.dtype == np.int16 and (found == slow).all()
 
 
 def test_hamming_by_hand_and_at_the_extremes():
@@ -83,11 +82,11 @@ def test_hamming_by_hand_and_at_the_extremes():
     assert hashing.hamming(np.zeros((2, 1), np.uint8), np.zeros((0, 1), np.uint8)).shape == (2, 0)
 
 
-def test_hamming_in_blocks_and_on_strided_input(monkeypatch):
+def test_hamming_of_strided_input():
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 256, (23, 16), np.uint8), rng.integers(0, 256, (10, 16), np.uint8)
-    monkeypatch.setattr(hashing, "_CELLS", 50)  # five queries at a time
-    assert (hashing.hamming(a[:, ::2], b[::-1, ::2]) == hashing.hamming_reference(a[:, ::2], b[::-1, ::2])).all()
+    a, b = a[:, ::2], b[::-1, ::2]
+    assert (hashing.hamming(a, b) == (hashing.unpack(a, 64)[:, None] != hashing.unpack(b, 64)).sum(axis=2)).all()
 
 
 # --- search ----------------------------------------------------------------------------------------------------------
@@ -269,7 +268,7 @@ def test_loading_something_else_is_a_clear_error(tmp_path):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"bits": 16}, "bits=16, but packed holds 8"),
+        ({"bits": 16}, "8 bits per row, but 16"),
         ({"bits": 9}, "one of"),
         ({"packed": np.zeros((2, 3), np.uint8), "bits": 24}, "one of"),
         ({"packed": np.zeros((2, 1), np.int64)}, "uint8"),

@@ -12,14 +12,16 @@ relevant cases are nearer than the group. ``m = k - s`` places of the list fall 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 from scipy.special import gammaln
 from scipy.stats import binom
 
 from .cases.core import Cases
+from .hashing import whole
 
 KS = (5, 10, 20, 50)
 
@@ -36,10 +38,8 @@ _FIXED_POINT = float(1 << 40)
 class Ranking:
     """Each query's database order and, for its first ranks, the tie group of each rank (see `rank`).
 
-    Attributes
-    ----------
-    order : int64 (Q, N), database rows by distance; the order inside a tie group carries no meaning.
-    start, stop : int64 (Q, depth); the group of rank ``r`` (from 0) covers ranks ``start[:, r]`` to ``stop[:, r] - 1``.
+    ``order``: int64 (Q, N), database rows by distance; the order inside a tie group carries no meaning. ``start, stop``: int64
+    (Q, depth); the group of rank ``r`` (from 0) covers ranks ``start[:, r]`` to ``stop[:, r] - 1``.
     """
 
     order: np.ndarray
@@ -78,12 +78,6 @@ def _distances(distances) -> np.ndarray:
     return distances
 
 
-def check_k(k) -> int:
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
-    return int(k)
-
-
 def rank(distances, depth: int | None = None) -> Ranking:
     """Sort each row of ``distances`` (Q, N; numbers, smaller = nearer) once and find its tie groups.
 
@@ -92,7 +86,7 @@ def rank(distances, depth: int | None = None) -> Ranking:
     """
     distances = _distances(distances)
     n = distances.shape[1]
-    depth = n if depth is None else min(check_k(depth), n)
+    depth = n if depth is None else min(whole("depth", depth), n)
     order = np.argsort(distances, axis=1, kind="stable")
     ordered = np.take_along_axis(distances, order, axis=1)
     first = np.ones(ordered.shape, bool)
@@ -105,14 +99,14 @@ def rank(distances, depth: int | None = None) -> Ranking:
     return Ranking(order, start, stop)
 
 
-def _prepared(distances, k: int) -> tuple[Ranking, int]:
-    """The ranking, and ``k`` cut to the size of the database."""
-    k = check_k(k)
-    if not isinstance(distances, Ranking):
-        distances = rank(distances, k)
-    if distances.start.shape[1] < min(k, distances.order.shape[1]):
-        raise ValueError(f"ranking: made for the first {distances.start.shape[1]} ranks, but k = {k}")
-    return distances, min(k, distances.order.shape[1])
+def _prepared(distances, values, k: int, summed) -> tuple[Ranking, Sums | tuple[Sums, Sums], int]:
+    """The ranking, ``summed(ranking, values)`` where ``values`` are not yet sums, and ``k`` cut to the size of the database."""
+    k = whole("k", k)
+    ranking = distances if isinstance(distances, Ranking) else rank(distances, k)
+    depth, n = ranking.start.shape[1], ranking.order.shape[1]
+    if depth < min(k, n):
+        raise ValueError(f"ranking: made for the first {depth} ranks, but k = {k}")
+    return ranking, values if isinstance(values, Sums | tuple) else summed(ranking, values), min(k, n)
 
 
 def _sums(ranking: Ranking, values, what: str) -> Sums:
@@ -130,14 +124,10 @@ def _sums(ranking: Ranking, values, what: str) -> Sums:
     before = np.take_along_axis(running, ranking.start, axis=1)
     inside = np.take_along_axis(running, ranking.stop, axis=1) - before
     total = running[:, -1]
-    if real:
-        return Sums(before / _FIXED_POINT, inside / _FIXED_POINT, total / _FIXED_POINT)
-    return Sums(before, inside, total)
+    return Sums(*(part / _FIXED_POINT if real else part for part in (before, inside, total)))
 
 
 def _hits(ranking: Ranking, relevance) -> Sums:
-    if isinstance(relevance, Sums):
-        return relevance
     relevance = np.asarray(relevance)
     if relevance.dtype != bool:
         if relevance.dtype.kind not in "iu" or not np.isin(relevance, (0, 1)).all():
@@ -152,13 +142,6 @@ def divide(a, b) -> np.ndarray:
     return np.divide(a, b, out=np.full(a.shape, np.nan), where=b != 0)
 
 
-def _expected_until(ranking: Ranking, sums: Sums, k: int) -> np.ndarray:
-    """Expected sum of the values over the first k ranks, ``H + m R / n``, shape (Q,)."""
-    at = k - 1
-    taken = k - ranking.start[:, at]
-    return sums.before[:, at] + taken * sums.inside[:, at] / (ranking.stop[:, at] - ranking.start[:, at])
-
-
 def _ap_terms(ranking: Ranking, hits: Sums) -> np.ndarray:
     """Expected ``rel(r) * precision(r)`` of each rank, (Q, depth).
 
@@ -168,16 +151,27 @@ def _ap_terms(ranking: Ranking, hits: Sums) -> np.ndarray:
     """
     n = ranking.stop - ranking.start
     r = np.arange(1, n.shape[1] + 1)
-    nearer = r - ranking.start - 1
-    inside = hits.inside
-    mates = nearer * (inside - 1) / np.maximum(n - 1, 1)
-    return inside / n * (hits.before + 1 + mates) / r
+    mates = (r - ranking.start - 1) * (hits.inside - 1) / np.maximum(n - 1, 1)
+    return hits.inside / n * (hits.before + 1 + mates) / r
 
 
-def _hypergeometric(drawn, good, size, most: int) -> np.ndarray:
-    """``P(x good ones among drawn)`` of ``size`` cases with ``good`` good ones: (Q,) each -> (Q, most + 1)."""
-    drawn, good, size = (np.asarray(v, float)[:, None] for v in (drawn, good, size))
-    x = np.arange(most + 1)
+def _cut(ranking: Ranking, sums: Sums, k: int) -> tuple[np.ndarray, ...]:
+    """The group that ``k`` cuts: ``m, n``, its sum and the sum before it, each (Q,)."""
+    at = k - 1
+    start = ranking.start[:, at]
+    return k - start, ranking.stop[:, at] - start, sums.inside[:, at], sums.before[:, at]
+
+
+def _expected_until(ranking: Ranking, sums: Sums, k: int) -> np.ndarray:
+    """Expected sum of the values over the first k ranks, ``H + m R / n``, shape (Q,)."""
+    m, n, inside, before = _cut(ranking, sums, k)
+    return before + m * inside / n
+
+
+def _hypergeometric(drawn, size, good) -> tuple[np.ndarray, np.ndarray]:
+    """``x`` from 0 to the most that are drawn, and ``P(x good ones among drawn)`` of ``size`` cases: (Q,) each -> (Q, X)."""
+    x = np.arange(drawn.max(initial=0) + 1)
+    drawn, size, good = (np.asarray(v, float)[:, None] for v in (drawn, size, good))
 
     def log_choose(a, b):
         return gammaln(a + 1) - gammaln(np.maximum(b, 0) + 1) - gammaln(np.maximum(a - b, 0) + 1)
@@ -185,7 +179,7 @@ def _hypergeometric(drawn, good, size, most: int) -> np.ndarray:
     possible = (x <= good) & (x <= drawn) & (drawn - x <= size - good)
     log_p = log_choose(good, x) + log_choose(size - good, drawn - x) - log_choose(size, drawn)
     p = np.where(possible, np.exp(np.where(possible, log_p, 0)), 0)
-    return p / p.sum(axis=1, keepdims=True)
+    return x, p / p.sum(axis=1, keepdims=True)
 
 
 # --- metrics of one k, one value per query ---------------------------------------------------------------------------
@@ -199,10 +193,8 @@ def average_precision(distances, relevance, k: int) -> np.ndarray:
     ``distances`` (Q, N) or a `Ranking` of depth k or more; ``relevance`` bool (Q, N). Returns float64 (Q,) in [0, 1];
     NaN for a query without a relevant case.
     """
-    ranking, k = _prepared(distances, k)
-    hits = _hits(ranking, relevance)
-    found = _ap_terms(ranking, hits)[:, :k].sum(axis=1)
-    return divide(found, np.minimum(k, hits.total))
+    ranking, hits, k = _prepared(distances, relevance, k, _hits)
+    return divide(_ap_terms(ranking, hits)[:, :k].sum(axis=1), np.minimum(k, hits.total))
 
 
 def average_precision_hits(distances, relevance, k: int) -> np.ndarray:
@@ -215,50 +207,38 @@ def average_precision_hits(distances, relevance, k: int) -> np.ndarray:
 
     Arguments as in `average_precision`. Returns float64 (Q,) in [0, 1], never NaN.
     """
-    ranking, k = _prepared(distances, k)
-    hits = _hits(ranking, relevance)
-    at = k - 1
-    start, size = ranking.start[:, at], ranking.stop[:, at] - ranking.start[:, at]
-    before, inside = hits.before[:, at], hits.inside[:, at]
-    m = at + 1 - start
-    ranks = np.arange(1, at + 2)
-    cut = ranks > start[:, None]  # ranks that lie in the cut group
-    place = ranks - start[:, None] - 1  # j - 1
-    whole = np.where(cut, 0, _ap_terms(ranking, hits)[:, : at + 1]).sum(axis=1)
-    once = np.where(cut, 1 / ranks, 0).sum(axis=1)
-    mates = np.where(cut, place / ranks, 0).sum(axis=1) / np.maximum(m - 1, 1)
-    x = np.arange(m.max(initial=0) + 1)
-    p = _hypergeometric(m, inside, size, len(x) - 1)
+    ranking, hits, k = _prepared(distances, relevance, k, _hits)
+    m, size, inside, before = _cut(ranking, hits, k)
+    x, p = _hypergeometric(m, size, inside)
     m, before = m[:, None], before[:, None]
+    ranks = np.arange(1, k + 1)
+    place = ranks - (k - m) - 1  # j - 1 in the cut group; below 0 for ranks before it
+    whole_groups = np.where(place >= 0, 0, _ap_terms(ranking, hits)[:, :k]).sum(axis=1)
+    once = np.where(place >= 0, 1 / ranks, 0).sum(axis=1)
+    mates = np.where(place >= 0, place / ranks, 0).sum(axis=1) / np.maximum(m[:, 0] - 1, 1)
     inside_sum = x / m * ((before + 1) * once[:, None] + (x - 1) * mates[:, None])
     found = before + x
-    value = np.divide(whole[:, None] + inside_sum, found, out=np.zeros(p.shape), where=found > 0)
+    value = np.divide(whole_groups[:, None] + inside_sum, found, out=np.zeros(p.shape), where=found > 0)
     return np.clip((p * value).sum(axis=1), 0, 1)  # rounding may leave the last digit above 1
 
 
 def precision(distances, relevance, k: int) -> np.ndarray:
     """Share of relevant cases among the first k: ``(H + m R / n) / k``. Returns float64 (Q,) in [0, 1]."""
-    ranking, k = _prepared(distances, k)
-    hits = _hits(ranking, relevance)
+    ranking, hits, k = _prepared(distances, relevance, k, _hits)
     return _expected_until(ranking, hits, k) / k
 
 
 def recall(distances, relevance, k: int) -> np.ndarray:
     """Share of the database's relevant cases that stand among the first k; NaN where there are none. float64 (Q,)."""
-    ranking, k = _prepared(distances, k)
-    hits = _hits(ranking, relevance)
+    ranking, hits, k = _prepared(distances, relevance, k, _hits)
     return divide(_expected_until(ranking, hits, k), hits.total)
 
 
 def _gain_sums(ranking: Ranking, gains) -> Sums:
-    if isinstance(gains, Sums):
-        return gains
-    sums = _sums(ranking, gains, "gains")
-    gains = np.asarray(gains)
+    sums, gains = _sums(ranking, gains, "gains"), np.asarray(gains)
     if (gains < 0).any():
         raise ValueError("gains: must be at least 0")
-    best = np.sort(gains, axis=1)[:, ::-1][:, : ranking.start.shape[1]].astype(float)
-    return Sums(sums.before, sums.inside, sums.total, best)
+    return replace(sums, best=np.sort(gains, axis=1)[:, ::-1][:, : ranking.start.shape[1]].astype(float))
 
 
 def ndcg(distances, gains, k: int) -> np.ndarray:
@@ -269,8 +249,7 @@ def ndcg(distances, gains, k: int) -> np.ndarray:
 
     ``gains`` (Q, N): at least 0; see `graded_gains`. Returns float64 (Q,) in [0, 1]; NaN where all gains are 0.
     """
-    ranking, k = _prepared(distances, k)
-    sums = _gain_sums(ranking, gains)
+    ranking, sums, k = _prepared(distances, gains, k, _gain_sums)
     discount = 1 / np.log2(np.arange(2, k + 2))
     mean_gain = sums.inside[:, :k] / (ranking.stop - ranking.start)[:, :k]
     # Numerator and ideal are summed by the same routine, so that a perfect ranking gives exactly 1.
@@ -279,8 +258,6 @@ def ndcg(distances, gains, k: int) -> np.ndarray:
 
 def _overlap_sums(ranking: Ranking, agreement) -> tuple[Sums, Sums]:
     """Sums of whether the overlap is known, and of the overlap."""
-    if isinstance(agreement, tuple):
-        return agreement
     agreement = _matrix(agreement, "agreement", "f")
     known = ~np.isnan(agreement)
     return _sums(ranking, known, "agreement"), _sums(ranking, np.where(known, agreement, 0), "agreement")
@@ -293,23 +270,19 @@ def mask_agreement(distances, agreement, k: int) -> np.ndarray:
     are left out of the mean. Under ties the number of known masks in the list is random (hypergeometric), and the
     expectation runs over the orders whose list has at least one. Returns float64 (Q,) in [0, 1]; NaN where none has.
     """
-    ranking, k = _prepared(distances, k)
-    known, overlap = _overlap_sums(ranking, agreement)
-    at = k - 1
-    size = ranking.stop[:, at] - ranking.start[:, at]
-    m = at + 1 - ranking.start[:, at]
-    x = np.arange(m.max(initial=0) + 1)
-    p = _hypergeometric(m, known.inside[:, at], size, len(x) - 1)
-    mean_inside = np.nan_to_num(divide(overlap.inside[:, at], known.inside[:, at]))
-    count = known.before[:, at, None] + x
-    summed = overlap.before[:, at, None] + x * mean_inside[:, None]
+    ranking, (known, overlap), k = _prepared(distances, agreement, k, _overlap_sums)
+    m, n, inside, before = _cut(ranking, known, k)
+    x, p = _hypergeometric(m, n, inside)
+    mean_inside = np.nan_to_num(divide(overlap.inside[:, k - 1], inside))
+    count = before[:, None] + x
+    summed = overlap.before[:, k - 1, None] + x * mean_inside[:, None]
     value = np.divide(summed, count, out=np.zeros(p.shape), where=count > 0)
     return np.clip(divide((p * value).sum(axis=1), (p * (count > 0)).sum(axis=1)), 0, 1)
 
 
 def tied_at_k(distances, k: int) -> np.ndarray:
     """Number of database cases at exactly the k-th answer's distance, itself included (1 = no tie). float64 (Q,)."""
-    ranking, k = _prepared(distances, k)
+    ranking, _, k = _prepared(distances, (), k, None)
     return (ranking.stop - ranking.start)[:, k - 1].astype(float)
 
 
@@ -323,23 +296,20 @@ def vote_accuracy(distances, query_labels, database_labels, k: int = VOTERS) -> 
     ``query_labels`` int (Q,), ``database_labels`` int (N,). Returns float64 (Q,) in [0, 1]; 0 where the query's class
     is not in the database.
     """
-    ranking, k = _prepared(distances, k)
     query_labels, database_labels = np.asarray(query_labels), np.asarray(database_labels)
-    if (len(query_labels), len(database_labels)) != ranking.order.shape:
-        raise ValueError(
-            f"labels: {len(query_labels)} queries and {len(database_labels)} cases, but distances {ranking.order.shape}"
-        )
-    q, at = len(query_labels), k - 1
-    classes = np.unique(database_labels)
-    shape = ranking.order.shape
+    ranking, _, k = _prepared(distances, (), k, None)
+    q, shape, classes = len(query_labels), ranking.order.shape, np.unique(database_labels)
+    if (q, len(database_labels)) != shape:
+        raise ValueError(f"labels: {q} queries and {len(database_labels)} cases, but distances {shape}")
     counts = [_sums(ranking, np.broadcast_to(database_labels == c, shape), "labels") for c in classes]
-    sure = np.stack([c.before[:, at] for c in counts], axis=1)  # votes of the cases nearer than the cut group, (Q, C)
-    group = np.stack([c.inside[:, at] for c in counts], axis=1)  # cases of the cut group, (Q, C)
     own = query_labels[:, None] == classes
-    present = own.any(axis=1)
     # The query's class first, so that the rivals are the same columns for every query.
     own_first = np.argsort(~own, axis=1, kind="stable")
-    sure, group = np.take_along_axis(sure, own_first, axis=1), np.take_along_axis(group, own_first, axis=1)
+    # (Q, C): votes of the cases nearer than the cut group, and cases of the cut group
+    sure, group = (
+        np.take_along_axis(np.stack(part, axis=1), own_first, axis=1)
+        for part in ([c.before[:, k - 1] for c in counts], [c.inside[:, k - 1] for c in counts])
+    )
     n, m = group.sum(axis=1), k - sure.sum(axis=1)
     # C(R, x) times p^x (1 - p)^(R - x), p = m / n: the same distribution after normalising, but no huge numbers.
     x = np.arange(k + 1)
@@ -349,8 +319,6 @@ def vote_accuracy(distances, query_labels, database_labels, k: int = VOTERS) -> 
     for votes in range(1, k + 1):  # final votes of the query's class
         extra = votes - sure[:, 0]
         possible = (extra >= 0) & (extra <= m)
-        if not possible.any():
-            continue
         # ways[:, d, t]: weight of d voters drawn so far and t rivals level with the query's class
         ways = np.zeros((q, k + 1, 1))
         ways[np.arange(q), np.clip(extra, 0, k), 0] = np.where(possible, weight[np.arange(q), 0, np.clip(extra, 0, k)], 0)
@@ -359,16 +327,13 @@ def vote_accuracy(distances, query_labels, database_labels, k: int = VOTERS) -> 
             for drawn in range(k + 1):
                 mine = sure[:, c] + drawn
                 w = np.where(mine <= votes, weight[:, c, drawn], 0)
-                if not w.any():
-                    continue
-                level = mine == votes
-                moved = ways[:, : k + 1 - drawn] * w[:, None, None]
-                wider[:, drawn:, :c] += np.where(level[:, None, None], 0, moved)
-                wider[:, drawn:, 1:] += np.where(level[:, None, None], moved, 0)
+                moved, level = ways[:, : k + 1 - drawn] * w[:, None, None], (mine == votes)[:, None, None]
+                wider[:, drawn:, :c] += np.where(level, 0, moved)
+                wider[:, drawn:, 1:] += np.where(level, moved, 0)
             ways = wider
         share = 1 / np.arange(1, ways.shape[2] + 1)
         total += ways[np.arange(q), m] @ share
-    return np.clip(np.where(present, total / normal, 0), 0, 1)
+    return np.clip(np.where(own.any(axis=1), total / normal, 0), 0, 1)
 
 
 def precision_recall_curve(distances, relevance, n_points: int = 101) -> tuple[np.ndarray, np.ndarray]:
@@ -380,24 +345,15 @@ def precision_recall_curve(distances, relevance, n_points: int = 101) -> tuple[n
     Returns ``(recall (n_points,), precision (n_points,))``, precision NaN if no query has a relevant case; queries
     without one are left out. Raises ``ValueError`` for fewer than 2 points.
     """
-    if isinstance(n_points, bool) or not isinstance(n_points, (int, np.integer)) or n_points < 2:
-        raise ValueError(f"n_points must be a whole number of at least 2, got {n_points!r}")
-    ranking = distances if isinstance(distances, Ranking) else rank(distances)
-    if ranking.stop.shape != ranking.order.shape:
-        raise ValueError("precision_recall_curve: needs a ranking of full depth, rank(distances)")
+    n_points, ranking = whole("n_points", n_points, 2), rank(distances)
     hits = _hits(ranking, relevance)
     found = hits.before + hits.inside  # hits up to the end of each rank's tie group
     best = np.maximum.accumulate((found / ranking.stop)[:, ::-1], axis=1)[:, ::-1]
     grid = np.linspace(0, 1, n_points)
-    rows = np.flatnonzero(hits.total > 0)
-    if len(rows) == 0:
-        return grid, np.full(n_points, np.nan)
-    curves = np.empty((len(rows), n_points))
-    for i, row in enumerate(rows):
-        # ceil(j * total / (n_points - 1)) in whole numbers: recall 0.3 of 10 cases must be 3 hits, not 4.
-        needed = -(-np.arange(n_points) * hits.total[row] // (n_points - 1))
-        curves[i] = best[row, np.searchsorted(found[row], needed)]
-    return grid, curves.mean(axis=0)
+    # ceil(j * total / (n_points - 1)) in whole numbers: recall 0.3 of 10 cases must be 3 hits, not 4.
+    needed = -(-np.arange(n_points) * hits.total[:, None] // (n_points - 1))
+    curves = [best[row, np.searchsorted(found[row], needed[row])] for row in np.flatnonzero(hits.total > 0)]
+    return grid, np.mean(curves, axis=0) if curves else np.full(n_points, np.nan)
 
 
 def distinct_codes(codes) -> int:
@@ -440,14 +396,17 @@ def iou(pred, true) -> np.ndarray:
     return np.divide(both, p + t - both, out=np.ones(len(both)), where=p + t - both > 0)
 
 
-def _centred(masks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Foreground pixels as (case, y, x), y and x counted from the case's centroid rounded to a whole pixel."""
+def _centred(masks) -> tuple[csr_array, np.ndarray]:
+    """Foreground on a canvas twice as high and wide, each centroid at its middle: float32 (N, 4 H W); and the areas (N,)."""
     masks = mask_stack(masks, "masks")
+    count, height, width = masks.shape
     case, y, x = np.nonzero(masks)
-    area = np.maximum(np.bincount(case, minlength=len(masks)), 1)
+    area = np.bincount(case, minlength=count)
     # floor(mean + 1/2) in whole numbers: a mask and its moved copy must round to the same place
-    cy, cx = ((2 * np.bincount(case, weights=v, minlength=len(masks)).astype(np.int64) + area) // (2 * area) for v in (y, x))
-    return case, y - cy[case], x - cx[case]
+    sums = (np.bincount(case, weights=v, minlength=count).astype(np.int64) for v in (y, x))
+    cy, cx = ((2 * v + area) // np.maximum(2 * area, 1) for v in sums)
+    place = (y - cy[case] + height) * 2 * width + x - cx[case] + width
+    return csr_array((np.ones(len(case), np.float32), (case, place)), shape=(count, 4 * height * width)), area.astype(float)
 
 
 def centred_iou(masks_a, masks_b) -> np.ndarray:
@@ -459,35 +418,17 @@ def centred_iou(masks_a, masks_b) -> np.ndarray:
     ``masks_a`` (A, H, W), ``masks_b`` (B, H, W), same H and W, anything but 0 is foreground. Returns float64 (A, B)
     in [0, 1]; both empty = 1, one empty = 0.
     """
-    masks_a, masks_b = np.asarray(masks_a), np.asarray(masks_b)
-    if masks_a.shape[1:] != masks_b.shape[1:]:
-        raise ValueError(f"masks: {masks_a.shape} and {masks_b.shape}; height and width must be the same")
-    case_a, y_a, x_a = _centred(masks_a)
-    case_b, y_b, x_b = _centred(masks_b)
-    area_a = np.bincount(case_a, minlength=len(masks_a)).astype(float)
-    area_b = np.bincount(case_b, minlength=len(masks_b)).astype(float)
-    both = np.zeros((len(masks_a), len(masks_b)))
-    if len(case_a) and len(case_b):
-        # Only pixels inside both sets' extents can intersect.
-        y0, y1 = max(y_a.min(), y_b.min()), min(y_a.max(), y_b.max())
-        x0, x1 = max(x_a.min(), x_b.min()), min(x_a.max(), x_b.max())
-        height, width = y1 - y0 + 1, x1 - x0 + 1
-
-        def rows(case, y, x, lo, hi):
-            first, last = np.searchsorted(case, (lo, hi))
-            case, y, x = case[first:last] - lo, y[first:last], x[first:last]
-            inside = (y >= y0) & (y <= y1) & (x >= x0) & (x <= x1)
-            flat = np.zeros((hi - lo, height * width), np.float32)  # exact: counts stay below 2^24
-            flat[case[inside], (y[inside] - y0) * width + x[inside] - x0] = 1
-            return flat
-
-        if height > 0 and width > 0:
-            step = 512
-            for i in range(0, len(masks_a), step):
-                a = rows(case_a, y_a, x_a, i, min(i + step, len(masks_a)))
-                for j in range(0, len(masks_b), step):
-                    b = rows(case_b, y_b, x_b, j, min(j + step, len(masks_b)))
-                    both[i : i + step, j : j + step] = a @ b.T
+    shapes = np.shape(masks_a), np.shape(masks_b)
+    if shapes[0][1:] != shapes[1][1:]:
+        raise ValueError(f"masks: {shapes[0]} and {shapes[1]}; height and width must be the same")
+    (a, area_a), (b, area_b) = _centred(masks_a), _centred(masks_b)
+    shared = np.flatnonzero(np.bincount(a.indices, minlength=a.shape[1]) * np.bincount(b.indices, minlength=b.shape[1]))
+    a, b = a[:, shared], b[:, shared]  # only pixels inside masks of both sets can intersect
+    both, step = np.zeros((len(area_a), len(area_b))), 512  # exact in single precision: counts stay below 2^24
+    for i in range(0, len(area_a), step):
+        rows = a[i : i + step].toarray()
+        for j in range(0, len(area_b), step):
+            both[i : i + step, j : j + step] = rows @ b[j : j + step].toarray().T
     union = area_a[:, None] + area_b - both
     return np.divide(both, union, out=np.ones(both.shape), where=union > 0)
 
@@ -522,24 +463,16 @@ def graded_gains(queries: Cases, database: Cases) -> np.ndarray:
         raise ValueError(f"finer columns differ: queries {queries.finer}, database {database.finer}")
     same = same_class(queries, database)
     gains = same.astype(np.int8)
-    if queries.finer:
-        for column in queries.finer:
-            values = pd.concat([queries.table[column], database.table[column]], ignore_index=True)
-            codes = pd.factorize(values)[0]
-            a, b = codes[: len(queries)], codes[len(queries) :]
-            same &= (a[:, None] == b) & (a[:, None] >= 0)
-        gains += same
-    return gains
+    for column in queries.finer:
+        codes = pd.factorize(pd.concat([queries.table[column], database.table[column]], ignore_index=True))[0]
+        a, b = codes[: len(queries)], codes[len(queries) :]
+        same &= (a[:, None] == b) & (a[:, None] >= 0)
+    return gains + same if queries.finer else gains
 
 
 def mean(values: np.ndarray) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")
-
-
-def _macro_mean(values: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over the queries' classes of the class means (classes whose values are all undefined are left out)."""
-    return mean(np.array([mean(values[labels == c]) for c in np.unique(labels)]))
 
 
 def evaluate(
@@ -561,7 +494,7 @@ def evaluate(
     ``per_query`` has columns case_id, metric, k, value, NaN where undefined; no rows for metrics of the whole set.
     Raises ``ValueError`` when shapes or classes do not fit together, or on NaN distances.
     """
-    ks = tuple(dict.fromkeys(check_k(k) for k in ks))
+    ks = tuple(dict.fromkeys(whole("k", k) for k in ks))
     if not ks:
         raise ValueError("ks: needs at least one k")
     distances = _distances(distances)
@@ -571,13 +504,10 @@ def evaluate(
         raise ValueError("evaluate: no queries; at least one is needed")
     if query_codes is not None and len(getattr(query_codes, "packed", query_codes)) != len(queries):
         raise ValueError(f"query_codes: one code per query is needed ({len(queries)} queries)")
-    relevance = same_class(queries, database)
-    gains = graded_gains(queries, database)
     overlaps = mask_overlaps(queries, database) if overlaps is None else overlaps
-
     ranking = rank(distances, max(*ks, VOTERS))
-    hits = _hits(ranking, relevance)
-    gain_sums, overlap_sums = _gain_sums(ranking, gains), _overlap_sums(ranking, overlaps)
+    hits, gains = _hits(ranking, same_class(queries, database)), _gain_sums(ranking, graded_gains(queries, database))
+    overlap_sums = _overlap_sums(ranking, overlaps)
 
     rows, per_query = [], []
 
@@ -588,11 +518,12 @@ def evaluate(
     for k in ks:
         ap = average_precision(ranking, hits, k)
         add("map", k, ap)
-        rows.append(("map_macro", k, _macro_mean(ap, queries.labels)))
+        by_class = np.array([mean(ap[queries.labels == c]) for c in np.unique(queries.labels)])
+        rows.append(("map_macro", k, mean(by_class)))
         add("map_hits", k, average_precision_hits(ranking, hits, k))
         add("precision", k, precision(ranking, hits, k))
         add("recall", k, recall(ranking, hits, k))
-        add("ndcg", k, ndcg(ranking, gain_sums, k))
+        add("ndcg", k, ndcg(ranking, gains, k))
         add("mask_agreement", k, mask_agreement(ranking, overlap_sums, k))
         add("tied_at_k", k, tied_at_k(ranking, k))
     add("accuracy", VOTERS, vote_accuracy(ranking, queries.labels, database.labels, VOTERS))
@@ -600,10 +531,7 @@ def evaluate(
         rows.append(("distinct_codes", 0, float(distinct_codes(query_codes))))
     rows.append(("no_relevant", 0, float((hits.total == 0).sum())))
     rows.append(("no_mask", 0, float((~queries.has_mask).sum())))
-    return (
-        pd.DataFrame(rows, columns=["metric", "k", "value"]),
-        pd.concat(per_query, ignore_index=True),
-    )
+    return pd.DataFrame(rows, columns=["metric", "k", "value"]), pd.concat(per_query, ignore_index=True)
 
 
 def chance(queries: Cases, database: Cases, ks=KS, overlaps=None) -> pd.DataFrame:

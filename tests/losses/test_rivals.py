@@ -9,7 +9,7 @@ import torch
 from scipy.linalg import hadamard
 from torch import nn
 
-from ynet_lite.hashing import hadamard_targets, itq
+from ynet_lite.hashing import hadamard_targets
 from ynet_lite.losses.ash import ash_loss
 from ynet_lite.losses.ath import ath_loss
 from ynet_lite.losses.common import same_class
@@ -20,7 +20,7 @@ from ynet_lite.losses.dsh import dsh_loss
 from ynet_lite.losses.hashnet import hashnet_beta, hashnet_loss
 from ynet_lite.losses.orthohash import orthohash_loss
 from ynet_lite.methods import ALL
-from ynet_lite.paper.aggregation import RegionalAttention, cam_pool, crow, crow_channel_weights
+from ynet_lite.paper.aggregation import RegionalAttention, cam_pool, crow, crow_channel_weights, itq
 from ynet_lite.pooling import SpatialAttention, rmac, rmac_regions
 
 BITS = 16

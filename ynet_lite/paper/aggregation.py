@@ -8,12 +8,14 @@ x (N, C, H, W) >= 0 are features after a ReLU; the aggregations return (N, C), L
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import hashing
 from ..cases.core import Cases
 from ..config import Config
 from ..losses.common import precise
@@ -114,6 +116,65 @@ class RegionalAttention(nn.Module):
         return F.normalize((self.weights(x)[..., None] * maxima).sum(1), dim=1)
 
 
+@dataclass(frozen=True, eq=False)
+class ITQ:
+    """A fitted iterative quantisation, see `itq`. float64 ``mean`` (D,) and ``projection`` (D, bits), its columns orthonormal."""
+
+    mean: np.ndarray
+    projection: np.ndarray
+
+    def project(self, x) -> np.ndarray:
+        """Real codes float64 (N, bits) of descriptors (N, D); their sign, with sign(0) = +1, is the code."""
+        x = _descriptors(x)
+        if x.shape[1] != len(self.mean):
+            raise ValueError(f"descriptors must have {len(self.mean)} dimensions, as those of the fit, got {x.shape[1]}")
+        return (x - self.mean) @ self.projection
+
+
+def _descriptors(x) -> np.ndarray:
+    x = np.asarray(x, dtype=np.float64)
+    if x.ndim != 2:
+        raise ValueError(f"descriptors must be (N, D), got {x.shape}")
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+    if len(bad):
+        raise ValueError(f"descriptors: NaN or infinity in {len(bad)} of {len(x)} rows, first rows {bad[:5].tolist()}")
+    return x
+
+
+def itq(descriptors, bits: int, *, seed: int, iterations: int = 50) -> ITQ:
+    """Iterative quantisation (Gong and Lazebnik, CVPR 2011, section 2): binary codes for descriptors, without labels.
+
+    The descriptors are centred and projected onto their first ``bits`` principal components, V (N, bits). The rotation R starts
+    at random (``seed``) and is improved ``iterations`` times (50 as in the paper): B = sign(V R), then the R that minimises the
+    quantisation error ||B - V R||_F^2 for this B (orthogonal Procrustes: R = Y X^T for the singular value decomposition B^T V =
+    X S Y^T). No step raises the error; it stops early where B no longer changes, since nothing would change after it.
+
+    ``descriptors`` (N, D): those of the database, never of the queries. Deterministic on one machine (components are
+    sign-fixed); the error has many local minima, so that a last digit of the input may lead to other, equally good codes.
+    Raises ``ValueError`` for fewer dimensions or fewer descriptors than bits (there are no more components), NaN, fewer than
+    one bit or a negative number of iterations.
+    """
+    x = _descriptors(descriptors)
+    if bits < 1 or iterations < 0:
+        raise ValueError(f"itq: bits must be at least 1 and iterations at least 0, got {bits} and {iterations}")
+    if min(x.shape) < bits:
+        raise ValueError(
+            f"itq: {bits} bits need at least {bits} descriptors of at least {bits} dimensions, got {x.shape[0]} of {x.shape[1]}"
+        )
+    # "full": the exact decomposition, the same on every run; sklearn fixes the signs of the components
+    pca = PCA(bits, svd_solver="full").fit(x)
+    v = (x - pca.mean_) @ pca.components_.T
+    rotation = np.linalg.qr(np.random.default_rng(seed).standard_normal((bits, bits)))[0]
+    before = None
+    for _ in range(iterations):
+        positive = v @ rotation >= 0
+        if before is not None and np.array_equal(positive, before):
+            break
+        left, _, right = np.linalg.svd(np.where(positive, 1.0, -1.0).T @ v)
+        rotation, before = right.T @ left.T, positive
+    return ITQ(pca.mean_, pca.components_.T @ rotation)
+
+
 @torch.inference_mode()
 def features(model: YNet, cases: Cases, batch: int = 64) -> np.ndarray:
     """C5 of every case in full precision: float32 (N, C, h, w), >= 0."""
@@ -201,6 +262,6 @@ def describe(
     found = {side: aggregate(cfg.aggregation, x, weights=weights, attention=attention) for side, x in maps.items()}
     codes = found
     if cfg.code_source == "itq":
-        itq = hashing.itq(found["database"], cfg.bits, seed=cfg.seed)
-        codes = {side: itq.project(x) for side, x in found.items()}
+        fitted = itq(found["database"], cfg.bits, seed=cfg.seed)
+        codes = {side: fitted.project(x) for side, x in found.items()}
     return tuple({"descriptor": found[side], "code": codes[side]} for side in ("queries", "database"))

@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import silhouette_score
 
 from ... import metrics
-from ...hashing import hamming, pack
+from ...hashing import hamming, pack, whole
 
 
 def own_distances(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -33,7 +33,7 @@ def knn_purity(distances, labels, groups, k: int = 10, *, same: bool = True) -> 
         raise ValueError(
             f"knn_purity: distances {distances.shape}, labels {labels.shape}, groups {groups.shape}; (N, N), (N,), (N,)"
         )
-    k, found = metrics.check_k(k), np.full(len(labels), np.nan)
+    k, found = whole("k", k), np.full(len(labels), np.nan)
     known = np.flatnonzero(np.isfinite(distances.diagonal()))
     labels, own = labels[known], groups[known][:, None] == groups[known]
     distances = np.where(own, np.inf, distances[np.ix_(known, known)])
