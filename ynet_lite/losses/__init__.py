@@ -1,7 +1,5 @@
 """Losses: one idea, one file. A new one is a file with a `HashLoss` and a name in `ALL`; then a row in `ynet_lite.methods`."""
 
-from __future__ import annotations
-
 from .ash import ASH
 from .ath import ATH
 from .batch import Batch, HashLoss

@@ -1,11 +1,9 @@
 """ASH."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from .batch import Batch, HashLoss
-from .common import codes, contrastive
+from .dsh import dsh_loss
 
 
 def ash_loss(
@@ -20,8 +18,7 @@ def ash_loss(
     K / 2, a margin that no code of more than 8 bits can reach with -1 and +1; here the margin is for d itself. Returns ``pairs``
     and ``quantisation``.
     """
-    z = codes(z, scale)
-    return contrastive(z, same, z.shape[1] / 2 if margin is None else margin, alpha, scale)
+    return dsh_loss(z, same, margin=z.shape[-1] / 2 if margin is None else margin, alpha=alpha, scale=scale)
 
 
 def terms(batch: Batch, scale: float) -> dict[str, Tensor]:

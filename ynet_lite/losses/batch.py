@@ -1,7 +1,5 @@
 """What a hashing loss is, and what it is given."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Cross-entropy of a linear classifier, on the code or beside it."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn import functional as F
 

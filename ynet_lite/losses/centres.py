@@ -1,7 +1,5 @@
 """Cross-entropy to class centres."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -1,7 +1,5 @@
 """What several losses share: pairs, checks and means."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -77,13 +75,3 @@ def sign(z: Tensor) -> Tensor:
 
 def log_cosh(x: Tensor) -> Tensor:
     return x + F.softplus(-2 * x) - math.log(2)
-
-
-def contrastive(z: Tensor, same: Tensor, margin: float, alpha: float, scale: float) -> dict[str, Tensor]:
-    """DSH's equation 4 with its two parts named, the pull of alike pairs times ``scale``; see `dsh_loss`."""
-    check_same(z, same)
-    i, j = pair_rows(z)
-    distance, alike = squared_distance(z[i], z[j]), same[i, j]
-    pairs = torch.where(alike, scale * distance, (margin - distance).clamp_min(0)) / 2
-    # the regulariser stands in the pair's loss for both of its images, so each image counts twice per pair
-    return {"pairs": mean(pairs), "quantisation": 2 * alpha * (z.abs() - 1).abs().sum(1).mean()}

@@ -1,7 +1,5 @@
 """DRH."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,11 +1,10 @@
 """DSH."""
 
-from __future__ import annotations
-
+import torch
 from torch import Tensor
 
 from .batch import Batch, HashLoss
-from .common import codes, contrastive
+from .common import check_same, codes, mean, pair_rows, squared_distance
 
 
 def dsh_loss(
@@ -24,7 +23,13 @@ def dsh_loss(
     Raises ``ValueError`` for wrong shapes or types and a ``scale`` that is not positive, as all losses here.
     """
     z = codes(z, scale)
-    return contrastive(z, same, 2 * z.shape[1] if margin is None else margin, alpha, scale)
+    check_same(z, same)
+    i, j = pair_rows(z)
+    distance, alike = squared_distance(z[i], z[j]), same[i, j]
+    margin = 2 * z.shape[1] if margin is None else margin
+    pairs = torch.where(alike, scale * distance, (margin - distance).clamp_min(0)) / 2
+    # the regulariser stands in the pair's loss for both of its images, so each image counts twice per pair
+    return {"pairs": mean(pairs), "quantisation": 2 * alpha * (z.abs() - 1).abs().sum(1).mean()}
 
 
 def terms(batch: Batch, scale: float) -> dict[str, Tensor]:

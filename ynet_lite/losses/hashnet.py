@@ -1,7 +1,5 @@
 """HashNet."""
 
-from __future__ import annotations
-
 import math
 
 import torch

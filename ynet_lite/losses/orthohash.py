@@ -1,7 +1,5 @@
 """OrthoHash."""
 
-from __future__ import annotations
-
 import math
 
 from torch import Tensor

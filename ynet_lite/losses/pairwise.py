@@ -1,7 +1,5 @@
 """The pairwise likelihood loss, ours."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn import functional as F
 

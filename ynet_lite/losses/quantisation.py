@@ -1,7 +1,5 @@
 """The quantisation loss."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 

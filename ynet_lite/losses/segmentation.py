@@ -1,7 +1,5 @@
 """The segmentation loss."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

@@ -3,8 +3,6 @@
 Notation: N images in a batch, K bits, z (N, K) the real code, u = tanh(z) in (-1, 1), y (N,) the class of each image.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor, nn
