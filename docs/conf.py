@@ -3,9 +3,12 @@
 The source folder of Sphinx is the root of the checkout, so that a link between two files means the same here and on GitHub.
 """
 
+import inspect
+import json
 import re
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 from docutils import nodes
@@ -51,6 +54,8 @@ myst_heading_anchors = 3
 myst_links_external_new_tab = False
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_code_prompt_show = "For Colab: show {type}"
+nb_code_prompt_hide = "Hide {type}"
 # The page to click through needs a running Jupyter; without this, two scripts from the network would be named for it.
 nb_ipywidgets_js = {}
 
@@ -67,6 +72,7 @@ html_css_files = ["site.css"]
 html_extra_path = ["_static/root"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 html_theme_options = {
     "source_repository": PROJECT["urls"]["Repository"].rstrip("/") + "/",
     "source_branch": "main",
@@ -90,6 +96,24 @@ def mathml(translator, node: nodes.Node) -> None:
     raise nodes.SkipNode
 
 
+def settings(config: type) -> list[str]:
+    """Every field of `Config` as a list, by the class that it stands in, with the comment behind it."""
+    defaults = {f.name: f for f in fields(config)}
+    made = []
+    for part in config.__mro__:
+        own = [f"{name}: {of}" for name, of in vars(part).get("__annotations__", {}).items() if name in defaults]
+        text = "Names." if part is config else inspect.getdoc(part).splitlines()[0].replace("|", r"\|")
+        made += ["", f"**{part.__name__}.** {text}", ""] if own else []
+        for line in own:
+            name, source = line.split(":")[0], inspect.getsource(part)
+            said = re.search(rf"^    {name}: .*?  # (.*)$", source, re.MULTILINE)
+            known = defaults[name].metadata.get("known", ())
+            about = ["of " + ", ".join(f"``{value!r}``" for value in known)] if known else []
+            about += [said.group(1).replace("`", "``").replace("|", r"\|")] if said else []
+            made.append(f"* ``{name}`` = ``{defaults[name].default!r}``" + (f": {'; '.join(about)}" if about else ""))
+    return made
+
+
 def sections(app, what, name, obj, options, lines: list[str]) -> None:
     """Docstrings have numpydoc's sections with one line ``name : what it is`` for each argument; here these become a list."""
     made, section = [], ""
@@ -106,7 +130,29 @@ def sections(app, what, name, obj, options, lines: list[str]) -> None:
             made.append("  " + line.strip())
         else:
             made.append(line)
-    lines[:] = made
+    made = [re.sub(r"(?<!`)\bmAP@", r"mAP\\@", line) for line in made]  # no address of mail
+    lines[:] = made + (settings(obj) if name == "ynet_lite.Config" else [])
+
+
+def signature(app, what, name, obj, options, given: str | None, returned: str | None):
+    """Long lists of fields are shown as a list below; a default that is made anew is shown as three dots."""
+    if name == "ynet_lite.Config":
+        return "(**settings)", returned
+    if given and "<factory>" in given:
+        given = re.sub(r"~[\w.]+\.", "", given).replace("<factory>", "...")
+    return given, returned
+
+
+def stored(app, page: str, source: list[str]) -> None:
+    """A notebook without what only a machine reads: marks for nbval, and the cell for Colab, which is folded."""
+    if page.startswith("notebooks/"):
+        notebook = json.loads(source[0])
+        for cell in notebook["cells"]:
+            text = re.sub(r"^# NBVAL_\w+\n", "", "".join(cell["source"]), flags=re.MULTILINE)
+            cell["source"] = text
+            if "google.colab" in text:
+                cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
+        source[0] = json.dumps(notebook)
 
 
 #: What the theme leaves out, by the rules of axe-core: what scrolls is reached with the keyboard, a heading has a level; and
@@ -128,5 +174,7 @@ def mend(app, page: str, template: str, context: dict, doctree) -> None:
 def setup(app) -> None:
     app.add_node(nodes.math, html=(mathml, None), override=True)
     app.add_node(nodes.math_block, html=(mathml, None), override=True)
+    app.connect("source-read", stored)
+    app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-process-docstring", sections)
     app.connect("html-page-context", mend, priority=900)
