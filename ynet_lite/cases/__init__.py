@@ -1,7 +1,6 @@
 """Cases: images, masks, labels and patients, from a manifest to arrays."""
 
 from .core import Cases, test_rows
-from .dicom import read_dicom
 from .formats import read_image, read_mask
 from .loading import letterbox, load_table, resize_cases
 from .manifest import ManifestError, check_manifest, read_manifest
@@ -14,7 +13,6 @@ __all__ = [
     "deal",
     "letterbox",
     "load_table",
-    "read_dicom",
     "read_image",
     "read_manifest",
     "read_mask",
