@@ -40,13 +40,8 @@ class Cases:
 
     def __post_init__(self):
         n = len(self.images)
-        lengths = {
-            "masks": len(self.masks),
-            "has_mask": len(self.has_mask),
-            "labels": len(self.labels),
-            "table": len(self.table),
-        }
-        wrong = {key: value for key, value in lengths.items() if value != n}
+        lengths = {part: len(getattr(self, part)) for part in ("masks", "has_mask", "labels", "table")}
+        wrong = {part: length for part, length in lengths.items() if length != n}
         if wrong:
             raise ValueError(f"Cases: {n} images, but {wrong}; every part needs one entry per image")
         if self.images.ndim != 4 or self.images.shape[1] not in (1, 3) or self.images.dtype != np.uint8:
@@ -91,14 +86,8 @@ class Cases:
         """The cases at ``index`` (ints or a boolean mask), as a new object."""
         index = np.asarray(index)
         index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
-        return replace(
-            self,
-            images=self.images[index],
-            masks=self.masks[index],
-            has_mask=self.has_mask[index],
-            labels=self.labels[index],
-            table=self.table.iloc[index].reset_index(drop=True),
-        )
+        arrays = {part: getattr(self, part)[index] for part in ("images", "masks", "has_mask", "labels")}
+        return replace(self, **arrays, table=self.table.iloc[index].reset_index(drop=True))
 
     def split(self, fold: int = 1) -> tuple[Cases, Cases]:
         """``(database, queries)``: queries are the test cases of ``fold`` (or of the ``split`` column), the database all others.

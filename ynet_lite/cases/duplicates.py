@@ -13,22 +13,19 @@ from PIL import Image
 from .manifest import ManifestError, first_few
 
 THUMBNAIL = 32  # pixels, both ways
-
 NEAR_DUPLICATE = 0.92  # correlation; in BUSI repeated scans of one view lie above it, the closest different views at .914
-
 BLOCK = 1024  # rows of the table of correlations in memory at once
 
 
 def near_pairs(pictures: Iterable[np.ndarray]) -> np.ndarray:
     """Pairs i < j, int64 (P, 2), of grey uint8 pictures whose thumbnails (area means) correlate by at least `NEAR_DUPLICATE`."""
-    thumbnails = []
+    thumbnails, pairs = [], []
     for picture in pictures:
         small = Image.fromarray(picture).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
         values = np.asarray(small, np.float64).ravel()
         values = values - values.mean()
         thumbnails.append(values / max(np.linalg.norm(values), 1e-9))
     thumbnails = np.stack(thumbnails)
-    pairs = []
     for start in range(0, len(thumbnails), BLOCK):
         # rounded, so that the last digit of a sum cannot decide on another machine
         close = np.round(thumbnails[start : start + BLOCK] @ thumbnails[start:].T, 6) >= NEAR_DUPLICATE
@@ -50,13 +47,13 @@ def check_pictures(table: pd.DataFrame, images: np.ndarray, boxes: np.ndarray, n
         reasons = ["two labels"] * (label[i] != label[j]) + ["both sides of a split"] * (side[i] != side[j])
         return f"{ids[i]} and {ids[j]} ({', '.join(reasons)})" if reasons else ""
 
+    shown = [image[:, top : top + h, left : left + w] for image, (top, left, h, w) in zip(images, boxes, strict=True)]
     first: dict[bytes, int] = {}
     same = []
     for i, image in enumerate(images):
-        if image.min() == image[:, boxes[i, 0] : boxes[i, 0] + boxes[i, 2], boxes[i, 1] : boxes[i, 1] + boxes[i, 3]].max():
-            continue
-        j = first.setdefault(hashlib.sha256(image.tobytes()).digest(), i)
-        same += [why(j, i)] if j < i and why(j, i) else []
+        if image.min() < shown[i].max():
+            j = first.setdefault(hashlib.sha256(image.tobytes()).digest(), i)
+            same += [why(j, i)] if j < i and why(j, i) else []
     if same:
         raise ManifestError(
             f"{name}: {len(same)} pair(s) of cases show the same picture: {first_few(same)}; keep one of each, or give both the "
@@ -64,9 +61,7 @@ def check_pictures(table: pd.DataFrame, images: np.ndarray, boxes: np.ndarray, n
             same,
         )
     if near:
-        grey = (
-            np.ascontiguousarray(image[0, t : t + h, le : le + w]) for image, (t, le, h, w) in zip(images, boxes, strict=True)
-        )
-        close = [why(i, j) for i, j in near_pairs(grey) if patient[i] != patient[j] and why(i, j)]
+        pairs = near_pairs(np.ascontiguousarray(image[0]) for image in shown)
+        close = [why(i, j) for i, j in pairs if patient[i] != patient[j] and why(i, j)]
         if close:
             warnings.warn(f"{name}: {len(close)} pair(s) of cases look nearly the same: {first_few(close)}", stacklevel=3)

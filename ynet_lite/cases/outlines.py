@@ -41,9 +41,9 @@ def degraded(masks: np.ndarray, quality: str, seed: int) -> np.ndarray:
                 inner = ndimage.binary_erosion(region, disc)
                 region = inner if inner.any() else region
             elif quality == "box":
-                rows, columns = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
+                box = ndimage.find_objects(region.astype(np.uint8))[0]
                 region = np.zeros_like(region)
-                region[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+                region[box] = True
             else:
                 step = np.rint(2 * radius * np.array([np.sin(angles[i]), np.cos(angles[i])])).astype(int)
                 region = ndimage.shift(region.astype(np.uint8), step, order=0) > 0
