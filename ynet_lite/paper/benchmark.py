@@ -25,6 +25,35 @@ def clustered(n: int, bits: int = 64, seed: int = 0, words: int = 20, flips: flo
     return Codes(packed, np.char.mod("%08d", np.arange(n)), np.zeros(n, np.int64), bits)
 
 
+def row(
+    name: str, reference: str, size: str, value: float, reference_value: float, unit: str, threads: int = 1, ratio=None
+) -> dict:
+    """One row of ``benchmarks.csv``; the ratio is that of the values where it was not measured by itself."""
+    ratio = value / reference_value if ratio is None else ratio
+    numbers = {"value": value, "reference_value": reference_value, "ratio": ratio}
+    return {
+        "name": name,
+        "reference": reference,
+        "size": size,
+        **{key: float(f"{number:.4g}") for key, number in numbers.items()},
+        "unit": unit,
+        "threads": threads,
+        "device": provenance.device_name(Config()),
+        "versions": provenance.versions(),
+        "commit": provenance.commit()[0],
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def keep(rows: list[dict]) -> pd.DataFrame:
+    """Put rows in place of earlier ones of the same name, reference and size; returns what is worth showing of them."""
+    path, new = paths.results() / "benchmarks.csv", pd.DataFrame(rows)
+    table = pd.concat([pd.read_csv(path, dtype=str), new.astype(str)])
+    with paths.replacing(path) as temporary:
+        table.drop_duplicates(["name", "reference", "size"], keep="last").to_csv(temporary, index=False)
+    return new[["name", "reference", "size", "value", "reference_value", "ratio"]]
+
+
 def search_rows(n: int, k: int = 10, queries: int = 128, repetitions: int = 15, numpy_queries: int = 2) -> list[dict]:
     """Queries per second of processor time, one thread, on ``n`` clustered 64-bit codes: `HammingIndex.search` and three others.
 
@@ -61,22 +90,9 @@ def search_rows(n: int, k: int = 10, queries: int = 128, repetitions: int = 15, 
             rates = {i: rate(*both[i]) for i in order}
             pairs.append((rates[0], rates[1]))
         ours, theirs = np.array(pairs).T
-        rows.append(
-            {
-                "name": f"HammingIndex.search, {k} nearest of clustered 64-bit codes",
-                "reference": name,
-                "size": f"{n} codes",
-                "value": float(f"{np.median(ours):.4g}"),
-                "reference_value": float(f"{np.median(theirs):.4g}"),
-                "ratio": float(f"{np.median(ours / theirs):.4g}"),
-                "unit": "queries/s of CPU",
-                "threads": 1,
-                "device": provenance.device_name(Config()),
-                "versions": provenance.versions(),
-                "commit": provenance.commit()[0],
-                "date": datetime.date.today().isoformat(),
-            }
-        )
+        about = f"HammingIndex.search, {k} nearest of clustered 64-bit codes"
+        rates = np.median(ours), np.median(theirs)
+        rows.append(row(about, name, f"{n} codes", *rates, "queries/s of CPU", ratio=np.median(ours / theirs)))
     return rows
 
 
@@ -85,13 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ynet_lite.paper.benchmark", description="How fast a search is.")
     parser.add_argument("sizes", type=int, nargs="*", default=[1_000_000, 10_000_000], help="number of codes")
     sizes = parser.parse_args(argv).sizes
-    new = pd.DataFrame([row for n in sizes for row in search_rows(n)])
-    path = paths.results() / "benchmarks.csv"
-    key = ["name", "reference", "size"]
-    table = pd.concat([pd.read_csv(path, dtype=str), new.astype(str)]).drop_duplicates(key, keep="last")
-    with paths.replacing(path) as temporary:
-        table.to_csv(temporary, index=False)
-    print(new[["reference", "size", "value", "reference_value", "ratio"]].to_string(index=False))
+    print(keep([one for n in sizes for one in search_rows(n)]).to_string(index=False))
     return 0
 
 

@@ -1,0 +1,177 @@
+"""What grows with what: cost of searching, encoding and training against size, as ratios, for ``data/results/benchmarks.csv``.
+
+``python -m ynet_lite.paper.scaling [PART ...]``. Times are processor time of one thread, except where processes work side by
+side; compared things are timed in turn within one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from ..cases.formats import read_image
+from ..cases.loading import letterbox
+from ..config import Config
+from ..hashing import HammingIndex, pack
+from ..index import encode_files, load_model
+from ..losses.unified import UnifiedLoss
+from ..model import YNet
+from ..search import encode_image
+from ..sets.phantom import make_phantom
+from .benchmark import clustered, keep, row
+
+MODEL = "busbra-full"
+
+
+def seconds(work: dict[str, Callable[[], object]], repetitions: int = 3, clock=time.process_time) -> dict[str, float]:
+    """Median seconds of each piece of work; all are done once before, then in turn."""
+    for one in work.values():
+        one()
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(repetitions):
+        for name, one in work.items():
+            began = clock()
+            one()
+            times[name].append(clock() - began)
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def line(name: str, unit: str, costs: dict[int, float]) -> list[dict]:
+    """Rows of one line: the cost at each size beside that at the smallest size."""
+    first = min(costs)
+    return [row(name, f"{first:g} {unit}", f"{size:g} {unit}", cost, costs[first], "s") for size, cost in costs.items()]
+
+
+def database() -> list[dict]:
+    """One query against databases of 64-bit codes."""
+    packed = clustered(64, seed=1).packed
+    indexes = {n: HammingIndex(clustered(n)) for n in (10_000, 100_000, 1_000_000, 10_000_000)}
+    costs = seconds({n: (lambda index=index: index.search(packed, 10)) for n, index in indexes.items()})
+    return line("64 searches against size of the database", "codes", costs)
+
+
+def bits() -> list[dict]:
+    """Codes of other lengths."""
+    work = {}
+    for length in (16, 32, 64, 128, 256):
+        index, packed = HammingIndex(clustered(1_000_000, length)), clustered(64, length, seed=1).packed
+        work[length] = lambda index=index, packed=packed: index.search(packed, 10)
+    return line("64 searches in 1,000,000 codes against their length", "bits", seconds(work))
+
+
+def image_side() -> list[dict]:
+    """The network on larger images."""
+    model = load_model(MODEL).model
+    images = {side: torch.rand(8, 1, side, side) * 255 for side in (64, 128, 256, 512)}
+    with torch.inference_mode():
+        costs = seconds({side: (lambda x=x: model(x)) for side, x in images.items()})
+    return line("encoding 8 images against their side", "pixels", costs)
+
+
+def cases() -> list[dict]:
+    """More files to encode, and every pair of cases to compare."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = pictures(Path(folder), 1600, side=128)
+        costs = seconds({n: (lambda n=n: list(encode_files(files[:n], MODEL))) for n in (100, 400, 1600)}, 1)
+    return line("encoding files against their number", "files", costs)
+
+
+def pictures(folder: Path, n: int, side: int = 512) -> list[str]:
+    """``n`` grey PNG files, ``side`` x ``side`` pixels, with speckle as an ultrasound image has."""
+    shown = make_phantom(100, seed=3).images[:, 0]
+    rng, files = np.random.default_rng(3), []
+    for i in range(n):
+        large = np.asarray(Image.fromarray(shown[i % len(shown)]).resize((side, side), Image.Resampling.BICUBIC))
+        files.append(str(folder / f"{i:06d}.png"))
+        Image.fromarray((large * rng.uniform(0.8, 1, large.shape)).astype(np.uint8)).save(files[-1], compress_level=1)
+    return files
+
+
+def encoding(n: int = 1024) -> list[dict]:
+    """Images a second from files: two processes beside one image at a time, decoding alone and the network alone."""
+    checkpoint = load_model(MODEL)
+    cfg = checkpoint.cfg
+    with tempfile.TemporaryDirectory() as folder:
+        files = pictures(Path(folder), n)
+        squares = np.stack([letterbox(read_image(file, 1), cfg.size)[0] for file in files])
+
+        def network():
+            with torch.inference_mode():
+                for i in range(0, n, 128):
+                    pack(checkpoint.model(torch.from_numpy(squares[i : i + 128]).float()).code.numpy())
+
+        work = {
+            "encode_files, two processes": lambda: list(encode_files(files, MODEL, jobs=2)),
+            "one image at a time": lambda: [encode_image(checkpoint, file) for file in files],
+            "decoding alone": lambda: [letterbox(read_image(file, 1), cfg.size)[0] for file in files],
+            "the network alone": network,
+        }
+        took = seconds(work, 3, time.perf_counter)
+    name, *others = took
+    return [row(name, other, f"{n} files of 512 x 512", n / took[name], n / took[other], "images/s", 2) for other in others]
+
+
+def step(cfg: Config, ours: bool, batch: int = 36) -> Callable[[], None]:
+    """One training step, forward and backward and update, on random images. Not ``ours``: the released order of operations, which
+    upsamples all feature maps to full size before the last convolution, in the default memory layout."""
+    torch.manual_seed(0)
+    model, loss = YNet(cfg, 2, 2), UnifiedLoss(cfg, 2)
+    images = torch.rand(batch, cfg.channels, cfg.size, cfg.size) * 255
+    if ours:
+        model, images = model.to(memory_format=torch.channels_last), images.contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam([*model.parameters(), *loss.parameters()])
+    masks, labels = torch.randint(2, (batch, cfg.size, cfg.size)), torch.arange(batch) % 2
+
+    def as_released(x, conv, size):
+        return conv(F.interpolate(x, size=size, mode="bilinear", align_corners=False))
+
+    def one():
+        changed = contextlib.nullcontext() if ours else mock.patch("ynet_lite.model.upsampled_conv", as_released)
+        with changed, torch.autocast("cpu", torch.bfloat16, enabled=cfg.precision == "bfloat16"):
+            output = model(images)
+        total, _ = loss(output, masks, torch.ones(batch, dtype=torch.bool), labels, model.classifier)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        optimizer.step()
+
+    return one
+
+
+def training() -> list[dict]:
+    """A training step beside that of the released network in its own order of operations."""
+    released = Config.from_preset("paper", method="released").but(precision="float32")
+    steps = {"released network, its own order of operations": step(released, False)}
+    steps["the same shape, ours"] = step(Config.from_preset("paper", method="ynet-paper"), True)
+    for size in (256, 128):
+        steps[f"Y-Net, full at {size} x {size}"] = step(Config.from_preset("full").but(size=size), True)
+    took = seconds(steps, 3)
+    first, *others = took
+    return [row(f"training step, {name}", first, "batch of 36", 36 / took[name], 36 / took[first], "images/s") for name in others]
+
+
+PARTS = {part.__name__: part for part in (database, bits, image_side, cases, encoding, training)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and put the rows in place of earlier ones."""
+    parser = argparse.ArgumentParser(prog="python -m ynet_lite.paper.scaling", description=main.__doc__)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"default: {' '.join(PARTS)}")
+    torch.set_num_threads(1)
+    for part in parser.parse_args(argv).parts:
+        print(keep(PARTS[part]()).to_string(index=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
