@@ -49,10 +49,13 @@ class Checkpoint:
         path = Path(path)
         history = {key: [None if v != v else v for v in column] for key, column in self.history.to_dict(orient="list").items()}
         about = {"config": json.loads(self.cfg.to_json())} | {name: getattr(self, name) for name in _ABOUT} | {"history": history}
-        with paths.replacing(path) as temporary, paths.replacing(path.with_suffix(".json")) as text:
-            save_file(self._state(), temporary)
-            os.chmod(temporary, 0o644)  # safetensors makes files that only their owner may read
-            text.write_text(json.dumps(about, indent=1) + "\n")
+        try:
+            with paths.replacing(path) as temporary, paths.replacing(path.with_suffix(".json")) as text:
+                save_file(self._state(), temporary)
+                os.chmod(temporary, 0o644)  # safetensors makes files that only their owner may read
+                text.write_text(json.dumps(about, indent=1) + "\n")
+        except (OSError, SafetensorError) as error:
+            raise OSError(f"checkpoint {path}: cannot be written ({error}); make room for it and call again") from error
         return path
 
     def _state(self) -> dict:

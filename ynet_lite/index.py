@@ -195,13 +195,16 @@ class Index:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        self._base.execute("BEGIN IMMEDIATE")
         try:
+            self._base.execute("BEGIN IMMEDIATE")
             yield self._base
-        except BaseException:
-            self._base.execute("ROLLBACK")
+            self._base.execute("COMMIT")
+        except BaseException as error:
+            if self._base.in_transaction:
+                self._base.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise OSError(f"{self.path}: cannot be written ({error}); nothing of this step was kept") from error
             raise
-        self._base.execute("COMMIT")
 
     def _checkpoint(self) -> Checkpoint:
         checkpoint = load_model(self.model)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,16 +79,34 @@ def listed(folder: str | Path, pattern: str = "*.csv") -> list[Path]:
     return sorted(path for path in Path(folder).glob(pattern) if not path.name.startswith("."))
 
 
+def _lives(process: int) -> bool:
+    """Whether a process of this number runs here; yes where nobody can tell (on Windows asking would end it)."""
+    try:
+        if os.name == "posix":
+            os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary name beside ``path``, renamed to it when the block ends well and removed when it does not.
 
     A reader of ``path`` sees the old file or the whole new one; read folders with `listed`. The name is hidden, keeps the suffix,
-    by which some writers choose a format, and holds process and thread, so that two writers do not meet.
+    by which some writers choose a format, and holds machine, process and thread, so that two writers do not meet. What a process
+    of this machine left of ``path`` when it was killed is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}.{path.name}")
+    host = platform.node() or "host"
+    for left in path.parent.glob(".*"):
+        process = re.fullmatch(rf"\.{re.escape(host)}-(\d+)-\d+\.{re.escape(path.name)}", left.name)
+        if process and not _lives(int(process.group(1))):
+            left.unlink(missing_ok=True)
+    temporary = path.with_name(f".{host}-{os.getpid()}-{threading.get_ident()}.{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)

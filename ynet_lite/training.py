@@ -60,8 +60,11 @@ def train(cfg: Config, cases: Cases, *, progress: bool = True, resume: str | Pat
             row = state.run_epoch()
         bar.set_postfix({key: f"{value:.3f}" for key, value in row.items() if key in ("loss", "validation")})
         if resume:
-            with paths.replacing(resume) as temporary:
-                torch.save(state.dump(), temporary)
+            try:
+                with paths.replacing(resume) as temporary:
+                    torch.save(state.dump(), temporary)
+            except (OSError, RuntimeError) as error:  # a full disk: the copy is lost, the training is not
+                warnings.warn(f"{resume}: no safety copy of epoch {state.epoch} ({error}); the training goes on", stacklevel=2)
     state.model.load_state_dict(state.best)
     seconds = earlier + time.perf_counter() - started
     about = cases.fingerprint, cases.class_names, cases.mask_names, pd.DataFrame(state.history)

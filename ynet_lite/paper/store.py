@@ -93,12 +93,15 @@ def write_run(
 
 
 def read_run(path: str | Path) -> pd.DataFrame:
-    """The rows of one run file. Raises ``ValueError`` for a file that lacks a column."""
-    table = _about(path)
-    missing = [column for column in COLUMNS if column not in table]
-    if missing:
-        raise ValueError(f"{path}: columns {missing} are missing; a run file has {COLUMNS}")
-    return table[COLUMNS]
+    """The rows of one run file. Raises ``ValueError`` for a file that lacks a column or is damaged."""
+    try:
+        table = _about(path)
+        missing = [column for column in COLUMNS if column not in table]
+        if missing:
+            raise ValueError(f"columns {missing} are missing; a run file has {COLUMNS}")
+        return table[COLUMNS].astype({"fold": int, "seed": int, "bits": int, "k": int, "value": float})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: not the rows of a run ({error}); delete it and do the run again") from error
 
 
 def _about(path: str | Path) -> pd.DataFrame:
