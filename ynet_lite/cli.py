@@ -13,6 +13,7 @@ from .hashing import BITS
 from .index import Added, Index
 from .own import train_own
 from .search import SHIPPED
+from .viewer.gallery import write_gallery
 
 _MODEL = f"{' or '.join(SHIPPED)}, or a checkpoint (.safetensors)"
 _PATIENT = 'regular expression that finds the patient in a file name, for instance "^(P[0-9]+)"'
@@ -127,12 +128,13 @@ def info(index, as_json) -> None:
 @click.option("-k", default=10, show_default=True, help="answers for each image")
 @click.option("--csv", "form", flag_value="csv", help="as CSV")
 @click.option("--json", "form", flag_value="json", help="as JSON, one line for each image")
+@click.option("--gallery", type=click.Path(path_type=Path), help="write a page with the pictures (.html) instead")
 @click.option("--class", "label", default="", help="only cases of this class")
 @click.option("--exclude-same-patient", is_flag=True, help="leave out cases of the query's patient")
 @click.option("--patient", default="", help="who the query's patient is (one image), or as in index (a folder)")
 @click.option("--include-itself", is_flag=True, help="also list the query where it is in the index")
 @click.option("--model", default="", help="where the checkpoint of the index lies now")
-def search(index, image, k, form, label, exclude_same_patient, patient, include_itself, model) -> None:
+def search(index, image, k, form, gallery, label, exclude_same_patient, patient, include_itself, model) -> None:
     """List the cases most similar to an IMAGE, or to each image of a folder or CSV.
 
     \b
@@ -147,6 +149,12 @@ def search(index, image, k, form, label, exclude_same_patient, patient, include_
         answers = opened.search(image, k, patient=patient, **settings).assign(query=image.name)
     else:
         answers = opened.search_all(image, k, patient=patient, **settings)
+    if gallery:
+        write_gallery(gallery, opened, image, answers)
+        click.echo(
+            f"{gallery}: holds pictures and ids of {answers['query'].nunique()} queries and their answers; mind who gets it"
+        )
+        return
     answers = answers[["query", *answers.columns.drop("query")]]
     if form == "csv":
         click.echo(answers.to_csv(index=False, lineterminator="\n", float_format="%.1f"), nl=False)

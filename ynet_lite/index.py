@@ -24,9 +24,10 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from . import paths
+from .cases.core import Cases
 from .cases.formats import read_image, sha256
 from .cases.from_folder import manifest_from_folder
-from .cases.loading import letterbox
+from .cases.loading import BOX, letterbox
 from .cases.manifest import ManifestError, first_few, read_manifest, row_names
 from .checkpoint import Checkpoint
 from .encoding import represent
@@ -39,8 +40,12 @@ CREATE TABLE cases (id TEXT PRIMARY KEY, code BLOB NOT NULL, label TEXT NOT NULL
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 FORMAT = "1"
+_REMEDY = "restore it from a copy, or build it anew"
 CHUNK = 128  # files that one job encodes, and that one transaction writes
 SAMPLE = 500  # cases that say which distances are usual
+FAR = 95  # percentile from which on a distance is called unusual
+UNKNOWN = "unknown"  # the class of a picture without a label
+MOST_SHOWN = 20_000  # cases that fit into a page
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,10 @@ class Index:
             self.about = dict(self._base.execute("SELECT name, value FROM about"))
         except sqlite3.DatabaseError as error:
             self._base.close()
-            raise ValueError(f"{self.path}: not an index, or damaged ({error})") from error
+            raise ValueError(f"{self.path}: not an index, or damaged ({error}); {_REMEDY}") from error
+        lacks = {"format", "model", "fingerprint", "bits", "key", "thumbnails"} - set(self.about)
+        if lacks:
+            raise ValueError(f"{self.path}: damaged, it does not say its {', '.join(sorted(lacks))}; {_REMEDY}")
         if self.about.get("format") != FORMAT:
             raise ValueError(f"{self.path}: an index of format {self.about.get('format')}, this version reads format {FORMAT}")
         self._base.execute("PRAGMA secure_delete = ON")
@@ -182,6 +190,7 @@ class Index:
         return index, index._add(*cases, jobs, progress)
 
     def __len__(self) -> int:
+        """Number of cases."""
         return self._base.execute("SELECT count(*) FROM cases").fetchone()[0]
 
     def close(self) -> None:
@@ -206,7 +215,8 @@ class Index:
                 raise OSError(f"{self.path}: cannot be written ({error}); nothing of this step was kept") from error
             raise
 
-    def _checkpoint(self) -> Checkpoint:
+    def checkpoint(self) -> Checkpoint:
+        """The network of its codes. Raises ``ValueError`` where the file under its name is another one now."""
         checkpoint = load_model(self.model)
         if checkpoint.weights_id() != self.about["fingerprint"]:
             raise ValueError(
@@ -225,7 +235,7 @@ class Index:
         return self._add(*cases_of(source, patient), jobs, progress)
 
     def _add(self, table: pd.DataFrame, left_out: pd.DataFrame, jobs: int, progress: bool) -> Added:
-        self._checkpoint()
+        self.checkpoint()
         known, failed = dict(self._base.execute("SELECT id, sha256 FROM cases")), []
         digests = [sha256(file) if Path(file).is_file() else "" for file in table["image"]]
         table = table.assign(sha256=digests)
@@ -293,14 +303,17 @@ class Index:
         anew where this or another process has written since."""
         version = self._base.execute("PRAGMA data_version").fetchone()[0], self._base.total_changes
         if self._loaded is None or self._loaded[0] != version:
-            lines = self._base.execute("SELECT id, code, label, patient, image, sha256 FROM cases ORDER BY id").fetchall()
-            if not lines:
+            if not len(self):
                 raise ValueError(f"{self.path}: the index is empty")
-            table = pd.DataFrame(lines, columns=["id", "code", "label", "patient", "image", "sha256"])
-            packed = np.frombuffer(b"".join(table.pop("code")), np.uint8).reshape(len(table), -1)
-            labels = np.unique(table["label"], return_inverse=True)[1]
-            codes = Codes(packed, table["id"].to_numpy(str), labels, int(self.about["bits"]), self.about["fingerprint"])
-            self._loaded = version, table, codes, {"": HammingIndex(codes)}, _usual(table, codes)
+            try:
+                lines = self._base.execute("SELECT id, code, label, patient, image, sha256 FROM cases ORDER BY id").fetchall()
+                table = pd.DataFrame(lines, columns=["id", "code", "label", "patient", "image", "sha256"])
+                packed = np.frombuffer(b"".join(table.pop("code")), np.uint8).reshape(len(table), -1)
+                labels = np.unique(table["label"], return_inverse=True)[1]
+                codes = Codes(packed, table["id"].to_numpy(str), labels, int(self.about["bits"]), self.about["fingerprint"])
+            except (sqlite3.DatabaseError, TypeError, ValueError) as error:
+                raise ValueError(f"{self.path}: damaged ({error}); {_REMEDY}") from error
+            self._loaded = version, table, codes, {"": HammingIndex(codes)}, usual_distances(codes, table["patient"])
         return self._loaded[1:]
 
     def search(
@@ -331,7 +344,7 @@ class Index:
         file = paths.yours(image)
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file")
-        self._checkpoint()
+        self.checkpoint()
         ((code, (reason,)),) = encode_files([file], self.model)
         if reason:
             raise ValueError(reason)
@@ -340,7 +353,7 @@ class Index:
     def search_all(self, source: str | Path, k: int = 10, *, patient: str = "", jobs: int = 1, **settings) -> pd.DataFrame:
         """`search` for every image of a folder or CSV (see `cases_of`), with a column ``query``; patients are those of the
         files. Warns of what could not be read."""
-        self._checkpoint()
+        self.checkpoint()
         table, _ = cases_of(source, patient)
         encoded = list(encode_files(list(table["image"]), self.model, jobs=jobs))
         reasons = [reason for _, several in encoded for reason in several]
@@ -355,6 +368,20 @@ class Index:
         if not lists:
             raise ValueError(f"{source}: none of its images can be read")
         return pd.concat(lists, ignore_index=True)
+
+    def file(self, image: str) -> Path:
+        """Where a picture named in an answer lies."""
+        return self.path.resolve().parent / image
+
+    def cases(self) -> tuple[Cases, Codes, Checkpoint]:
+        """All its pictures, in order of id, with their codes and the network: for a page to click through."""
+        table, codes, *_ = self._load()
+        if len(table) > MOST_SHOWN:
+            raise ValueError(f"{self.path}: {len(table)} cases are too many for a page (at most {MOST_SHOWN}); use search")
+        checkpoint = self.checkpoint()
+        files = [str(self.file(image)) for image in table["image"]]
+        shown = pd.DataFrame({"case_id": table["id"], "image": files, "label": table["label"], "group": table["patient"]})
+        return cases_from_files(shown, checkpoint, self.path.name), codes, checkpoint
 
     def search_code(self, code, digest, k=10, patient="", exclude_same_patient=False, label="", include_itself=False):
         """`search` for a packed code, uint8 (1, bits / 8), of a file with this SHA-256."""
@@ -383,18 +410,48 @@ class Index:
         rows, bits = rows[~leave[rows]][:k], bits[~leave[rows]][:k]
         answers = table.iloc[rows][["id", "label", "patient", "image"]].reset_index(drop=True)
         answers.insert(0, "rank", np.arange(1, len(rows) + 1))
-        percentile = 100 * np.searchsorted(usual, bits) / len(usual) if len(usual) else np.nan
-        return answers.assign(bits=bits, percentile=percentile)
+        return answers.assign(bits=bits, percentile=percentile(bits, usual))
 
 
-def _usual(table: pd.DataFrame, codes: Codes) -> np.ndarray:
+def usual_distances(codes: Codes, patients: Sequence[str]) -> np.ndarray:
     """Distances of up to `SAMPLE` cases to their nearest case of another patient, sorted; empty with one patient."""
-    patients = pd.factorize(table["patient"])[0]
+    numbers = pd.factorize(np.asarray(patients))[0]
     some = np.unique(np.linspace(0, len(codes) - 1, SAMPLE).astype(int))
-    k = min(1 + np.bincount(patients).max(), SAMPLE)  # more than a patient has
+    k = min(1 + np.bincount(numbers).max(), SAMPLE)  # more than a patient has
     bits, rows = HammingIndex(codes).search(codes.packed[some], int(k))
-    other = patients[rows] != patients[some, None]
+    other = numbers[rows] != numbers[some, None]
     return np.sort(bits[np.arange(len(some)), other.argmax(1)][other.any(1)])
+
+
+def percentile(bits, usual: np.ndarray):
+    """How many in a hundred of the `usual_distances` are below ``bits``; NaN where there are none."""
+    return 100 * np.searchsorted(usual, bits) / len(usual) if len(usual) else np.full(np.shape(bits), np.nan)
+
+
+def cases_from_files(table: pd.DataFrame, checkpoint: Checkpoint, name: str, classes: Sequence[str] = ()) -> Cases:
+    """The pictures of `cases_of` as `Cases` at the network's size, without outlines; a blank label is the class "unknown".
+
+    ``classes``: names of all classes, where the table may lack some. Raises ``ValueError`` that lists files that cannot be read.
+    """
+    cfg, labels = checkpoint.cfg, [label or UNKNOWN for label in table["label"]]
+    class_names = tuple(sorted({*labels, *classes}))
+    images, boxes, bad = [], [], []
+    for file in table["image"]:
+        try:
+            array = read_image(file, cfg.channels)
+        except (ValueError, OSError, ImportError) as error:
+            bad.append(str(error))
+            continue
+        square, box = letterbox(array, cfg.size)
+        images.append(square)
+        boxes.append((*array.shape[1:], *box))
+    if bad:
+        raise ValueError(f"{name}: {len(bad)} of {len(table)} pictures cannot be shown: {first_few(bad)}")
+    about = pd.DataFrame({"case_id": list(table["case_id"]), "label": labels, "group": list(table["group"]), "fold": 0})
+    about = about.assign(**dict(zip(BOX, np.array(boxes).T, strict=True)))
+    none = np.zeros((len(table), cfg.size, cfg.size), np.uint8), np.zeros(len(table), bool)
+    rows = np.array([class_names.index(label) for label in labels])
+    return Cases(np.stack(images), *none, rows, about, class_names=class_names, name=name)
 
 
 def _model(model: str | Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -13,6 +14,8 @@ from .. import drawing
 from ..cases.core import Cases
 from ..cases.formats import read_image
 from ..cases.loading import BOX, letterbox
+from ..encoding import encode_floats
+from ..index import FAR, UNKNOWN, Index
 from . import pages
 
 #: Largest upload in bytes. Jupyter itself takes at most 10 MB in one message.
@@ -22,7 +25,7 @@ MOST_BYTES = 8_000_000
 MOST_PIXELS = 40_000_000
 
 #: Kinds of files taken, as Pillow calls them, and how their names end.
-FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "TIFF": (".tif", ".tiff"), "BMP": (".bmp",)}
+FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "TIFF": (".tif", ".tiff"), "BMP": (".bmp",), "DICOM": (".dcm",)}
 
 ENDINGS = tuple(ending for endings in FORMATS.values() for ending in endings)
 
@@ -75,14 +78,24 @@ class Explorer:
         found = self._nearest(view)
         answers = [(self._database.draw(answer.row, view.maps), answer) for answer in self._shown(view, found).itertuples()]
         if view.upload is not None:
-            drawing = pages.Drawings(view.upload, self.side, self.maps).draw(0, view.maps)
+            drawing = pages.Drawings(self._with_outline(view.upload), self.side, self.maps).draw(0, view.maps)
             query = drawing, view.upload.ids[0], None, None, "Uploaded image"
         else:
             case_id, label, group = (side[view.query] for side in (self.queries.ids, self.queries.labels, self.queries.groups))
             query = self._queries.draw(view.query, view.maps), case_id, self.queries.class_names[label], group
         votes = pages.vote(found["label"], self.database.class_names)
         bits = self.retrieval.bits if view.bits is None else view.bits
-        return pages.render("explore.html", view=view, query=query, votes=votes, answers=answers, bits=bits)
+        far = self.retrieval.percentile(found["distance"].iloc[0]) if view.bits is None else float("nan")
+        about = {"bits": bits, "far": far if far >= FAR else None}
+        return pages.render("explore.html", view=view, query=query, votes=votes, answers=answers, **about)
+
+    def _with_outline(self, upload: Cases) -> Cases:
+        """An uploaded image with the outline that the network predicts, where it predicts any."""
+        checkpoint = self.retrieval.checkpoint
+        if checkpoint.model.segmentation is None:
+            return upload
+        predicted = encode_floats(checkpoint.model, checkpoint.cfg, upload, masks=True)["masks"] * upload.content_mask()
+        return replace(upload, masks=predicted.astype(np.uint8), has_mask=predicted.any((1, 2)), mask_names=checkpoint.mask_names)
 
     def figure(self, k: int = 10):
         """The page as one matplotlib figure (`drawing.retrieval_page`): the first query of each class."""
@@ -97,7 +110,8 @@ class Explorer:
             distance, label = self.retrieval.of_case(view.upload, view.bits), None
         else:
             distance, label = self.retrieval.of_query(view.query, view.bits), int(self.queries.labels[view.query])
-        return pages.answers(self.retrieval, distance, self.database, view.k, label=label)
+        itself = view.query if self.queries is self.database and view.upload is None else None
+        return pages.answers(self.retrieval, distance, self.database, view.k, label=label, leave=itself)
 
     def _shown(self, view: View, found: pd.DataFrame) -> pd.DataFrame:
         if view.only and view.only not in self.database.class_names:
@@ -112,7 +126,7 @@ def read_upload(content: bytes, filename: str, size: int, channels: int) -> Case
     is kept as the case id, without folders and cut to 60 characters. The case has no known outline; its label means nothing.
 
     Raises ``ValueError``, written for the page, for an empty file, one above 8 MB or 40 million pixels, a kind other than PNG,
-    JPEG, TIFF and BMP (by name and by content), several pages, or damage.
+    JPEG, TIFF, BMP and DICOM (by name and by content), several pages, or damage.
     """
     shown = PurePath(filename.replace("\\", "/")).name
     shown = shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 1]}\u2026"
@@ -124,7 +138,9 @@ def read_upload(content: bytes, filename: str, size: int, channels: int) -> Case
         raise ValueError(f"{shown}: {', '.join(FORMATS)} files are taken, by the end of their name; convert it to PNG")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged headers
-        array = read_image(bytes(content), channels, name=shown, most=MOST_PIXELS, formats=tuple(FORMATS))
+        array = read_image(
+            bytes(content), channels, name=shown, most=MOST_PIXELS, formats=tuple(f for f in FORMATS if f != "DICOM")
+        )
     square, box = letterbox(array, size)
     table = pd.DataFrame({"case_id": [shown], "label": [""], "group": [""], "fold": [0]})
     table = table.assign(**dict(zip(BOX, (*array.shape[1:], *box), strict=True)))
@@ -134,7 +150,7 @@ def read_upload(content: bytes, filename: str, size: int, channels: int) -> Case
         np.zeros(1, bool),
         np.zeros(1, np.int64),
         table,
-        class_names=("unknown",),
+        class_names=(UNKNOWN,),
         name="upload",
     )
 
@@ -149,8 +165,12 @@ def uploaded_file(value) -> tuple[str, bytes] | None:
     return value[0]["name"], bytes(value[0]["content"])
 
 
-def explore(queries: Cases, database: Cases, ranked_by, *, k: int = 10, maps: pages.Maps | None = None, side: int = 128):
+def explore(
+    queries, database: Cases | None = None, ranked_by=None, *, k: int = 10, maps: pages.Maps | None = None, side: int = 128
+):
     """A page to click through: a query case or an uploaded image, and the ``k`` most similar cases of the database.
+
+    ``explore("my.index")`` shows a saved index (see `ynet_lite.index.Index`): each of its cases asks for the others.
 
     Parameters
     ----------
@@ -169,7 +189,14 @@ def explore(queries: Cases, database: Cases, ranked_by, *, k: int = 10, maps: pa
 
     Raises ``ValueError`` as `pages.Retrieval` does, and for ``k`` outside 1 to N.
     """
+    checkpoint = None
+    if database is None:
+        with contextlib.ExitStack() as stack:
+            index = queries if isinstance(queries, Index) else stack.enter_context(Index(queries))
+            queries, codes, checkpoint = index.cases()
+        database, ranked_by = queries, (codes, codes)
     explorer = Explorer(queries, database, ranked_by, maps=maps, side=side)
+    explorer.retrieval.checkpoint = checkpoint or explorer.retrieval.checkpoint
     explorer.rows(View(k=k))  # refuses a wrong k before anything is shown
     try:
         import ipywidgets
@@ -215,7 +242,7 @@ class _Page:
             control.observe(self._changed, "value")
         shown = list(self.controls.values())
         if explorer.retrieval.checkpoint is not None:
-            said = f"PNG, JPEG, TIFF or BMP, at most {MOST_BYTES / 1e6:.0f} MB; the file stays in memory"
+            said = f"PNG, JPEG, TIFF, BMP or DICOM, at most {MOST_BYTES / 1e6:.0f} MB; the file stays in memory"
             self.file = widgets.FileUpload(accept=",".join(ENDINGS), multiple=False, description="Upload image", tooltip=said)
             self.file.layout.width = "auto"
             self.file.observe(self._uploaded, "value")

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from markupsafe import Markup
 
 from .. import paths
 from ..cases.core import Cases
+from ..index import UNKNOWN, Index, cases_from_files, cases_of
 from . import pages
 
 #: Largest file in bytes: what browsers open at once; 1,000 queries with 10 answers each stay below it.
@@ -91,19 +93,23 @@ def export_gallery(
         drawing = symbols.setdefault(f"{key}{row}", sides[key].draw(row, heat))
         return replace(drawing, inner=Markup('<use href="#{}{}" width="100%" height="100%"/>').format(key, row))
 
-    lists = [pages.answers(retrieval, retrieval.of_query(row), database, k, label=int(queries.labels[row])) for row in chosen]
+    labels = [None if queries.class_names[label] == UNKNOWN else int(label) for label in queries.labels[chosen]]
+    lists = [
+        pages.answers(retrieval, retrieval.of_query(row), database, k, label=label)
+        for row, label in zip(chosen, labels, strict=True)
+    ]
     needed = [("q", row) for row in chosen] + [("d", int(row)) for row in np.unique(np.concatenate([a["row"] for a in lists]))]
     some = needed[:: max(1, len(needed) // _SAMPLE)]
     estimate = sum(len(sides[key].draw(row, heat).inner) for key, row in some) / len(some) * len(needed)
     _check_size(0.7 * estimate, most_bytes, path, len(chosen), side)  # well below what the file will have: never refused in vain
 
     sections = []
-    for number, (row, found) in enumerate(zip(chosen, lists, strict=True), start=1):
-        label = int(queries.labels[row])
+    for number, (row, label, found) in enumerate(zip(chosen, labels, lists, strict=True), start=1):
         shown = found if groups else found.assign(group=None)
         listed = [(used("d", answer.row), answer) for answer in shown.itertuples()]
-        query = used("q", row), queries.ids[row], queries.class_names[label], queries.groups[row] if groups else None
-        sections.append((number, label, query, pages.vote(found["label"], database.class_names), listed))
+        named = None if label is None else queries.class_names[label]
+        query = used("q", row), queries.ids[row], named, queries.groups[row] if groups else None
+        sections.append((number, -1 if label is None else label, query, pages.vote(found["label"], database.class_names), listed))
     content = pages.render(
         "gallery.html",
         **{"title": title, "note": note, "policy": POLICY, "style": _STYLE, "script": _SCRIPT, "heat": heat},
@@ -114,6 +120,26 @@ def export_gallery(
     with paths.replacing(path) as temporary:
         temporary.write_bytes(content)
     return path
+
+
+def write_gallery(path: str | Path, index: Index, source: str | Path, answers: pd.DataFrame, patient: str = "") -> Path:
+    """`export_gallery` of what an `Index` answered: ``answers`` of its `search_all` for ``source``, or of `search` for an image
+    with a column ``query``."""
+    asked = cases_of(source, patient)[0]
+    asked = asked[asked["case_id"].isin(answers["query"]) | (len(asked) == 1)]
+    found = answers.drop_duplicates("id").rename(columns={"id": "case_id"})
+    found = found.assign(image=[str(index.file(image)) for image in found["image"]], group=found["patient"])
+    classes = {label or UNKNOWN for table in (asked, found) for label in table["label"]}
+    queries, database = (
+        cases_from_files(table, index.checkpoint(), index.path.name, sorted(classes)) for table in (asked, found)
+    )
+    bits = np.full((len(queries), len(database)), np.iinfo(np.int16).max, np.int16)  # whatever is no answer comes last
+    place = {name: i for i, name in enumerate(database.ids)}
+    lists = [part for _, part in answers.groupby("query", sort=False)]
+    for row, part in enumerate(lists):
+        bits[row, [place[name] for name in part["id"]]] = part["bits"]
+    settings = {"k": min(map(len, lists)), "title": f"Similar cases in {index.path.name}", "groups": False}
+    return export_gallery(path, queries, database, bits, **settings)
 
 
 def _chosen(rows: Sequence[int] | None, n: int) -> list[int]:

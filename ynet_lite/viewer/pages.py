@@ -22,6 +22,7 @@ from ..cases.core import Cases
 from ..checkpoint import Checkpoint
 from ..encoding import distances, encode_floats
 from ..hashing import Codes, check_models, hamming, pack
+from ..index import percentile, usual_distances
 
 NOTICE = "Research software, not a medical device."
 
@@ -129,6 +130,7 @@ class Retrieval:
             )
         self.bits = 8 * self._packed[1].shape[1] if self._packed else None
         self._place = np.argsort(np.argsort(database.ids, kind="stable"))
+        self._ids, self._groups, self._usual = database.ids, database.groups, None
         self._queries = len(queries)
 
     def _encode(self, checkpoint: Checkpoint, queries: Cases, database: Cases) -> None:
@@ -173,6 +175,15 @@ class Retrieval:
             raise ValueError(f"pages: {bits} bits were asked for, but no hash code ranks these cases")
         return distance
 
+    def percentile(self, distance: float) -> float:
+        """How many in a hundred database cases have their nearest case of another patient closer; NaN without hash codes."""
+        if self._packed is None:
+            return float("nan")
+        if self._usual is None:
+            codes = Codes(self._packed[1], self._ids, np.zeros(len(self._ids), np.int64), self.bits)
+            self._usual = usual_distances(codes, self._groups)
+        return float(percentile(distance, self._usual))
+
     def order(self, distance: np.ndarray) -> np.ndarray:
         """Database rows by (distance, case id), int64 (N,)."""
         return np.lexsort((self._place, distance))
@@ -192,19 +203,22 @@ def prefix_hamming(packed_q: np.ndarray, packed_db: np.ndarray, bits: int) -> np
     return hamming(packed_q & kept, packed_db & kept)
 
 
-def answers(retrieval: Retrieval, distance: np.ndarray, database: Cases, k: int, *, label: int | None = None) -> pd.DataFrame:
-    """The ``k`` nearest cases; equal distances in order of ``case_id``.
+def answers(
+    retrieval: Retrieval, distance: np.ndarray, database: Cases, k: int, *, label: int | None = None, leave: int | None = None
+) -> pd.DataFrame:
+    """The ``k`` nearest cases; equal distances in order of ``case_id``. ``leave``: a row that is no answer, the query itself.
 
     Columns: ``rank`` (from 1), ``row`` (of ``database``), ``case_id``, ``label`` (class name), ``group``, ``distance``, ``same``
     (whether the class is ``label``; None when that is unknown). Raises ``ValueError`` unless ``1 <= k <= N``.
     """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= len(database):
         raise ValueError(f"pages: k = {k!r}; the database has {len(database)} cases, so k is a whole number from 1 to that")
-    rows = retrieval.order(distance)[:k]
+    rows = retrieval.order(distance)
+    rows = rows[rows != leave][:k] if leave is not None else rows[:k]
     labels = database.labels[rows]
     return pd.DataFrame(
         {
-            "rank": np.arange(1, k + 1),
+            "rank": np.arange(1, len(rows) + 1),
             "row": rows,
             "case_id": database.ids[rows],
             "label": [database.class_names[i] for i in labels],

@@ -22,7 +22,8 @@
     verdict.className = "verdict";
     verdict.append(leaders.length > 1 ? "Level between " : "Most votes: ", ...joined(leaders.map((i) => classes[i]), " and "));
     if (leaders.length === 1 && leaders[0] === own) verdict.append(", the query's class.");
-    else verdict.append("; the query is ", isolated(classes[own]), ".");
+    else if (own >= 0) verdict.append("; the query is ", isolated(classes[own]), ".");
+    else verdict.append(".");
     section.querySelector(".vote").replaceChildren(`Vote of the ${items.length} nearest: `, ...listed, ". ", verdict);
   }
 
