@@ -17,14 +17,15 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from ynet_lite import explore, search
 from ynet_lite import index as module
-from ynet_lite import search
 from ynet_lite.cases.from_folder import manifest_from_folder
 from ynet_lite.cases.manifest import ManifestError
 from ynet_lite.cli import main
 from ynet_lite.index import Index, cases_of, encode_files
 from ynet_lite.own import settings_for
 from ynet_lite.sets.phantom import make_phantom
+from ynet_lite.viewer.explore import Explorer, View, read_upload
 
 MODEL, PATIENT = "phantom-quick", "^([^-]+)-"
 
@@ -188,6 +189,42 @@ def test_percentile_counts_cases_whose_nearest_case_is_closer(mine, archive):
     found = mine.search(archive / "new.png", 20)
     for row in found.itertuples():
         assert row.percentile == pytest.approx(100 * sum(value < row.bits for value in nearest) / 60)
+
+
+# --- pages
+
+
+def test_the_notebook_page_opens_an_index(mine, archive):
+    """Each case asks for the others; an uploaded image is answered, with the outline that the network predicts."""
+    box = explore(mine.path, k=5)
+    explorer = box.children[2]
+    assert "Query" in explorer.value and explorer.value.count('class="card ') == 6
+    cases, codes, checkpoint = mine.cases()
+    page = Explorer(cases, cases, (codes, codes))
+    page.retrieval.checkpoint = checkpoint
+    first = page.rows(View(query=3, k=59))
+    assert page.queries.ids[3] not in set(first["case_id"]) and len(first) == 59
+    upload = read_upload((archive / "new.png").read_bytes(), "new.png", 64, 1)
+    html = page.html(View(upload=upload, k=3))
+    assert "the network's prediction" in html and html.count("lesion outlined") == 1
+    assert page.retrieval.percentile(40) == 100 and "Unusual" not in html
+
+
+def test_an_unusual_image_is_said_to_be_so(mine, monkeypatch):
+    cases, codes, _ = mine.cases()
+    page = Explorer(cases, cases, (codes, codes))
+    monkeypatch.setattr(page.retrieval, "percentile", lambda distance: 97.0)
+    assert "farther away than for 97 of 100 cases" in page.html(View())
+
+
+def test_answers_as_a_gallery(mine, archive, tmp_path):
+    code, text = ynet("search", mine.path, archive / "images" / "disease A", "-k", 4, "--gallery", tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text()
+    asked = len(cases_of(archive / "images" / "disease A")[0])
+    assert code == 0 and "holds pictures" in text and page.count('class="case"') == asked
+    code, _ = ynet("search", mine.path, archive / "new.png", "--gallery", tmp_path / "b.html", "--class", "disease B")
+    page = (tmp_path / "b.html").read_text()
+    assert code == 0 and "class unknown" in page and "disease A" not in page.split("<main")[1]
 
 
 # --- growing and shrinking

@@ -232,7 +232,7 @@ def test_uploads_that_are_refused_say_why():
     for content, filename, message in [
         (b"", "a.png", "a.png: the file is empty"),
         (b"\x00" * (MOST_BYTES + 1), "a.png", "8.0 MB; at most 8 MB"),
-        (taken["grey.png"], "a.gif", "PNG, JPEG, TIFF, BMP files are taken"),
+        (taken["grey.png"], "a.gif", "PNG, JPEG, TIFF, BMP, DICOM files are taken"),
         (taken["grey.png"], "a", "files are taken"),
         (gif.getvalue(), "a.png", "a.png: cannot be read as PNG"),
         (b"<html><script>alert(1)</script>", "a.png", "another kind of file"),

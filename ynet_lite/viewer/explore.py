@@ -94,7 +94,7 @@ class Explorer:
         checkpoint = self.retrieval.checkpoint
         if checkpoint.model.segmentation is None:
             return upload
-        predicted = encode_floats(checkpoint.model, checkpoint.cfg, upload, masks=True)["masks"] * upload.content_mask()
+        predicted = encode_floats(checkpoint.model, checkpoint.cfg, upload, masks=True)["masks"] * upload.content_mask
         return replace(upload, masks=predicted.astype(np.uint8), has_mask=predicted.any((1, 2)), mask_names=checkpoint.mask_names)
 
     def figure(self, k: int = 10):
