@@ -91,7 +91,8 @@ class Checkpoint:
             model.load_state_dict(load_file(path))
         except (RuntimeError, OSError, ValueError, SafetensorError) as error:
             raise ValueError(f"checkpoint {path}: its weights do not fit its configuration ({error}); {_REMEDY}") from error
-        return cls(model.eval(), cfg, *rest)
+        # as in training: faster on a CPU, and the same last digits as before it was saved
+        return cls(model.eval().to(memory_format=torch.channels_last), cfg, *rest)
 
 
 def checkpoint_path(cfg: Config, cases: Cases) -> Path:

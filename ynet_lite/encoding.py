@@ -17,13 +17,13 @@ def _precision(cfg: Training):
     return torch.autocast(torch.device(cfg.device).type, torch.bfloat16, enabled=cfg.precision == "bfloat16")
 
 
-def represent(model: YNet, cfg: Ranking, images: torch.Tensor) -> Output:
+def represent(model: YNet, cfg: Ranking, images: torch.Tensor, masks: bool = False) -> Output:
     """The network's output for images (N, C, H, W) in 0..255; code and descriptor averaged with those of the mirror images where
-    ``Config.flip_codes`` says so."""
-    output = model(images)
+    ``Config.flip_codes`` says so. Without ``masks`` the logits may be None, which saves time."""
+    output = model(images, masks=masks)
     if not cfg.flip_codes:
         return output
-    mirrored = model(images.flip(3))
+    mirrored = model(images.flip(3), masks=False)
     return Output((output.code + mirrored.code) / 2, (output.descriptor + mirrored.descriptor) / 2, output.logits)
 
 
@@ -40,7 +40,7 @@ def encode_floats(model: YNet, cfg: Config, cases: Cases, *, masks: bool = False
     found: dict[str, list] = {"code": [], "descriptor": []} | ({"masks": []} if masks else {})
     for start in range(0, len(cases), batch):
         images = torch.from_numpy(cases.images[start : start + batch]).to(device).float()
-        output = represent(model, cfg, images)
+        output = represent(model, cfg, images, masks)
         found["code"].append(output.code.float().cpu().numpy())
         found["descriptor"].append(output.descriptor.float().cpu().numpy())
         if masks:

@@ -89,7 +89,9 @@ def _encode(model: str, files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
             reasons.append("")
         except (ValueError, OSError, ImportError) as error:
             reasons.append(str(error).removeprefix(f"{file}: "))
-    codes = pack(represent(checkpoint.model, cfg, torch.from_numpy(pictures).float()).code.float().numpy())
+    # few at a time: what a small batch needs stays in the processor's cache
+    parts = [represent(checkpoint.model, cfg, part.float()).code.float() for part in torch.from_numpy(pictures).split(16)]
+    codes = pack(torch.cat(parts).numpy())
     codes[[bool(reason) for reason in reasons]] = 0
     return codes, reasons
 

@@ -156,7 +156,8 @@ class YNet(nn.Module):
         self.cfg = cfg
         self.encoder = encoders.named(cfg.encoder).make(cfg, pretrained)
         widths = self.encoder.widths
-        needs_map = cfg.uses_masks or not set(GUIDED).isdisjoint(cfg.pooling.split("+"))
+        self.guided = not set(GUIDED).isdisjoint(cfg.pooling.split("+"))
+        needs_map = cfg.uses_masks or self.guided
         self.segmentation = SegmentationBranch(widths, cfg, n_masks) if needs_map else None
         self.to_descriptor = nn.Conv2d(widths[-1], cfg.descriptor, 3, 1, 1) if cfg.descriptor else nn.Identity()
         top = cfg.descriptor or widths[-1]
@@ -186,10 +187,11 @@ class YNet(nn.Module):
             features[3] = self.attention(features[3])
         return features
 
-    def forward(self, images: Tensor) -> Output:
+    def forward(self, images: Tensor, *, masks: bool = True) -> Output:
+        """``masks=False`` leaves the segmentation branch out where the code does not need it: the same code in less time."""
         features = self.encode(images)
         logits = coarse = None
-        if self.segmentation is not None:
+        if self.segmentation is not None and (masks or self.guided):
             logits, coarse = self.segmentation(features, tuple(images.shape[2:]))
         maps = [self.to_descriptor(features[3]) if level == 5 else features[level - 2] for level in self.cfg.pool_levels]
         descriptor = self.aggregate(maps, coarse)
