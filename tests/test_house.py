@@ -12,6 +12,7 @@ import pytest
 import torch
 
 PACKAGE = Path(__file__).resolve().parents[1] / "ynet_lite"
+CORE, PACKAGE = 6_400, 13_700  # lines
 WINGS = ("sets", "viewer", "paper")
 
 #: Imports inside a function that are allowed: heavy or optional packages, one line of reason each.
@@ -138,18 +139,16 @@ def test_imports_inside_functions_are_heavy_optional_packages():
     assert not bad, f"imports inside functions, not in the list of the allowed: {bad}"
 
 
-@pytest.mark.xfail(reason="the house is being made thin")
-@pytest.mark.parametrize("most, part", [(500, "a module")])
-def test_no_module_is_long(most, part):
-    long = {name: len(path.read_text().splitlines()) for name, path in modules().items()}
-    assert not {name: n for name, n in long.items() if n > most}, f"{part} has at most {most} lines"
+def test_no_module_is_long():
+    lines = {name: len(path.read_text().splitlines()) for name, path in modules().items()}
+    assert not {name: n for name, n in lines.items() if n > 500}
 
 
-@pytest.mark.xfail(reason="the house is being made thin")
-def test_the_core_and_the_package_stay_small():
+def test_the_core_and_the_package_do_not_grow():
+    """What they have today; the aim is 4,300 and 11,000. Lower the numbers when something has gone."""
     lines = {name: len(path.read_text().splitlines()) for name, path in modules().items()}
     core = sum(n for name, n in lines.items() if wing(name) == "core")
-    assert core <= 4300 and sum(lines.values()) <= 11_000, f"core {core}, package {sum(lines.values())} lines"
+    assert core <= CORE and sum(lines.values()) <= PACKAGE, f"core {core}, package {sum(lines.values())} lines"
 
 
 def test_public_names():

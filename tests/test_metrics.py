@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ynet_lite import metrics
+from ynet_lite import metrics, overlap
 from ynet_lite.cases.core import Cases
 
 # --- oracles: plain metrics of one order, written from their equations; expectation by trying every order -------------
@@ -226,13 +226,13 @@ def test_dice_and_iou_by_hand():
     true[2] = 1
     pred[2] = 1
     before = pred.copy(), true.copy()
-    np.testing.assert_allclose(metrics.dice(pred, true), [2 * 1 / (2 + 2), 0, 1, 1])  # the last: both empty
-    np.testing.assert_allclose(metrics.iou(pred, true), [1 / 3, 0, 1, 1])
+    np.testing.assert_allclose(overlap.dice(pred, true), [2 * 1 / (2 + 2), 0, 1, 1])  # the last: both empty
+    np.testing.assert_allclose(overlap.iou(pred, true), [1 / 3, 0, 1, 1])
     assert (pred == before[0]).all() and (true == before[1]).all()
     with pytest.raises(ValueError, match="same shape"):
-        metrics.dice(pred, true[:2])
+        overlap.dice(pred, true[:2])
     with pytest.raises(ValueError, match="bool or integer"):
-        metrics.dice(pred / 2, true)
+        overlap.dice(pred / 2, true)
 
 
 def slow_centred_iou(a, b):
@@ -258,26 +258,26 @@ def test_centred_iou_against_pixel_sets():
     b[2] = 0
     b[2, 0, 0] = b[2, 8, 8] = 1  # wide: nothing may be cut off by the move
     slow = [[slow_centred_iou(x, y) for y in b] for x in a]
-    np.testing.assert_allclose(metrics.centred_iou(a, b), slow, rtol=1e-14)
-    assert metrics.centred_iou(a, b)[0].tolist()[:3] == [1, 1, 0]  # both empty; one empty
+    np.testing.assert_allclose(overlap.centred_iou(a, b), slow, rtol=1e-14)
+    assert overlap.centred_iou(a, b)[0].tolist()[:3] == [1, 1, 0]  # both empty; one empty
 
 
 def test_centred_iou_ignores_position_and_works_in_blocks():
     mask = np.zeros((12, 12), np.uint8)
     mask[1:4, 2:6] = 1
     moved = np.roll(mask, (6, 5), axis=(0, 1))
-    assert metrics.centred_iou(mask[None], moved[None]) == 1
+    assert overlap.centred_iou(mask[None], moved[None]) == 1
     many = np.broadcast_to(mask, (1100, 12, 12)).copy()
     many[700] = 0
-    got = metrics.centred_iou(many[:600], many)
+    got = overlap.centred_iou(many[:600], many)
     assert (got[:, 700] == 0).all() and (np.delete(got, 700, axis=1) == 1).all()
     with pytest.raises(ValueError, match="height and width"):
-        metrics.centred_iou(mask[None], np.zeros((1, 5, 5), bool))
+        overlap.centred_iou(mask[None], np.zeros((1, 5, 5), bool))
 
 
 def test_centred_iou_of_empty_sets_of_masks():
-    assert metrics.centred_iou(np.zeros((0, 4, 4), bool), np.zeros((2, 4, 4), bool)).shape == (0, 2)
-    assert (metrics.centred_iou(np.zeros((3, 4, 4), bool), np.zeros((2, 4, 4), bool)) == 1).all()
+    assert overlap.centred_iou(np.zeros((0, 4, 4), bool), np.zeros((2, 4, 4), bool)).shape == (0, 2)
+    assert (overlap.centred_iou(np.zeros((3, 4, 4), bool), np.zeros((2, 4, 4), bool)) == 1).all()
 
 
 def test_distinct_codes():
@@ -427,7 +427,7 @@ def test_evaluate_rows_are_the_means_of_the_single_functions():
     rows, per_query = metrics.evaluate(distances, queries, database, (5, 10))
     value = rows.set_index(["metric", "k"])["value"]
     rel, gains = metrics.same_class(queries, database), metrics.graded_gains(queries, database)
-    overlaps = metrics.mask_overlaps(queries, database)
+    overlaps = overlap.mask_overlaps(queries, database)
     singles = {
         "map": metrics.average_precision(distances, rel, 10),
         "map_hits": metrics.average_precision_hits(distances, rel, 10),

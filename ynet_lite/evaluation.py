@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from . import metrics
+from . import metrics, overlap
 from .cases.core import Cases
 from .checkpoint import Checkpoint
 from .config import Config
@@ -40,7 +40,7 @@ def evaluate_checkpoint(
     values, per_query = metrics.evaluate(distance, queries, database, cfg.ks, query_codes=shown)
     if has_map:
         predicted, true = found["masks"][known] > 0, queries.masks[known] > 0
-        scores = {"dice": metrics.dice(predicted, true), "iou": metrics.iou(predicted, true)}
+        scores = {"dice": overlap.dice(predicted, true), "iou": overlap.iou(predicted, true)}
         extra = pd.DataFrame([{"metric": name, "k": 0, "value": float(np.mean(v))} for name, v in scores.items()])
         values = pd.concat([values, extra], ignore_index=True)
         each = pd.DataFrame({"case_id": queries.ids[known], "metric": "dice", "k": 0, "value": scores["dice"]})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ... import metrics
+from ... import overlap
 
 # Shares of the longer side, so that they mean the same at every image size.
 RING = 0.08  # width of the ring that stands for the tissue around a lesion
@@ -25,8 +25,8 @@ def check_images(images, what: str = "images") -> np.ndarray:
 
 def check_masks(masks, content, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Lesion inside the content, and the content; bool (N, H, W) each. ``ValueError`` where they do not fit ``shape``."""
-    masks = metrics.mask_stack(masks, "masks")
-    content = np.ones(shape, bool) if content is None else metrics.mask_stack(content, "content")
+    masks = overlap.mask_stack(masks, "masks")
+    content = np.ones(shape, bool) if content is None else overlap.mask_stack(content, "content")
     for what, part in (("masks", masks), ("content", content)):
         if part.shape != shape:
             raise ValueError(f"{what}: shape {part.shape}, but {shape} is needed: one per image, of its height and width")
