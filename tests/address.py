@@ -37,5 +37,5 @@ if "google.colab" in sys.modules:
     checkout = Path("/content/{NAME}")
     if not checkout.exists():
         subprocess.run(["git", "clone", "--depth", "1", address, str(checkout)], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-e", str(checkout)], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-e", f"{{checkout}}[umap]"], check=True)
     sys.path.insert(0, str(checkout))"""

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 PACKAGE = Path(__file__).resolve().parents[1] / "ynet_lite"
-CORE, PACKAGE = 6_400, 13_700  # lines
+MOST_CORE, MOST_PACKAGE = 6_400, 13_700  # lines
 WINGS = ("sets", "viewer", "paper")
 
 #: Imports inside a function that are allowed: heavy or optional packages, one line of reason each.
@@ -148,7 +148,7 @@ def test_the_core_and_the_package_do_not_grow():
     """What they have today; the aim is 4,300 and 11,000. Lower the numbers when something has gone."""
     lines = {name: len(path.read_text().splitlines()) for name, path in modules().items()}
     core = sum(n for name, n in lines.items() if wing(name) == "core")
-    assert core <= CORE and sum(lines.values()) <= PACKAGE, f"core {core}, package {sum(lines.values())} lines"
+    assert core <= MOST_CORE and sum(lines.values()) <= MOST_PACKAGE, f"core {core}, package {sum(lines.values())} lines"
 
 
 def test_public_names():

@@ -16,7 +16,7 @@ from ynet_lite.search import SHIPPED, encode_image, load_shipped, ship
 from ynet_lite.training import train
 from ynet_lite.viewer import pages
 
-COLUMNS = ["rank", "case_id", "label", "distance"]
+COLUMNS = ["rank", "case_id", "label", "distance", "percentile"]
 
 
 @pytest.fixture

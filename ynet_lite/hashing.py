@@ -222,6 +222,24 @@ class HammingIndex:
         return distances.astype(np.int16), self._by_id[places]
 
 
+def usual_distances(codes: Codes, groups=None, sample: int = 500) -> np.ndarray:
+    """How far cases usually are from their nearest other case: sorted distances of up to ``sample`` cases, evenly chosen by id.
+
+    With ``groups`` (N,), the patients: to the nearest case of another patient. Empty where there is no other.
+    """
+    numbers = np.unique(codes.ids if groups is None else np.asarray(groups), return_inverse=True)[1]
+    some = np.unique(np.linspace(0, len(codes) - 1, sample).astype(int))
+    k = min(1 + int(np.bincount(numbers).max()), sample)  # more than a patient has
+    bits, rows = HammingIndex(codes).search(codes.packed[some], k)
+    other = numbers[rows] != numbers[some, None]
+    return np.sort(bits[np.arange(len(some)), other.argmax(1)][other.any(1)])
+
+
+def percentile(bits, usual: np.ndarray):
+    """How many in a hundred of the `usual_distances` are below ``bits``; NaN where there are none."""
+    return 100 * np.searchsorted(usual, bits) / len(usual) if len(usual) else np.full(np.shape(bits), np.nan)
+
+
 def search_reference(codes, database: Codes, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The same as ``HammingIndex(database).search(codes, k)`` in NumPy: sort all cases by (distance, id), cut at k."""
     packed, k = _search_input(codes, database, k)

@@ -31,7 +31,7 @@ from .cases.loading import BOX, letterbox
 from .cases.manifest import ManifestError, first_few, read_manifest, row_names
 from .checkpoint import Checkpoint
 from .encoding import represent
-from .hashing import Codes, HammingIndex, pack
+from .hashing import Codes, HammingIndex, pack, percentile, usual_distances
 from .search import SHIPPED, load_shipped
 
 _TABLES = """
@@ -42,7 +42,6 @@ CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 FORMAT = "1"
 _REMEDY = "restore it from a copy, or build it anew"
 CHUNK = 128  # files that one job encodes, and that one transaction writes
-SAMPLE = 500  # cases that say which distances are usual
 FAR = 95  # percentile from which on a distance is called unusual
 UNKNOWN = "unknown"  # the class of a picture without a label
 MOST_SHOWN = 20_000  # cases that fit into a page
@@ -413,21 +412,6 @@ class Index:
         answers = table.iloc[rows][["id", "label", "patient", "image"]].reset_index(drop=True)
         answers.insert(0, "rank", np.arange(1, len(rows) + 1))
         return answers.assign(bits=bits, percentile=percentile(bits, usual))
-
-
-def usual_distances(codes: Codes, patients: Sequence[str]) -> np.ndarray:
-    """Distances of up to `SAMPLE` cases to their nearest case of another patient, sorted; empty with one patient."""
-    numbers = pd.factorize(np.asarray(patients))[0]
-    some = np.unique(np.linspace(0, len(codes) - 1, SAMPLE).astype(int))
-    k = min(1 + np.bincount(numbers).max(), SAMPLE)  # more than a patient has
-    bits, rows = HammingIndex(codes).search(codes.packed[some], int(k))
-    other = numbers[rows] != numbers[some, None]
-    return np.sort(bits[np.arange(len(some)), other.argmax(1)][other.any(1)])
-
-
-def percentile(bits, usual: np.ndarray):
-    """How many in a hundred of the `usual_distances` are below ``bits``; NaN where there are none."""
-    return 100 * np.searchsorted(usual, bits) / len(usual) if len(usual) else np.full(np.shape(bits), np.nan)
 
 
 def cases_from_files(table: pd.DataFrame, checkpoint: Checkpoint, name: str, classes: Sequence[str] = ()) -> Cases:

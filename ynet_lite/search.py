@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
@@ -20,7 +18,7 @@ from .cases.formats import read_image
 from .cases.loading import letterbox
 from .checkpoint import Checkpoint
 from .encoding import encode, represent
-from .hashing import Codes, HammingIndex, check_models, pack
+from .hashing import Codes, HammingIndex, check_models, pack, percentile, usual_distances
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 
@@ -54,8 +52,9 @@ def search(
 
     Returns
     -------
-    DataFrame with ``rank`` (1 = nearest), ``case_id``, ``label`` (class name), ``distance`` (bits that differ). Equal distances
-    are ordered by ``case_id``.
+    DataFrame with ``rank`` (1 = nearest), ``case_id``, ``label`` (class name), ``distance`` (bits that differ), ``percentile``:
+    how many in a hundred cases of the database have their nearest other case closer than that. Equal distances are ordered by
+    ``case_id``. Near 100, the image is unlike the database; a low number is no proof that it is like it.
     """
     if str(model) in SHIPPED:
         checkpoint, database = load_shipped(str(model))
@@ -81,6 +80,7 @@ def search(
             "case_id": database.ids[rows[0]],
             "label": [checkpoint.class_names[i] for i in database.labels[rows[0]]],
             "distance": found[0],
+            "percentile": percentile(found[0], usual_distances(database)),
         }
     )
 
@@ -117,19 +117,3 @@ def ship(model: str, checkpoint: Checkpoint, database: Cases, folder: str | Path
     weights = half.save(Path(folder) / f"{model}.safetensors")
     codes = encode(Checkpoint.load(weights), database)
     return weights, codes.save(Path(folder) / f"{model}.codes.npz")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """``python -m ynet_lite.search IMAGE [-k 10] [--model phantom-quick]``: the list as text."""
-    parser = argparse.ArgumentParser(prog="python -m ynet_lite.search", description="The cases most similar to an image.")
-    parser.add_argument("image")
-    parser.add_argument("-k", type=int, default=10)
-    parser.add_argument("--model", default=SHIPPED[0], help=f"{' or '.join(SHIPPED)}, or a checkpoint (.safetensors)")
-    parser.add_argument("--codes", help="saved codes (.npz), for a checkpoint of your own")
-    given = parser.parse_args(argv)
-    print(search(given.image, given.k, model=given.model, codes=given.codes).to_string(index=False))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

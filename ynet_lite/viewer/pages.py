@@ -21,8 +21,7 @@ from PIL import Image
 from ..cases.core import Cases
 from ..checkpoint import Checkpoint
 from ..encoding import distances, encode_floats
-from ..hashing import Codes, check_models, hamming, pack
-from ..index import percentile, usual_distances
+from ..hashing import Codes, check_models, hamming, pack, percentile, usual_distances
 
 NOTICE = "Research software, not a medical device."
 
