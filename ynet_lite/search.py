@@ -80,7 +80,7 @@ def search(
             "case_id": database.ids[rows[0]],
             "label": [checkpoint.class_names[i] for i in database.labels[rows[0]]],
             "distance": found[0],
-            "percentile": percentile(found[0], usual_distances(database)),
+            "percentile": np.round(percentile(found[0], usual_distances(database)), 1),
         }
     )
 
