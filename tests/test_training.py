@@ -14,8 +14,10 @@ from ynet_lite.cases.outlines import degraded, outlined
 from ynet_lite.checkpoint import Checkpoint, checkpoint_path
 from ynet_lite.config import Config
 from ynet_lite.encoding import distances, encode, encode_floats
+from ynet_lite.evaluation import evaluate_checkpoint
 from ynet_lite.hashing import Codes, pack
 from ynet_lite.model import YNet
+from ynet_lite.sets.phantom import make_phantom
 from ynet_lite.training import load_or_train, train, validation_score
 
 
@@ -596,3 +598,21 @@ def test_training_for_masks_without_any_outline_is_said(tiny_cases, tiny_config)
     unknown = replace(tiny_cases, has_mask=np.zeros(len(tiny_cases), bool))
     with pytest.warns(UserWarning, match="no training case has a known outline"):
         train(tiny_config.but(epochs=1), unknown, progress=False)
+
+
+def test_queries_that_were_trained_on_get_no_score(tmp_path):
+    cases = make_phantom(60, seed=3, size=48)
+    database, queries = cases.split(1)
+    cfg = Config(size=48, planes=(8, 8, 8, 8), blocks=1, epochs=1, batch=8, validation=0.0, phantom_cases=60)
+    checkpoint = train(cfg, database, progress=False)
+    checkpoint.save(tmp_path / "c.safetensors")
+    loaded = Checkpoint.load(tmp_path / "c.safetensors")
+    assert loaded.trained_on == checkpoint.trained_on and len(loaded.trained_on) == len(database) + len(set(database.groups))
+    evaluate_checkpoint(loaded, cfg, database, queries)
+    with pytest.raises(ValueError, match="trained on the patient or the picture of 5 of 5 queries"):
+        evaluate_checkpoint(loaded, cfg, database, database.take(np.arange(5)))
+    copied = replace(queries, images=database.images[: len(queries)], fingerprint="another set")
+    with pytest.raises(ValueError, match=f"picture of {len(queries)} of {len(queries)}"):
+        evaluate_checkpoint(loaded, cfg, database, copied)
+    names = replace(loaded, trained_on=())  # a checkpoint that is older than this check
+    evaluate_checkpoint(names, cfg, database, database.take(np.arange(5)))

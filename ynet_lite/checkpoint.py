@@ -22,7 +22,7 @@ from .model import YNet
 TRAINER = "2"
 
 #: What the .json file holds beside the configuration.
-_ABOUT = ("fingerprint", "class_names", "mask_names", "history", "best_epoch", "seconds", "made_by")
+_ABOUT = ("fingerprint", "class_names", "mask_names", "history", "best_epoch", "seconds", "made_by", "trained_on")
 _REMEDY = "copy both files of the checkpoint anew, or delete them and train again"
 
 
@@ -31,7 +31,8 @@ class Checkpoint:
     """A trained network with everything that is needed to use it again.
 
     ``made_by``: commit of the code that trained (`provenance.commit`). ``history``: one row per epoch, with the mean of each loss
-    term, the learning rate, and the validation score where it was taken.
+    term, the learning rate, and the validation score where it was taken. ``trained_on``: `marks` of the training cases, empty
+    where nobody kept them.
     """
 
     model: YNet
@@ -43,6 +44,7 @@ class Checkpoint:
     best_epoch: int = 0
     seconds: float = 0.0
     made_by: tuple[str, bool] | None = None
+    trained_on: tuple[str, ...] = ()
 
     def save(self, path: str | Path) -> Path:
         """Write ``path`` (.safetensors, weights) and beside it ``.json`` (the rest), each renamed into place when complete."""
@@ -84,6 +86,7 @@ class Checkpoint:
             history = pd.DataFrame(about["history"]).astype(float).astype({"epoch": int} if about["history"] else {})
             made_by = tuple(about["made_by"]) if about.get("made_by") else None
             rest = (about["fingerprint"], *names, history, int(about["best_epoch"]), float(about["seconds"]), made_by)
+            rest += (tuple(map(str, about.get("trained_on", ()))),)
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else error
             raise ValueError(f"checkpoint {text}: not what Checkpoint.save writes ({reason}); {_REMEDY}") from error
@@ -93,6 +96,19 @@ class Checkpoint:
             raise ValueError(f"checkpoint {path}: its weights do not fit its configuration ({error}); {_REMEDY}") from error
         # as in training: faster on a CPU, and the same last digits as before it was saved
         return cls(model.eval().to(memory_format=torch.channels_last), cfg, *rest)
+
+
+def marks(cases: Cases) -> list[tuple[str, str]]:
+    """For each case a mark of its patient (of this set; "" where the set has no fingerprint) and one of its pixels.
+
+    Marks are 12 digits of a SHA-256: enough to know a case again, and no way back to it.
+    """
+
+    def mark(content: bytes) -> str:
+        return hashlib.sha256(content).hexdigest()[:12]
+
+    patients = [mark(f"{cases.fingerprint} {group}".encode()) if cases.fingerprint else "" for group in cases.groups]
+    return list(zip(patients, (mark(image.tobytes()) for image in cases.images), strict=True))
 
 
 def checkpoint_path(cfg: Config, cases: Cases) -> Path:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from . import metrics, overlap
 from .cases.core import Cases
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, marks
 from .config import Config
 from .encoding import distances, encode_floats
 from .hashing import Codes, pack
@@ -18,8 +18,16 @@ def evaluate_checkpoint(
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Codes]]:
     """All metrics of one trained network: (values [metric, k, value], values per query and patient, codes of both sides).
 
-    ``encoded``: codes and descriptors of queries and database that something else than the network made.
+    ``encoded``: codes and descriptors of queries and database that something else than the network made. Raises ``ValueError``
+    for queries whose patient or picture the network was trained on: their score would say nothing of new cases.
     """
+    seen = set(checkpoint.trained_on)
+    again = [name for name, both in zip(queries.ids, marks(queries), strict=True) if seen.intersection(both)]
+    if again:
+        raise ValueError(
+            f"evaluate: the network was trained on the patient or the picture of {len(again)} of {len(queries)} queries, first "
+            f"{', '.join(again[:3])}; a score of these says nothing, take others"
+        )
     # Dice is the lesion's: queries without a lesion, or with an unknown outline, have none
     known = np.flatnonzero(queries.has_mask & queries.masks.any((1, 2)))
     has_map = checkpoint.model.segmentation is not None and cfg.uses_masks and len(known) > 0

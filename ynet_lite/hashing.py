@@ -90,7 +90,8 @@ def hamming(packed_q, packed_db) -> np.ndarray:
     """
     # Zero bytes up to a multiple of 8 add nothing to a distance, and let 64 bits be counted at once.
     queries, database = (
-        np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8))).view(np.uint64) for packed in _check_pair(packed_q, packed_db)
+        np.ascontiguousarray(np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))).view(np.uint64)
+        for packed in _check_pair(packed_q, packed_db)
     )
     words = np.ascontiguousarray(database.T)
     out = np.empty((len(queries), len(database)), np.int16)

@@ -17,7 +17,7 @@ from .augment import augment
 from .cases.core import Cases
 from .cases.outlines import degraded, outlined
 from .cases.splits import validation_rows
-from .checkpoint import Checkpoint, checkpoint_path
+from .checkpoint import Checkpoint, checkpoint_path, marks
 from .config import Config, Training
 from .encoding import _precision, distances, encode_floats
 from .losses.unified import UnifiedLoss
@@ -68,7 +68,8 @@ def train(cfg: Config, cases: Cases, *, progress: bool = True, resume: str | Pat
     state.model.load_state_dict(state.best)
     seconds = earlier + time.perf_counter() - started
     about = cases.fingerprint, cases.class_names, cases.mask_names, pd.DataFrame(state.history)
-    return Checkpoint(state.model.eval(), cfg, *about, state.best_epoch, round(seconds, 1), made_by)
+    seen = tuple(sorted({mark for both in marks(cases) for mark in both if mark}))
+    return Checkpoint(state.model.eval(), cfg, *about, state.best_epoch, round(seconds, 1), made_by, seen)
 
 
 def _resumed(state: _State, file: Path, cases: Cases) -> _State:

@@ -28,9 +28,12 @@ from nbformat.v4 import new_code_cell, new_notebook
 from parsed import Parsed
 from PIL import Image
 
-from ynet_lite import export_gallery, paths
+from ynet_lite import explore, export_gallery, paths
 from ynet_lite.hashing import Codes, pack
+from ynet_lite.index import Index
+from ynet_lite.sets.phantom import make_phantom
 from ynet_lite.viewer.explore import Explorer, View
+from ynet_lite.viewer.gallery import write_gallery
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -249,6 +252,32 @@ def test_gallery_fits_a_narrow_window(gallery, open_page):
     page.goto(gallery.as_uri())
     page.select_option("#pick", label="all query cases, as a list")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_answers_of_an_index(open_page, tmp_path):
+    """The gallery of what an index answered, and the page of the notebook on the same index."""
+    phantom = make_phantom(40, seed=5)
+    for image, name, label in zip(phantom.images, phantom.ids, phantom.table["label"], strict=True):
+        (tmp_path / "pictures" / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0]).save(tmp_path / "pictures" / label / f"{name}.png")
+    Image.fromarray(make_phantom(40, seed=6).images[0, 0]).save(tmp_path / "new.png")
+    index, _ = Index.build(tmp_path / "my.index", tmp_path / "pictures", "phantom-quick", progress=False)
+    answers = index.search(tmp_path / "new.png", 4).assign(query="new")
+    page, seen = open_page(offline=True)
+    gallery = write_gallery(tmp_path / "answers.html", index, tmp_path / "new.png", answers)
+    page.goto(gallery.as_uri())
+    shown = page.locator("section.case:visible ol > li:visible")
+    assert [text.split()[-1] for text in shown.locator(".quiet").all_inner_texts()] == [
+        name.split()[-1] for name in answers["id"]
+    ]
+    assert (
+        "class unknown" in page.locator(".card.query").inner_text() and "the query is" not in page.content().split("<script")[0]
+    )
+    only_the_file(seen, gallery)
+    (tmp_path / "page.html").write_text("<!doctype html><meta charset=utf-8>" + explore(index, k=4).children[2].value)
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.locator("ol > li").count() == 4 and page.evaluate(PICTURES, ".ynl") == 5
+    assert page.locator(".card.query .quiet").first.inner_text() == index.cases()[0].ids[0]
 
 
 def test_gallery_policy_holds_in_the_browser(gallery, open_page):

@@ -258,6 +258,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "busi-tuned": busi,
         "busi-said": busi_said,
         "released": markdown(pages.published_table()),
+        "tried": tried(),
         "costs": markdown(pd.read_csv(paths.results() / "costs.csv", dtype=str).fillna("-")),
     }
     blocks |= {f"card-{name}": card(runs, name) for name in SHIPPED}
@@ -272,6 +273,18 @@ def card(runs: pd.DataFrame, model: str) -> str:
     table = tables.retrieval_table(runs[runs["run_id"] == run], shown, chance).drop(columns="runs")
     where = f"Row `{run}` of `data/results/first/scores.csv`: fold {cfg.fold}, one training, a database of {len(codes):,} cases."
     return f"{tables.markdown(table)}\n\n{where}"
+
+
+def tried() -> str:
+    """What was tried to make files and processes fail, how often, and how often it went wrong."""
+    fuzz, kills = (pd.read_csv(paths.results() / "trust" / f"{name}.csv", dtype={"commit": str}) for name in ("fuzz", "kills"))
+    damaged = pd.DataFrame(
+        {"what was tried": "damaged files, " + fuzz["reader"], "how many": fuzz["inputs"], "wrong": fuzz["wrong"]}
+    )
+    killed = pd.DataFrame({"what was tried": "kill -9, " + kills["work"], "how many": kills["kills"], "wrong": kills["torn"]})
+    table = pd.concat([damaged.assign(lost="-"), killed.assign(lost=kills["lost"], left=kills["left"])])
+    table = table.fillna("-").rename(columns={"left": "leftovers"})
+    return f"{tables.markdown(table)}\n\nRun at commits {fuzz['commit'][0]} and {kills['commit'][0]} ({kills['date'][0]})."
 
 
 def gains(runs: pd.DataFrame) -> dict[str, str]:
@@ -299,7 +312,7 @@ def gains(runs: pd.DataFrame) -> dict[str, str]:
 
 
 #: Pages with blocks, from the root of the checkout.
-PAGES = ("README.md", "docs/results.md", "docs/how-to-run.md", "docs/model-cards.md")
+PAGES = ("README.md", "docs/results.md", "docs/how-to-run.md", "docs/model-cards.md", "docs/trust.md")
 
 
 def fill(text: str, blocks: dict[str, str]) -> str:
