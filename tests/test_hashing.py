@@ -336,7 +336,7 @@ def test_impossible_targets_are_an_error():
 
 def test_distances_do_not_depend_on_the_order_in_memory():
     bits = np.random.default_rng(0).random((12, 64)) < 0.5
-    chosen = pack(bits[:, np.random.default_rng(1).permutation(64)])  # columns that were picked lie in Fortran's order
+    chosen = hashing.pack(bits[:, np.random.default_rng(1).permutation(64)])  # columns that were picked lie in Fortran's order
     expected = (np.unpackbits(chosen[:, None] ^ chosen[None], axis=2)).sum(2)
     for layout in (np.ascontiguousarray, np.asfortranarray):
-        np.testing.assert_array_equal(hamming(layout(chosen), layout(chosen)), expected)
+        np.testing.assert_array_equal(hashing.hamming(layout(chosen), layout(chosen)), expected)

@@ -183,10 +183,13 @@ class Index:
                 "bits": checkpoint.cfg.bits,
             }
             about |= {"key": "" if keep_patients else secrets.token_hex(32), "thumbnails": int(thumbnails), "made": _today()}
-            with paths.replacing(path) as temporary, contextlib.closing(sqlite3.connect(temporary)) as base:
-                base.executescript(_TABLES)
-                base.executemany("INSERT INTO about VALUES (?, ?)", [(name, str(value)) for name, value in about.items()])
-                base.commit()
+            try:
+                with paths.replacing(path) as temporary, contextlib.closing(sqlite3.connect(temporary)) as base:
+                    base.executescript(_TABLES)
+                    base.executemany("INSERT INTO about VALUES (?, ?)", [(name, str(value)) for name, value in about.items()])
+                    base.commit()
+            except sqlite3.OperationalError as error:
+                raise OSError(f"{path}: cannot be written ({error}); make room and try again") from error
         index = cls(path, model)
         return index, index._add(*cases, jobs, progress)
 

@@ -110,6 +110,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a write that failed does not know its file: no room on the disk, most likely
+            raise OSError(error.errno, f"{error.strerror or error}; make room and try again", str(path)) from error
+        raise
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
