@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from ..cases.formats import read_image
 from ..cases.loading import letterbox
 from ..config import Config
+from ..encoding import represent
 from ..hashing import HammingIndex, pack
 from ..index import encode_files, load_model
 from ..losses.unified import UnifiedLoss
@@ -108,8 +109,8 @@ def encoding(n: int = 1024) -> list[dict]:
 
         def network():
             with torch.inference_mode():
-                for i in range(0, n, 128):
-                    pack(checkpoint.model(torch.from_numpy(squares[i : i + 128]).float()).code.numpy())
+                for part in torch.from_numpy(squares).split(16):
+                    pack(represent(checkpoint.model, cfg, part.float()).code.numpy())
 
         work = {
             "encode_files, two processes": lambda: list(encode_files(files, MODEL, jobs=2)),
