@@ -9,6 +9,9 @@ import venv
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from ynet_lite.sets.phantom import make_phantom
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,3 +52,18 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
     ran = subprocess.run([str(python), "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
     assert "clone the repository" in ran.stdout
+    # the command, on a folder of one's own
+    (tmp_path / "pictures").mkdir()
+    for i, image in enumerate(make_phantom(40, seed=1).images[:, 0]):
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{i}.png")
+    for arguments, said in (
+        ("index pictures -o my.index", "40 cases added"),
+        ("add my.index pictures", "0 cases added, 40 known"),
+        ("search my.index pictures/7.png -k 3", "percentile"),
+        ("search my.index pictures/7.png -k 3 --gallery answers.html", "holds pictures"),
+        ("info my.index", "busbra-full"),
+        ("remove my.index 7", "39 left"),
+    ):
+        command = [str(python), "-I", "-m", "ynet_lite", *arguments.split()]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert ran.returncode == 0 and said in ran.stdout, (arguments, ran.stdout, ran.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import resource
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 from torch.nn import functional as F
 
@@ -25,7 +27,7 @@ from ..cases.loading import letterbox
 from ..config import Config
 from ..encoding import represent
 from ..hashing import HammingIndex, pack
-from ..index import encode_files, load_model
+from ..index import Index, encode_files, load_model
 from ..losses.unified import UnifiedLoss
 from ..model import YNet
 from ..search import encode_image
@@ -90,6 +92,7 @@ def cases() -> list[dict]:
 
 def pictures(folder: Path, n: int, side: int = 512) -> list[str]:
     """``n`` grey PNG files, ``side`` x ``side`` pixels, with speckle as an ultrasound image has."""
+    folder.mkdir(exist_ok=True)
     shown = make_phantom(100, seed=3).images[:, 0]
     rng, files = np.random.default_rng(3), []
     for i in range(n):
@@ -121,6 +124,22 @@ def encoding(n: int = 1024) -> list[dict]:
         took = seconds(work, 3, time.perf_counter)
     name, *others = took
     return [row(name, other, f"{n} files of 512 x 512", n / took[name], n / took[other], "images/s", 2) for other in others]
+
+
+def archive(n: int = 100_000, limit: float = 1.5) -> list[dict]:
+    """An index of many small files by two processes: time, and the most memory that all three processes can have had."""
+    with tempfile.TemporaryDirectory() as folder:
+        pictures(Path(folder) / "pictures", n, side=64)
+        began = time.perf_counter()
+        index, _ = Index.build(Path(folder) / "an.index", Path(folder) / "pictures", "phantom-quick", jobs=2, progress=False)
+        built = time.perf_counter() - began
+        index.search(Path(folder) / "pictures" / "000007.png")
+    get_reusable_executor().shutdown(wait=True)  # only of ended processes the system says how large they were
+    most = [resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    memory = row(
+        "memory of indexing and searching files of 64 x 64", "limit", f"{n} files", most[0] + 2 * most[1], limit, "GB", 2
+    )
+    return [memory, row("indexing files of 64 x 64", "one second each thousand", f"{n} files", built, n / 1000, "s", 2)]
 
 
 def step(cfg: Config, ours: bool, batch: int = 36) -> Callable[[], None]:
@@ -161,7 +180,7 @@ def training() -> list[dict]:
     return [row(f"training step, {name}", first, "batch of 36", 36 / took[name], 36 / took[first], "images/s") for name in others]
 
 
-PARTS = {part.__name__: part for part in (database, bits, image_side, cases, encoding, training)}
+PARTS = {part.__name__: part for part in (database, bits, image_side, cases, encoding, archive, training)}
 
 
 def main(argv: list[str] | None = None) -> int:
