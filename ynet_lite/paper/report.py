@@ -282,8 +282,8 @@ def tried() -> str:
         {"what was tried": "damaged files, " + fuzz["reader"], "how many": fuzz["inputs"], "wrong": fuzz["wrong"]}
     )
     killed = pd.DataFrame({"what was tried": "kill -9, " + kills["work"], "how many": kills["kills"], "wrong": kills["torn"]})
-    table = pd.concat([damaged.assign(lost="-"), killed.assign(lost=kills["lost"], left=kills["left"])])
-    table = table.fillna("-").rename(columns={"left": "leftovers"})
+    killed = killed.assign(lost=kills["lost"], leftovers=kills["left"])
+    table = pd.concat([damaged.assign(lost="-", leftovers="-"), killed])
     return f"{tables.markdown(table)}\n\nRun at commits {fuzz['commit'][0]} and {kills['commit'][0]} ({kills['date'][0]})."
 
 
