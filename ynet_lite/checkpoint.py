@@ -95,7 +95,7 @@ class Checkpoint:
         except (RuntimeError, OSError, ValueError, SafetensorError) as error:
             raise ValueError(f"checkpoint {path}: its weights do not fit its configuration ({error}); {_REMEDY}") from error
         # as in training: faster on a CPU, and the same last digits as before it was saved
-        return cls(model.eval().to(memory_format=torch.channels_last), cfg, *rest)
+        return cls(model.eval().to(memory_format=model.layout), cfg, *rest)
 
 
 def marks(cases: Cases) -> list[tuple[str, str]]:

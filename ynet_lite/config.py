@@ -10,6 +10,8 @@ import json
 import os
 from dataclasses import asdict, dataclass, fields
 
+import torch
+
 from . import losses
 from .augment import Augment
 from .methods import AGGREGATIONS, METHODS, PAPER_METHODS, PRESETS, tuned
@@ -51,6 +53,16 @@ class Training(Settings):
     balanced: bool = False  # draw every class equally often
     device: str = unhashed("cpu")
     threads: int = unhashed(1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("epochs", "batch", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Config.{name}: {getattr(self, name)}; it must be at least 1")
+        try:
+            torch.device(self.device)
+        except RuntimeError:
+            raise ValueError(f"Config.device: {self.device!r} is not known; PyTorch knows cpu, cuda, cuda:1, mps ...") from None
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,8 @@ class HammingIndex:
     """
 
     def __init__(self, database: Codes):
+        if not isinstance(database, Codes):
+            raise ValueError(f"HammingIndex: takes Codes, got {type(database).__name__}; see ynet_lite.encode and Codes.load")
         if len(database) == 0:
             raise ValueError("HammingIndex: the database is empty; it needs at least one code")
         self.database = database

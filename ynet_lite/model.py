@@ -154,6 +154,10 @@ class YNet(nn.Module):
     def __init__(self, cfg: Network, n_classes: int, n_masks: int = 2, pretrained: bool = True):
         super().__init__()
         self.cfg = cfg
+        # channels last is faster, but the backward step of a 1x1 convolution of stride 2 with fewer than 16 channels crashes the
+        # process there (PyTorch 2.13 with AVX-512)
+        narrow = cfg.encoder == "small" and cfg.planes[0] * (4 if cfg.block == "bottleneck" else 1) < 16
+        self.layout = torch.contiguous_format if narrow else torch.channels_last
         self.encoder = encoders.named(cfg.encoder).make(cfg, pretrained)
         widths = self.encoder.widths
         self.guided = not set(GUIDED).isdisjoint(cfg.pooling.split("+"))
@@ -181,7 +185,7 @@ class YNet(nn.Module):
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """[C2, C3, C4, C5] of images in 0..255, shape (N, channels, H, W); C5 attended where the method does that."""
-        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        x = ((images - self.mean) / self.std).contiguous(memory_format=self.layout)
         features = self.encoder(x)
         if self.cfg.attention != "none":
             features[3] = self.attention(features[3])

@@ -64,8 +64,8 @@ def search(
         database = codes if isinstance(codes, Codes) else Codes.load(paths.yours(codes))
     if database is None:
         raise ValueError(f"search: {model} is not a shipped model; pass the database to be searched as codes=...")
-    if not 1 <= k <= len(database.ids):
-        raise ValueError(f"search: k = {k}; the database has {len(database.ids)} cases, so k is between 1 and that")
+    if not isinstance(k, int | np.integer) or not 1 <= k <= len(database.ids):
+        raise ValueError(f"search: k = {k!r}; the database has {len(database.ids)} cases, so k is between 1 and that")
     if database.bits != checkpoint.cfg.bits or database.labels.max() >= len(checkpoint.class_names):
         raise ValueError(
             f"search: codes of {database.bits} bits and {database.labels.max() + 1} classes do not belong to a checkpoint of "
@@ -96,8 +96,10 @@ def encode_image(checkpoint: Checkpoint, image: str | Path | np.ndarray) -> np.n
             # the grey of read_image, so that a file and its pixels have one code
             grey = np.asarray(Image.fromarray(array.transpose(1, 2, 0)).convert("L"))[None] if len(array) == 3 else array
             array = np.repeat(grey, cfg.channels, 0)
-    else:
+    elif isinstance(image, (str, Path)):
         array = read_image(paths.yours(image), cfg.channels)
+    else:
+        raise ValueError(f"search: an image is a path or a uint8 array, got {type(image).__name__}; numpy.asarray makes an array")
     square, _ = letterbox(array, cfg.size)
     with torch.inference_mode():
         device = next(checkpoint.model.parameters()).device

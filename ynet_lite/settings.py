@@ -35,7 +35,8 @@ class Settings:
     def __post_init__(self):
         for f in fields(self):
             value = getattr(self, f.name)
-            form, needed = FORMS.get(f.type, (lambda value: value, ""))
+            kind = f.type if isinstance(f.type, str) else f.type.__name__  # a text where annotations are postponed
+            form, needed = FORMS.get(kind, (lambda value: value, ""))
             try:
                 object.__setattr__(self, f.name, form(value))
             except (TypeError, ValueError):

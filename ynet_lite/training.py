@@ -108,15 +108,16 @@ class _State:
             torch.manual_seed(cfg.seed)
             self.model = YNet(cfg, len(cases.class_names), len(cases.mask_names))
             self.loss = UnifiedLoss(cfg, len(cases.class_names))
-        self.model.to(self.device, memory_format=torch.channels_last)
+        self.model.to(self.device, memory_format=self.model.layout)
         self.loss.to(self.device)
         self.steps = n // cfg.batch
         self.optimizer = _optimizer(cfg, [*self.model.parameters(), *self.loss.parameters()])
         self.average = _copy(self.model.state_dict()) if cfg.ema else None
         self.may_segment = outlined(self.train_cases, cfg.mask_share, cfg.seed)
-        if cfg.uses_masks and cfg.mask_share > 0 and not self.may_segment.any():
+        shown = self.may_segment & self.train_cases.masks.any((1, 2))
+        if cfg.uses_masks and cfg.mask_share > 0 and not shown.any():
             warnings.warn(
-                f"{cfg.method}: no training case has a known outline, so the segmentation loss is zero and pooling inside the "
+                f"{cfg.method}: no training case has a known outline of a lesion: the segmentation loss is zero, and pooling in the "
                 "predicted lesion follows an untrained map; give masks, or use the method ynet-no-seg",
                 stacklevel=3,
             )

@@ -210,5 +210,7 @@ def _check_files(table: pd.DataFrame, rows: np.ndarray, base: Path, problem) -> 
                 wrong.append(f"{row} {cell!r}")
             lost += [f"{row} {part}" for part in parts if part != EMPTY and not (base / part).is_file()]
         hint = "" if column == "image" else " (leave the cell blank if the outline is unknown)"
+        if any("\\" in part or not part.isascii() for part in lost):
+            hint += " (folders are divided by /; letters with accents must have the same Unicode form as the file's name)"
         problem(f"{column} file not found{hint}", lost)
         problem("image must name one file" if column == "image" else f"mask mixes {EMPTY!r} with files", wrong)

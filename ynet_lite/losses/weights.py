@@ -1,5 +1,7 @@
 """What the losses of a network are set by."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from ..hashing import BITS
