@@ -276,3 +276,19 @@ def test_runs_without_validation_share_a_training_whatever_ranks_them():
     cfg = Config(validation=0.0, aggregation="rmac", ranking="cosine")
     assert cfg.but(aggregation="crow", code_source="itq", ranking="hamming").training_hash() == cfg.training_hash()
     assert cfg.but(validation=0.1).training_hash() != cfg.but(validation=0.1, ranking="hamming").training_hash()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [("epochs", 0, "at least 1"), ("batch", 0, "at least 1"), ("threads", 0, "at least 1"), ("device", "gpu", "PyTorch knows")],
+)
+def test_settings_that_cannot_work_are_refused_by_name(field, value, said):
+    with pytest.raises(ValueError, match=f"Config.{field}.*{said}"):
+        Config(**{field: value})
+
+
+def test_every_field_is_brought_into_one_form_whatever_its_module_says_of_annotations():
+    for f in fields(Config):
+        kind = f.type if isinstance(f.type, str) else f.type.__name__
+        if kind == "float":
+            assert isinstance(getattr(Config().but(**{f.name: 0}), f.name), float), f.name

@@ -440,3 +440,11 @@ def test_upsampled_equals_bilinear_interpolation(shape, size):
     found = upsampled(half, size)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, F.interpolate(half.float(), size=size, mode="bilinear", align_corners=False))
+
+
+def test_a_narrow_network_avoids_the_layout_that_crashes():
+    """Channels last, the backward step of a narrow 1x1 convolution of stride 2 ends the process (PyTorch 2.13, AVX-512)."""
+    narrow, wide = Config(planes=(8, 16, 32, 64), size=64, blocks=1), Config(size=64, blocks=1)
+    assert YNet(wide, 2).layout == torch.channels_last and YNet(narrow, 2).layout == torch.contiguous_format
+    assert YNet(Config.from_preset("paper"), 2).layout == torch.channels_last  # bottlenecks are four times as wide
+    YNet(narrow, 2)(torch.rand(4, 1, 64, 64) * 255).code.sum().backward()

@@ -11,7 +11,7 @@ from PIL import Image
 from ynet_lite import search as search_function
 from ynet_lite.checkpoint import Checkpoint
 from ynet_lite.encoding import encode
-from ynet_lite.hashing import Codes, hamming
+from ynet_lite.hashing import Codes, HammingIndex, hamming
 from ynet_lite.search import SHIPPED, encode_image, load_shipped, ship
 from ynet_lite.training import train
 from ynet_lite.viewer import pages
@@ -184,3 +184,12 @@ def test_a_checkpoint_that_lacks_a_key_or_holds_nonsense_is_one_error(key, shelf
     weights.write_bytes(weights.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"net\.safetensors: its weights do not fit .* train again"):
         Checkpoint.load(weights)
+
+
+def test_what_is_no_image_and_no_number_is_refused(tiny_cases):
+    with pytest.raises(ValueError, match="a path or a uint8 array, got Image"):
+        search_function(Image.new("L", (9, 9)), 2)
+    with pytest.raises(ValueError, match="k = '2'"):
+        search_function(np.zeros((9, 9), np.uint8), "2")
+    with pytest.raises(ValueError, match="takes Codes, got ndarray"):
+        HammingIndex(np.zeros((5, 8), np.uint8))

@@ -117,7 +117,7 @@ class _State:
         shown = self.may_segment & self.train_cases.masks.any((1, 2))
         if cfg.uses_masks and cfg.mask_share > 0 and not shown.any():
             warnings.warn(
-                f"{cfg.method}: no training case has a known outline of a lesion: the segmentation loss is zero, and pooling in the "
+                f"{cfg.method}: no training case has a known outline of a lesion; the segmentation loss is zero, pooling in the "
                 "predicted lesion follows an untrained map; give masks, or use the method ynet-no-seg",
                 stacklevel=3,
             )
