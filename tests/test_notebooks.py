@@ -11,7 +11,7 @@ from address import COLAB_CELL, badges
 from ynet_lite import paths
 
 NOTEBOOKS = sorted((paths.root() / "notebooks").glob("*.ipynb"))
-LONGEST_CELL = 30
+LONGEST_CELL = 25
 #: Twice the largest of today's: an accidental picture in full resolution is larger.
 MOST_BYTES = 1_500_000
 

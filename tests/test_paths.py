@@ -52,7 +52,7 @@ def test_manifest_and_data_folder(elsewhere, monkeypatch, tiny_config, tiny_case
         assert len(load_cases(tiny_config.but(dataset="csv"))) == 48
     for part in ("bus_data.csv", "5-fold-cv.csv", "Images", "Masks"):
         (elsewhere / "home" / "sets" / "busbra" / part).mkdir(parents=True)
-    for data_dir in ("~/sets", "../home/sets", Path("~") / "sets" / "busbra"):
+    for data_dir in ("~/sets", Path("..") / "home" / "sets", Path("~") / "sets" / "busbra"):
         assert find("busbra", data_dir).resolve() == elsewhere / "home" / "sets" / "busbra"
         monkeypatch.setenv("YNET_DATA_DIR", str(data_dir))
         assert find("busbra").resolve() == elsewhere / "home" / "sets" / "busbra"
