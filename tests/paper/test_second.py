@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
+from ynet_lite import provenance
 from ynet_lite.paper import second, store
 
 
@@ -44,6 +46,7 @@ def test_search_runs_until_the_winner_lies_inside(tmp_path, monkeypatch):
         made.append(cfg.variant)
 
     monkeypatch.setattr(second, "run", run)
+    monkeypatch.setattr(second, "kept_trials", lambda part: pd.DataFrame({"run_id": [], "ndcg@10": []}))
     monkeypatch.setattr(second, "done", lambda cfg, folder: cfg.variant in made)
     far = {
         second.trial("scratch", "ynet", place, 100).variant: -abs(place[0] - wanted[0]) - abs(place[1] - wanted[1])
@@ -52,6 +55,17 @@ def test_search_runs_until_the_winner_lies_inside(tmp_path, monkeypatch):
     monkeypatch.setattr(second, "score", lambda cfg, folder: far[cfg.variant])
     scores = second.search("scratch", "ynet", tmp_path)
     assert second.best(scores) == wanted and len(made) == len(set(made)) == len(scores) == 15
+
+
+def test_committed_trials_are_not_done_again(tmp_path, monkeypatch):
+    done = second.kept_trials("scratch")
+    first = second.trial("scratch", "ynet-no-seg", (0, 0), 100)
+    line = done[done["run_id"] == provenance.run_id(first)].iloc[0]
+    assert line["variant"] == first.variant and not done["dirty"].any()
+    assert second.known("scratch", first, tmp_path) == pytest.approx(line["ndcg@10"])
+    assert second.known("scratch", second.trial("scratch", "ynet-no-seg", (7, 7), 100), tmp_path) is None
+    assert second.trial_rows("scratch", tmp_path).equals(done.sort_values(["method", "variant", "seed"], ignore_index=True))
+    assert second.kept_trials("nothing").empty
 
 
 @pytest.mark.parametrize("part", second.CHOSEN)

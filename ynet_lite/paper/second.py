@@ -120,19 +120,26 @@ def score(cfg: Config, folder: Path) -> float:
     return float(rows[(rows["metric"] == "ndcg") & (rows["k"] == 10)]["value"].iloc[0])
 
 
+def known(part: str, cfg: Config, folder: Path) -> float | None:
+    """NDCG@10 of a trial that is committed or lies in ``folder``; None where it is still to be done."""
+    kept = kept_trials(part).set_index("run_id")["ndcg@10"]
+    run = provenance.run_id(cfg)
+    return float(kept[run]) if run in kept.index else score(cfg, folder) if done(cfg, folder) else None
+
+
 def search(part: str, method: str, folder: Path, jobs: int = 1) -> dict[tuple[int, int], float]:
     """Run the grid of a method until its winner lies inside; {place: mean NDCG@10 over the trial seeds}."""
     seeds, scores = PARTS[part][3], {}
     places = first_grid(method)
     while places:
         configs = [trial(part, method, place, seed) for place in places for seed in seeds]
-        missing = [cfg for cfg in configs if not done(cfg, folder)]
+        missing = [cfg for cfg in configs if known(part, cfg, folder) is None]
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
         jobs_left = parallel(joblib.delayed(run)(cfg, folder=folder, progress=False) for cfg in missing)
         for _ in tqdm(jobs_left, total=len(missing), desc=f"{part} {method}"):
             pass
         for place in places:
-            scores[place] = sum(score(trial(part, method, place, seed), folder) for seed in seeds) / len(seeds)
+            scores[place] = sum(known(part, trial(part, method, place, seed), folder) for seed in seeds) / len(seeds)
         places = beyond(scores, best(scores))
     return scores
 
@@ -144,9 +151,9 @@ def table(part: str, folder: Path) -> pd.DataFrame:
         places, scores = first_grid(method), {}
         while places:
             for place in places:
-                configs = [trial(part, method, place, seed) for seed in PARTS[part][3]]
-                if all(done(cfg, folder) for cfg in configs):
-                    scores[place] = sum(score(cfg, folder) for cfg in configs) / len(configs)
+                found = [known(part, trial(part, method, place, seed), folder) for seed in PARTS[part][3]]
+                if None not in found:
+                    scores[place] = sum(found) / len(found)
             places = beyond(scores, best(scores)) if scores and set(places) <= set(scores) else []
         for place, value in sorted(scores.items()):
             won = place == best(scores) and not beyond(scores, place)
@@ -157,23 +164,26 @@ def table(part: str, folder: Path) -> pd.DataFrame:
 
 
 def trial_rows(part: str, folder: Path) -> pd.DataFrame:
-    """The finished trials of a part as rows that can be kept: one per trial and seed, with its settings and scores."""
-    lines = []
+    """The committed and the finished trials of a part: one row per trial and seed, with its settings and scores."""
+    lines = kept_trials(part).to_dict("records")
     for path in paths.listed(folder / "runs"):
         rows = pd.read_csv(path, dtype={"commit": str, "config_hash": str}, keep_default_na=False)
         first = rows.iloc[0]
-        if first["dataset"] != PARTS[part][0] or not first["variant"].startswith("trial"):
+        if [first["dataset"], first["preset"]] != list(PARTS[part][:2]) or not first["variant"].startswith("trial"):
             continue
         value = rows.set_index(["metric", "k"])["value"].astype(float)
         scores = {f"{metric}@10": value[(metric, 10)] for metric in ("ndcg", "map", "precision", "mask_agreement")}
         about = first[["run_id", "config_hash", "fingerprint", "method", "variant", "fold", "seed"]].to_dict()
         lines.append({"part": part, **about, **scores, **first[["device", "versions", "commit", "dirty", "date"]].to_dict()})
-    return pd.DataFrame(lines).sort_values(["method", "variant", "seed"], ignore_index=True)
+    table = pd.DataFrame(lines).drop_duplicates("run_id")  # the committed one stays
+    return table.sort_values(["method", "variant", "seed"], ignore_index=True)
 
 
 def kept_trials(part: str) -> pd.DataFrame:
-    """The committed trials of a part."""
-    return pd.read_csv(paths.results() / "second" / f"trials-{part}.csv")
+    """The committed trials of a part; empty where there are none."""
+    path = paths.results() / "second" / f"trials-{part}.csv"
+    text = {"config_hash": str, "fingerprint": str, "commit": str}
+    return pd.read_csv(path, dtype=text) if path.is_file() else pd.DataFrame({"run_id": [], "ndcg@10": []})
 
 
 def main(argv: list[str] | None = None) -> int:
