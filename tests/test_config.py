@@ -30,6 +30,8 @@ def changed(cfg: Config, name: str) -> Config:
         return cfg.but(encoder="lite0")
     if name == "drop_path":
         return cfg.but(drop_path=0.1)
+    if name == "device":
+        return cfg.but(device="cuda")
     if name in CHOICES:
         return cfg.but(**{name: next(other for other in CHOICES[name] if other != value)})
     if name in ("bits", "pool_levels"):

@@ -189,7 +189,7 @@ def test_a_checkpoint_that_lacks_a_key_or_holds_nonsense_is_one_error(key, shelf
 def test_what_is_no_image_and_no_number_is_refused(tiny_cases):
     with pytest.raises(ValueError, match="a path or a uint8 array, got Image"):
         search_function(Image.new("L", (9, 9)), 2)
-    with pytest.raises(ValueError, match="k = '2'"):
+    with pytest.raises(ValueError, match="k must be a whole number, got '2'"):
         search_function(np.zeros((9, 9), np.uint8), "2")
     with pytest.raises(ValueError, match="takes Codes, got ndarray"):
         HammingIndex(np.zeros((5, 8), np.uint8))

@@ -19,7 +19,8 @@ BITS = (8, 16, 32, 48, 64, 128, 256)
 def whole(name: str, value, least: int = 1) -> int:
     """``value`` as an int. Raises ``ValueError`` where it is no whole number, or below ``least``."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        at_least = f" of at least {least}" if least >= 0 else ""
+        raise ValueError(f"{name} must be a whole number{at_least}, got {value!r}")
     return int(value)
 
 

@@ -18,7 +18,7 @@ from .cases.formats import read_image
 from .cases.loading import letterbox
 from .checkpoint import Checkpoint
 from .encoding import encode, represent
-from .hashing import Codes, HammingIndex, check_models, pack, percentile, usual_distances
+from .hashing import Codes, HammingIndex, check_models, pack, percentile, usual_distances, whole
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 
@@ -64,8 +64,8 @@ def search(
         database = codes if isinstance(codes, Codes) else Codes.load(paths.yours(codes))
     if database is None:
         raise ValueError(f"search: {model} is not a shipped model; pass the database to be searched as codes=...")
-    if not isinstance(k, int | np.integer) or not 1 <= k <= len(database.ids):
-        raise ValueError(f"search: k = {k!r}; the database has {len(database.ids)} cases, so k is between 1 and that")
+    if not 1 <= whole("search: k", k, least=-(2**63)) <= len(database.ids):
+        raise ValueError(f"search: k = {k}; the database has {len(database.ids)} cases, so k is between 1 and that")
     if database.bits != checkpoint.cfg.bits or database.labels.max() >= len(checkpoint.class_names):
         raise ValueError(
             f"search: codes of {database.bits} bits and {database.labels.max() + 1} classes do not belong to a checkpoint of "

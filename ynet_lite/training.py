@@ -68,7 +68,7 @@ def train(cfg: Config, cases: Cases, *, progress: bool = True, resume: str | Pat
     state.model.load_state_dict(state.best)
     seconds = earlier + time.perf_counter() - started
     about = cases.fingerprint, cases.class_names, cases.mask_names, pd.DataFrame(state.history)
-    seen = tuple(sorted({mark for both in marks(cases) for mark in both if mark}))
+    seen = tuple(sorted({mark for both in marks(state.train_cases) for mark in both if mark}))
     return Checkpoint(state.model.eval(), cfg, *about, state.best_epoch, round(seconds, 1), made_by, seen)
 
 
