@@ -345,3 +345,8 @@ def test_randomised_forgets_running_statistics(model):
     model.encoder.stem[1].running_mean.fill_(5.0)
     assert not attribution.randomised(model, 0).encoder.stem[1].running_mean.any()
     assert (model.encoder.stem[1].running_mean == 5).all()
+
+
+def test_the_stem_counts_only_for_the_encoder_that_has_it():
+    assert attribution.cell_stride(Config(stem="conv3"), 5) == 16
+    assert attribution.cell_stride(Config(stem="conv3", encoder="lite0"), 5) == 32

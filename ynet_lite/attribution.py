@@ -96,7 +96,7 @@ def deepest_level(cfg: Config) -> int:
 
 def cell_stride(cfg: Config, level: int) -> int:
     """Pixels from one cell of stage C``level`` to the next."""
-    return 2 ** (level - (1 if cfg.stem == "conv3" else 0))
+    return 2 ** (level - (1 if cfg.encoder == "small" and cfg.stem == "conv3" else 0))  # other encoders have a stem of their own
 
 
 class _Scalar(nn.Module):
