@@ -13,6 +13,7 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -134,6 +135,20 @@ def test_cases_of_a_csv_need_only_images(tmp_path):
 # --- answers
 
 
+def test_a_folder_of_images_asks_at_once(mine, archive, tmp_path):
+    (tmp_path / "week").mkdir()
+    shutil.copy(archive / "new.png", tmp_path / "week" / "a.png")
+    (tmp_path / "week" / "b.png").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match="1 of 2 images cannot be read: .*b.png"):
+        found = mine.search(tmp_path / "week", 3)
+    pd.testing.assert_frame_equal(found.drop(columns="query"), mine.search(archive / "new.png", 3).drop(columns="query"))
+    assert set(found["query"]) == {"a"}
+    with pytest.raises(ValueError, match="b.png"):
+        mine.search(tmp_path / "week" / "b.png")
+    with pytest.raises(ValueError, match="k = 0"):
+        mine.search(archive / "new.png", 0)
+
+
 def test_answers_are_those_of_all_distances(mine, archive):
     found = mine.search(archive / "new.png", 60)
     code = next(encode_files([archive / "new.png"], MODEL))[0]
@@ -203,7 +218,7 @@ def test_the_notebook_page_opens_an_index(mine, archive):
     box = explore(mine.path, k=5)
     explorer = box.children[2]
     assert "Query" in explorer.value and explorer.value.count('class="card ') == 6
-    cases, codes, checkpoint = mine.cases()
+    cases, codes, checkpoint = mine.cases(), mine.codes(), mine.checkpoint()
     page = Explorer(cases, cases, (codes, codes))
     page.retrieval.checkpoint = checkpoint
     first = page.rows(View(query=3, k=59))
@@ -215,7 +230,7 @@ def test_the_notebook_page_opens_an_index(mine, archive):
 
 
 def test_an_unusual_image_is_said_to_be_so(mine, monkeypatch):
-    cases, codes, _ = mine.cases()
+    cases, codes = mine.cases(), mine.codes()
     page = Explorer(cases, cases, (codes, codes))
     monkeypatch.setattr(page.retrieval, "percentile", lambda distance: 97.0)
     assert "farther away than for 97 of 100 cases" in page.html(View())
@@ -279,6 +294,13 @@ def test_an_index_moves_with_its_pictures(archive, tmp_path):
         assert (tmp_path / "b" / first["image"]).is_file() and index.info()["thumbnails"]
         small = index._base.execute("SELECT thumbnail FROM cases LIMIT 1").fetchone()[0]
         assert small.startswith(b"\x89PNG")
+        shutil.rmtree(tmp_path / "b" / "images")
+        assert index.search(archive / "new.png", 1).iloc[0]["id"] == first["id"]
+        shown = index.cases([first["id"]])
+        assert list(shown.ids) == [first["id"]] and np.ptp(shown.images) > 50  # the small picture stands in
+        index._base.execute("UPDATE cases SET thumbnail = NULL")
+        with pytest.raises(ValueError, match="60 of 60 pictures cannot be shown"):
+            index.cases()
 
 
 # --- faults

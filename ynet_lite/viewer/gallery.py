@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from .. import paths
 from ..cases.core import Cases
-from ..index import UNKNOWN, Index, cases_from_files, cases_of
+from ..index import UNKNOWN, Index, cases_of, pictures
 from . import pages
 
 #: Largest file in bytes: what browsers open at once; 1,000 queries with 10 answers each stay below it.
@@ -122,24 +122,16 @@ def export_gallery(
     return path
 
 
-def write_gallery(path: str | Path, index: Index, source: str | Path, answers: pd.DataFrame, patient: str = "") -> Path:
-    """`export_gallery` of what an `Index` answered: ``answers`` of its `search_all` for ``source``, or of `search` for an image
-    with a column ``query``."""
-    asked = cases_of(source, patient)[0]
-    asked = asked[asked["case_id"].isin(answers["query"]) | (len(asked) == 1)]
-    found = answers.drop_duplicates("id").rename(columns={"id": "case_id"})
-    found = found.assign(image=[str(index.file(image)) for image in found["image"]], group=found["patient"])
-    classes = {label or UNKNOWN for table in (asked, found) for label in table["label"]}
-    queries, database = (
-        cases_from_files(table, index.checkpoint(), index.path.name, sorted(classes)) for table in (asked, found)
-    )
+def write_gallery(path: str | Path, index: Index, source: str | Path, answers: pd.DataFrame) -> Path:
+    """`export_gallery` of ``answers``, which ``index.search(source)`` gave."""
+    asked = cases_of(source)[0].set_index("case_id", drop=False).loc[answers["query"].unique()]
+    queries = pictures(asked, index.checkpoint(), index.path.name, answers["label"])
+    database = index.cases(answers["id"], asked["label"])
     bits = np.full((len(queries), len(database)), np.iinfo(np.int16).max, np.int16)  # whatever is no answer comes last
-    place = {name: i for i, name in enumerate(database.ids)}
-    lists = [part for _, part in answers.groupby("query", sort=False)]
-    for row, part in enumerate(lists):
-        bits[row, [place[name] for name in part["id"]]] = part["bits"]
-    settings = {"k": min(map(len, lists)), "title": f"Similar cases in {index.path.name}", "groups": False}
-    return export_gallery(path, queries, database, bits, **settings)
+    rows, columns = ({name: i for i, name in enumerate(side.ids)} for side in (queries, database))
+    bits[answers["query"].map(rows), answers["id"].map(columns)] = answers["bits"]
+    k = int(answers.groupby("query").size().min())
+    return export_gallery(path, queries, database, bits, k=k, title=f"Similar cases in {index.path.name}", groups=False)
 
 
 def _chosen(rows: Sequence[int] | None, n: int) -> list[int]:
