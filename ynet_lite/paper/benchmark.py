@@ -71,7 +71,13 @@ def search_rows(n: int, k: int = 10, queries: int = 128, repetitions: int = 15, 
     began = time.process_time()
     index = HammingIndex(database)
     building = time.process_time() - began
-    held = [database.packed, database.ids, database.labels, index._by_id, index.database.packed]  # the last stands for faiss's copy
+    held = [
+        database.packed,
+        database.ids,
+        database.labels,
+        index._by_id,
+        index.database.packed,
+    ]  # the last stands for faiss's copy
     memory = sum(array.nbytes for array in held) / 1e9
     direct = {}
     for name, heap in (("faiss, use_heap=False", False), ("faiss, heap", True)):
