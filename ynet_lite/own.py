@@ -54,13 +54,17 @@ def read_own(
 ) -> Cases:
     """The cases of a folder (see `manifest_from_folder`) or of a CSV, whose optional columns are those of `mask_settings`.
 
-    ``folds``: deal them by patient where there are none. Raises ``FileNotFoundError`` and `ManifestError`.
+    ``folds``: deal them by patient where there are none, name cases without ``case_id`` by their files, and take outlines without
+    a column ``mask`` as unknown. Raises ``FileNotFoundError`` and `ManifestError`.
     """
     source = paths.yours(source)
     if source.is_dir():
         table, folder = manifest_from_folder(source, patient)[0], source
     else:
         table, folder = read_manifest(source), source.resolve().parent
+    if folds and "image" in table:
+        usual = {"case_id": [Path(image).stem for image in table["image"]], "mask": ""}
+        table = table.assign(**{column: value for column, value in usual.items() if column not in table})
     if folds and "fold" not in table and "split" not in table and {"group", "label"} <= set(table):
         table = table.assign(fold=deal(table["group"], table["label"], min(5, table["group"].nunique())))
     return load_table(table, name=name, size=size, channels=channels, folder=folder, **mask_settings(table, source))
