@@ -259,6 +259,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "busi-said": busi_said,
         "released": markdown(pages.published_table()),
         "tried": tried(),
+        "commands": commands(),
         "costs": markdown(pd.read_csv(paths.results() / "costs.csv", dtype=str).fillna("-")),
     }
     blocks |= {f"card-{name}": card(runs, name) for name in SHIPPED}
@@ -287,6 +288,18 @@ def tried() -> str:
     return f"{tables.markdown(table)}\n\nRun at commits {fuzz['commit'][0]} and {kills['commit'][0]} ({kills['date'][0]})."
 
 
+def commands() -> str:
+    """What the commands of `ynet` take, and how large a page of answers is."""
+    rows = pd.read_csv(paths.results() / "benchmarks.csv")
+    took, (page,) = rows[rows["reference"] == "ynet --help"], rows[rows["name"].str.startswith("page of")].to_dict("records")
+    seconds = took["value"].map("{:.1f} s".format)
+    table = pd.DataFrame({"command": took["name"].str.replace("^([^,]+)", r"`\1`", regex=True), "time": seconds})
+    start, device = took["reference_value"].iloc[0], took["device"].iloc[0].removeprefix("cpu: ")
+    said = f"The page of {page['size']} has {page['value']:.1f} MB; {page['reference_value']:.0f} MB is the limit."
+    measured = f"Images of 330 x 330 pixels, one process on one core of an {device}; starting takes {start:.1f} s of each."
+    return f"{tables.markdown(table)}\n\n{measured} {said}"
+
+
 def gains(runs: pd.DataFrame) -> dict[str, str]:
     """One sentence per set: Y-Net against its twin without segmentation, run by run."""
     found = {}
@@ -312,7 +325,7 @@ def gains(runs: pd.DataFrame) -> dict[str, str]:
 
 
 #: Pages with blocks, from the root of the checkout.
-PAGES = ("README.md", "docs/results.md", "docs/how-to-run.md", "docs/model-cards.md", "docs/trust.md")
+PAGES = ("README.md", "docs/results.md", "docs/how-to-run.md", "docs/model-cards.md", "docs/trust.md", "docs/own-images.md")
 
 
 def fill(text: str, blocks: dict[str, str]) -> str:
