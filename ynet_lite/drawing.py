@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from . import paths
 from .cases.core import Cases
-from .methods import METHOD_NAMES
+from .methods import METHOD_NAMES, OURS
 
 # Okabe and Ito's colours: told apart with any colour vision; meaning is always doubled by a line style or a word
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
@@ -191,7 +191,7 @@ def method_dots(runs: pd.DataFrame, metrics: Sequence[tuple[str, int]], chance: 
     for axis, (metric, k) in zip(axes[0], metrics, strict=True):
         for height, method in enumerate(order):
             chosen = runs[(runs["method"] == method) & (runs["metric"] == metric) & (runs["k"] == k)]["value"]
-            colour = BLUE if method == "ynet" else GREY
+            colour = BLUE if method == OURS else GREY
             axis.plot(chosen, np.full(len(chosen), height), "o", ms=4, alpha=0.6, color=colour, mew=0)
             if len(chosen):
                 axis.plot([chosen.mean()] * 2, [height - 0.3, height + 0.3], color=colour, lw=2)

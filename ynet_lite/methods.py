@@ -204,6 +204,9 @@ ALL: tuple[Method, ...] = (
 
 BY_NAME = {method.name: method for method in ALL}
 
+#: What all is about, and the same network without outlines: the comparison that says what outlines add.
+OURS, TWIN = "ynet", "ynet-no-seg"
+
 
 def names(kind: str) -> tuple[str, ...]:
     """Names of the methods of one kind, in the order of the table."""

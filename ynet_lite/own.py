@@ -17,6 +17,7 @@ from .cases.manifest import ManifestError, files, read_manifest
 from .cases.splits import deal
 from .checkpoint import Checkpoint
 from .config import Config
+from .methods import OURS, TWIN
 from .training import train
 
 #: Steps of a training, by preset: about what the published runs have.
@@ -84,7 +85,7 @@ def settings_for(n: int, outlines: int, pretrained: bool, **changes) -> Config:
     left = int(n * (1 - validation))
     batch = min(32, max(4, left // 4))
     epochs = min(200, max(6, math.ceil(STEPS[preset] / (left // batch))))
-    method = "ynet" if outlines >= FEWEST else "ynet-no-seg"
+    method = OURS if outlines >= FEWEST else TWIN
     chosen = {"batch": batch, "epochs": epochs, "validation": validation, "precision": "float32"}
     return Config.from_preset(preset, "csv", method, **chosen | changes)
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from .. import drawing, methods, paths
 from ..encoding import distances, encode_floats
-from ..methods import AGGREGATED, METHOD_NAMES, PAPER_METHODS, RIVALS
+from ..methods import AGGREGATED, METHOD_NAMES, OURS, PAPER_METHODS, RIVALS, TWIN
 from ..provenance import run_id
 from ..search import SHIPPED, load_shipped
 from ..sets import load_cases
@@ -60,7 +60,7 @@ def tuned_busi() -> tuple[str, str]:
     """BUSI with settings of its own (second edition, folds 2 to 5): its table, and one sentence on Y-Net against its twin."""
     part = store.rows("second")
     table, lead = with_lead(part[(part["dataset"] == "busi") & (part["preset"] == "scratch")], "map ndcg mask_agreement accuracy")
-    twin = lead.set_index("method").loc["ynet-no-seg"]
+    twin = lead.set_index("method").loc[TWIN]
     verdict = "is" if twin["p_holm"] < 0.05 else "is not"
     above = [METHOD_NAMES[m] for m in lead.loc[lead["points"] < 0, "method"]]
     text = f"On BUSI, tuned there, Y-Net's lead over the twin ({tables.points(twin)} points of mAP@10) {verdict} significant"
@@ -73,11 +73,11 @@ def comparison(part: pd.DataFrame, metric: str = "map", without: Sequence[str] =
     A method that is the same training as Y-Net under this preset is no rival and would only inflate the family of tests.
     ``without``: ids of cases that are not counted as queries.
     """
-    ours = set(part[part["method"] == "ynet"]["config_hash"])
+    ours = set(part[part["method"] == OURS]["config_hash"])
     rivals = [m for m in METHOD_NAMES if m in set(part[~part["config_hash"].isin(ours)]["method"])]
     if not ours or not rivals:
         return None
-    return statistics.compare_methods("ynet", rivals, part, metric, without=without)
+    return statistics.compare_methods(OURS, rivals, part, metric, without=without)
 
 
 def unseen_text(part: pd.DataFrame, compared: pd.DataFrame) -> str:
@@ -87,11 +87,11 @@ def unseen_text(part: pd.DataFrame, compared: pd.DataFrame) -> str:
     """
     rivals = [m for m in compared["method"] if m in (*RIVALS, *AGGREGATED)]  # best first
     best = [*rivals[:1], *[m for m in rivals if of_paper(m)][:1]]
-    named = [m for m in dict.fromkeys(["ynet-no-seg", *best]) if m in set(compared["method"])]
-    unseen = comparison(part[part["method"].isin(["ynet", *named])], without=sorted(validated()))
+    named = [m for m in dict.fromkeys([TWIN, *best]) if m in set(compared["method"])]
+    unseen = comparison(part[part["method"].isin([OURS, *named])], without=sorted(validated()))
     if unseen is None:
         return ""
-    names = METHOD_NAMES | {"ynet-no-seg": "its twin"}
+    names = METHOD_NAMES | {TWIN: "its twin"}
     lines = [f"{tables.points(unseen.set_index('method').loc[method])} over {names[method]}" for method in named]
     total, left = compared["queries"].iloc[0], unseen["queries"].iloc[0]
     return (
@@ -144,8 +144,8 @@ def margin_text(compared: pd.DataFrame) -> str:
 def lookup_text(part: pd.DataFrame) -> str:
     """The look-up baseline beside Y-Net's ranking: its mAP is the accuracy of the vote. ``part``: the rows of one table."""
     means = store.summary(store.seeds_averaged(part), [("map", 10), ("accuracy", 10)], by=("method",))
-    ours, votes = means.loc["ynet", ("map@10", "mean")], means[("accuracy@10", "mean")]
-    above = [method for method in ("ynet", "ynet-no-seg", *RIVALS) if method in votes.index and votes[method] > ours]
+    ours, votes = means.loc[OURS, ("map@10", "mean")], means[("accuracy@10", "mean")]
+    above = [method for method in (OURS, TWIN, *RIVALS) if method in votes.index and votes[method] > ours]
     listed = ", ".join(f"{METHOD_NAMES[method]} {tables.number(votes[method], np.nan, 1)}" for method in above)
     return f"Y-Net's mAP@10 is {tables.number(ours, np.nan, 1)}. A look-up scores higher with the codes of: {listed}."
 
@@ -214,17 +214,17 @@ def results_text(runs: pd.DataFrame) -> str:
 def headline_table(chosen: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     """Five rows for the README: Y-Net, its twin, the best rival, the look-up with the twin's votes, chance."""
     best = next(method for method in compared["method"] if method in (*RIVALS, *AGGREGATED))
-    shown, columns = chosen[chosen["method"].isin(["ynet", "ynet-no-seg", best])], tables.pick("map ndcg mask_agreement accuracy")
+    shown, columns = chosen[chosen["method"].isin([OURS, TWIN, best])], tables.pick("map ndcg mask_agreement accuracy")
     table = tables.retrieval_table(shown, columns, chance_rows("busbra", "full")).drop(columns="runs")
     table["method"] = table["method"].replace({METHOD_NAMES[best]: f"{METHOD_NAMES[best]} (best rival)"})
-    votes = table.loc[table["method"] == METHOD_NAMES["ynet-no-seg"], "accuracy"].item()
+    votes = table.loc[table["method"] == METHOD_NAMES[TWIN], "accuracy"].item()
     lookup = {"method": "look-up with the twin's votes", "mAP@10": votes, "accuracy": votes}
     return pd.concat([table[:-1], pd.DataFrame([lookup]), table[-1:]], ignore_index=True).fillna("-")
 
 
 def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
     """What stands between ``<!-- name -->`` and ``<!-- /name -->`` in the pages of `PAGES`."""
-    markdown, few = tables.markdown, ["ynet", "ynet-no-seg", "ynet-circle"]
+    markdown, few = tables.markdown, [OURS, TWIN, "ynet-circle"]
 
     def shown(part: pd.DataFrame, methods: Sequence[str]) -> str:
         columns = tables.pick("map precision ndcg accuracy distinct_codes dice")
@@ -251,7 +251,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "beside": markdown(tables.beside_table({metric: comparison(near, metric) for metric in tables.BESIDE})),
         "scanner": markdown(scanner.shared(chosen)),
         "scanners": markdown(scanner.scanners()),
-        "phantom": shown(phantom, ["ynet", *methods.names("part")]),
+        "phantom": shown(phantom, [OURS, *methods.names("part")]),
         "balance": ablated.balance_text(ablated.balance(runs, "busbra", "full")),
         "other-sets": markdown(others_table(runs)),
         "busi": BUSI_NOTE,
@@ -310,10 +310,10 @@ def gains(runs: pd.DataFrame) -> dict[str, str]:
     }
     for name, which in shown.items():
         chosen = headline(select(runs, *which))
-        chosen = chosen[chosen["method"].isin(["ynet", "ynet-no-seg"])]
+        chosen = chosen[chosen["method"].isin([OURS, TWIN])]
         if chosen["method"].nunique() < 2:
             continue
-        table = tables.lift(chosen, "ynet", "ynet-no-seg", by=("fold", "seed"))
+        table = tables.lift(chosen, OURS, TWIN, by=("fold", "seed"))
         points, percent = table["points"], table["per cent"]
         times = f"{len(table)} pairs of runs, each of one fold and seed" if table["fold"].nunique() > 1 else f"{len(table)} seeds"
         found[name] = (

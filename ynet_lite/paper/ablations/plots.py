@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
-from ...methods import METHOD_NAMES
+from ...methods import METHOD_NAMES, OURS, TWIN
 
 #: (colour, marker, line style) of each classification loss.
 LOSS_STYLES = {
@@ -29,7 +29,7 @@ LOSS_STYLES = {
 LOSS_NAMES = {"pairwise": "pairwise (ours)", "circle": "Circle (the paper's)", "ce": "cross-entropy", "centres": "class centres"}
 
 #: Lines of methods: Y-Net and its twin keep theirs in every figure, the others take the rest in turn.
-METHOD_STYLES = {"ynet": (BLUE, "o", "-"), "ynet-no-seg": (RED, "s", "--")}
+METHOD_STYLES = {OURS: (BLUE, "o", "-"), TWIN: (RED, "s", "--")}
 
 OTHER_COLOURS, OTHER_MARKERS = (ORANGE, GREEN, PURPLE, "black", SKY, GREY), "^DvPX*"
 OTHER_STYLES = tuple(zip(OTHER_COLOURS, OTHER_MARKERS, ("-.", ":", "-", "--") * 2, strict=False))
@@ -173,7 +173,7 @@ def _method_lines(table: pd.DataFrame, x: str, y: str) -> tuple[Figure, Axes]:
         # a marker on top of another would hide it: few points move sideways, many have markers that start at different ones
         few = x == "k"
         at = own[x] * 1.02 ** (place - (len(methods) - 1) / 2) if few else own[x]
-        how = {"lw": 2.4 if method == "ynet" else 1.4, "markevery": None if few else (3 * place % 20, 20)}
+        how = {"lw": 2.4 if method == OURS else 1.4, "markevery": None if few else (3 * place % 20, 20)}
         _line(axis, at, own, y, styles[method], METHOD_NAMES[method], bars=False, **how)
     return figure, axis
 
