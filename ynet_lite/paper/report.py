@@ -296,7 +296,7 @@ def commands() -> str:
     table = pd.DataFrame({"command": took["name"].str.replace("^([^,]+)", r"`\1`", regex=True), "time": seconds})
     start, device = took["reference_value"].iloc[0], took["device"].iloc[0].removeprefix("cpu: ")
     said = f"The page of {page['size']} has {page['value']:.1f} MB; {page['reference_value']:.0f} MB is the limit."
-    measured = f"Images of 330 x 330 pixels, one process on one core of an {device}; starting takes {start:.1f} s of each."
+    measured = f"Images of 330 x 330 pixels, processor time of one core of an {device}; starting takes {start:.1f} s of each."
     return f"{tables.markdown(table)}\n\n{measured} {said}"
 
 
