@@ -135,7 +135,7 @@ class Shown(Styler):
 
 
 def shown(table: pd.DataFrame, best: Sequence[str] = (), digits: int = 3, caption: str = "") -> Shown:
-    """``table`` for a notebook: at most eight rows and seven columns, the highest of each column in ``best`` bold, spreads lighter.
+    """``table`` for a notebook: at most eight rows and seven columns, the highest of columns in ``best`` bold, spreads lighter.
 
     An index with a name becomes the first column. ``digits``: of floats; text stays. Raises ``ValueError`` for a larger table.
     """
