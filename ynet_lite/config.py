@@ -16,7 +16,7 @@ from . import losses
 from .augment import Augment
 from .methods import AGGREGATIONS, METHODS, PAPER_METHODS, PRESETS, tuned
 from .model import Input, Network
-from .settings import Settings, one_of, unhashed
+from .settings import Settings, one_of, unhashed, young
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class Data(Input):
     manifest: str = unhashed("")
     phantom_cases: int = 1000
     confounding: float = 0.9
+    # what `paper.controls` takes from the data of a run, and the share of the training patients that keep their labels
+    control: str = one_of("", "labels shuffled", "lesion blanked", "background blanked", "masks other", young=True)
+    label_share: float = young(1.0)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from . import paths
 from .cases.core import Cases
-from .methods import reads_outlines, title
+from .methods import OURS, TWIN, reads_outlines, title
 
 # Okabe and Ito's colours: told apart with any colour vision; meaning is always doubled by a line style or a word
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
@@ -131,8 +131,8 @@ def pictures(rows: Sequence[Sequence[np.ndarray]], row_names: Sequence[str], tit
     size = (1.3 * len(titles), 1.35 * len(rows) + 0.4)
     figure, axes = plt.subplots(len(rows), len(titles), figsize=size, squeeze=False)
     for line, (images, name) in enumerate(zip(rows, row_names, strict=True)):
-        for axis, image, title in zip(axes[line], images, titles, strict=True):
-            show(axis, image, "" if line else title)
+        for axis, image, above in zip(axes[line], images, titles, strict=True):
+            show(axis, image, "" if line else above)
         axes[line, 0].set_ylabel(name, fontsize=8)
     return figure
 
@@ -187,17 +187,15 @@ def loss_curves(history: pd.DataFrame) -> Figure:
 def method_dots(runs: pd.DataFrame, metrics: Sequence[tuple[str, int]], levels: Sequence[dict] = (), most: int = 12) -> Figure:
     """Methods in two groups, with and without outlines, each sorted by the first metric: a dot per training, a bar for the mean.
 
-    One panel per (metric, k). levels : {(metric, k): value} of chance, a dotted line, and of the look-up, a dashed one. A training
-    that has two names is shown once. Where more than ``most`` methods have rows, those that the paper is about stay and the
-    best of the others fill up; the figure says how many there are.
+    One panel per (metric, k). levels : {(metric, k): value} of chance, a dotted line, and of the look-up, a dashed one. A
+    training with two names is shown once. Of more than ``most`` methods those that the paper is about stay, and the best
+    others fill up.
     """
     first = runs[(runs["metric"] == metrics[0][0]) & (runs["k"] == metrics[0][1])]
-    first = first.assign(own=first["method"] == "ynet").sort_values("own", ascending=False)
+    first = first.assign(own=first["method"] == OURS).sort_values("own", ascending=False)
     first = first[first["method"].isin(first.drop_duplicates(["config_hash", "fold", "seed"])["method"])]
-    means = (
-        first.groupby("method")["value"].mean().sort_values(ascending=False, kind="stable").drop("ynet-no-cls", errors="ignore")
-    )
-    always = [m for m in ("ynet", "ynet-no-seg", "ynet-circle", "ynet-paper", "released") if m in means.index]
+    means = first.groupby("method")["value"].mean().drop("ynet-no-cls", errors="ignore").sort_values(ascending=False)
+    always = [m for m in (OURS, TWIN, "ynet-circle", "ynet-paper", "released") if m in means.index]
     kept = {*always, *[m for m in means.index if m not in always][: max(most - len(always), 0)]}
     groups = {"with outlines": [], "without": []}
     for method in [m for m in means.index if m in kept]:
@@ -206,21 +204,12 @@ def method_dots(runs: pd.DataFrame, metrics: Sequence[tuple[str, int]], levels: 
     order = [line for name, members in groups.items() if members for line in (name, *members)]
     size = (2.4 * len(metrics) + 2.2, 0.27 * len(order) + 0.9)
     figure, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
-    colours = {name: BLUE if name in groups["with outlines"] else GREY for name in order}
+    look = {"x": "value", "y": "name", "hue": "name", "order": order, "legend": False}
+    look["palette"] = {name: BLUE if name in groups["with outlines"] else GREY for name in order}
     for axis, (metric, k) in zip(axes[0], metrics, strict=True):
         part = shown[(shown["metric"] == metric) & (shown["k"] == k)]
-        look = {
-            "data": part,
-            "x": "value",
-            "y": "name",
-            "hue": "name",
-            "order": order,
-            "palette": colours,
-            "legend": False,
-            "ax": axis,
-        }
-        sns.stripplot(**look, jitter=False, size=4, alpha=0.4)
-        sns.pointplot(**look, errorbar=None, linestyle="none", marker="|", markersize=14, markeredgewidth=2.5)
+        sns.stripplot(part, **look, jitter=False, size=4, alpha=0.4, ax=axis)
+        sns.pointplot(part, **look, errorbar=None, ls="none", marker="|", markersize=14, markeredgewidth=2.5, ax=axis)
         for level, name, line in zip(levels, ("chance", "look-up"), (":", "--"), strict=False):
             if (value := level.get((metric, k))) is not None:
                 axis.axvline(value, color="black", ls=line, lw=1)

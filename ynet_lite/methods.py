@@ -204,6 +204,9 @@ ALL: tuple[Method, ...] = (
 
 BY_NAME = {method.name: method for method in ALL}
 
+#: What all is about, and the same network without outlines: the comparison that says what outlines add.
+OURS, TWIN = "ynet", "ynet-no-seg"
+
 
 def title(method: str) -> str:
     """How a method is called in tables and figures; ``+seg``: a rival with the segmentation loss beside its own."""

@@ -20,6 +20,7 @@ from ..methods import METHODS
 from ..sets import find, load_cases, named
 from ..training import load_or_train
 from . import aggregation, store
+from .controls import controlled
 from .grids import GRIDS, grid
 
 
@@ -33,8 +34,8 @@ def run(
 ) -> Path:
     """Do one run and write its rows under ``folder`` (default: the ignored ``out/results``). Returns the file of rows."""
     cases = cases if cases is not None else load_cases(cfg)
-    database, queries = cases.split(cfg.fold)
-    checkpoint = load_or_train(cfg, database, progress=progress)
+    training, database, queries = controlled(cfg, *cases.split(cfg.fold))
+    checkpoint = load_or_train(cfg, training, progress=progress)
     encoded = aggregation.describe(checkpoint.model, cfg, queries, database, maps) if cfg.aggregation else None
     values, per_query, codes = evaluate_checkpoint(checkpoint, cfg, database, queries, encoded)
     folder = Path(folder) if folder else paths.out() / "results"

@@ -6,7 +6,7 @@ import pandas as pd
 
 from .. import metrics, paths
 from ..hashing import hamming
-from ..methods import METHOD_NAMES
+from ..methods import METHOD_NAMES, OURS, TWIN
 from . import store
 
 
@@ -18,7 +18,7 @@ def shared(part: pd.DataFrame) -> pd.DataFrame:
     """
     cases = pd.read_csv(paths.splits() / "busbra_devices.csv", dtype=str).set_index("case_id")
     lines = []
-    for method in ("ynet", "ynet-no-seg", "dpsh", "hashnet", "ath"):
+    for method in (OURS, TWIN, "dpsh", "hashnet", "ath"):
         found = []
         for run in sorted(part[(part["method"] == method) & (part["seed"] == 0)]["run_id"].unique()):
             codes = store.codes(run)

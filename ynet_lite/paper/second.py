@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -90,6 +91,36 @@ def runs(part: str) -> list[Config]:
         for fold in FOLDS
         for method, settings in CHOSEN.get(part, {}).items()
     ]
+
+
+#: Trainings on data that something was taken from, by variant: methods, and what changes (`.controls`). One seed.
+CONTROLS = {name: (("ynet-no-seg",), {"control": name}) for name in ("labels shuffled", "lesion blanked", "background blanked")}
+OUTLINES = {
+    "masks other": (("ynet",), {"control": "masks other"}),
+    "masks box": (("ynet",), {"mask_quality": "box"}),
+}
+SHARES = {f"labels={share:.0%}": (("ynet", "ynet-no-seg"), {"label_share": share}) for share in (0.1, 0.25, 0.5)}
+#: Until all winners from scratch are known.
+TWIN = {"scratch": {"ynet-no-seg": (0.002, 0.5)}}
+
+
+def varied(part: str, changes: dict[str, tuple[tuple[str, ...], dict]], seeds=(0,)) -> list[Config]:
+    """The runs of `CONTROLS`, `OUTLINES` or `SHARES` on folds 2 to 5 of BUS-BRA, for methods whose trials are finished."""
+    settings = TWIN.get(part, {}) | CHOSEN.get(part, {}) if PARTS[part][0] == "busbra" else {}
+    return [
+        configuration(part, method, *settings[method], fold=fold, seed=seed, variant=variant, **more)
+        for seed in seeds
+        for fold in FOLDS
+        for variant, (methods, more) in changes.items()
+        for method in methods
+        if method in settings
+    ]
+
+
+#: What ``python -m ynet_lite.paper.second --<name>`` runs of a part.
+PLANS = {"runs": runs} | {
+    name: partial(varied, changes=what) for name, what in (("controls", CONTROLS), ("outlines", OUTLINES), ("shares", SHARES))
+}
 
 
 def first_grid(method: str) -> list[tuple[int, int]]:
@@ -191,7 +222,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ynet_lite.paper.second", description=main.__doc__)
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"which parts (default: {' '.join(PARTS)})")
     parser.add_argument("--methods", nargs="*", help="only these methods")
-    parser.add_argument("--runs", action="store_true", help="do the reported runs of the parts whose trials are finished")
+    about = ("reported runs", "leak controls", "runs with outlines of another image or boxes", "runs with a share of the labels")
+    for name, text in zip(PLANS, about, strict=True):
+        help_ = f"do the {text} of the parts whose trials are finished"
+        parser.add_argument(f"--{name}", dest="plan", action="store_const", const=name, help=help_)
     parser.add_argument("--list", action="store_true", help="show the trials that are done, run nothing")
     parser.add_argument("--keep", action="store_true", help="write the finished trials into the committed results")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
@@ -204,11 +238,11 @@ def main(argv: list[str] | None = None) -> int:
         if given.list:
             print(table(part, given.folder).to_string(index=False))
             continue
-        if given.runs:
-            missing = [cfg for cfg in runs(part) if not done(cfg, given.folder)]
+        if given.plan:
+            missing = [cfg for cfg in PLANS[given.plan](part) if not done(cfg, given.folder)]
             parallel = joblib.Parallel(n_jobs=given.jobs, return_as="generator_unordered")
             left = parallel(joblib.delayed(run)(cfg, folder=given.folder, progress=False) for cfg in missing)
-            for _ in tqdm(left, total=len(missing), desc=f"{part} runs"):
+            for _ in tqdm(left, total=len(missing), desc=f"{part} {given.plan}"):
                 pass
             continue
         for method in given.methods or PARTS[part][2]:

@@ -9,7 +9,6 @@ import pandas as pd
 
 from ... import methods, paths
 from .. import statistics, store, tables
-from ..grids import LOSSES
 from . import ablated
 from .ablated import METRICS, SETTINGS, groups, losses, missing, planned
 

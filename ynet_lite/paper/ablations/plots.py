@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
-from ...methods import METHOD_NAMES
+from ...methods import METHOD_NAMES, OURS, TWIN
 
 #: (colour, marker, line style) of each classification loss.
 LOSS_STYLES = {
@@ -29,7 +29,7 @@ LOSS_STYLES = {
 LOSS_NAMES = {"pairwise": "pairwise (ours)", "circle": "Circle (the paper's)", "ce": "cross-entropy", "centres": "class centres"}
 
 #: Lines of methods: Y-Net and its twin keep theirs in every figure, the others take the rest in turn.
-METHOD_STYLES = {"ynet": (BLUE, "o", "-"), "ynet-no-seg": (RED, "s", "--")}
+METHOD_STYLES = {OURS: (BLUE, "o", "-"), TWIN: (RED, "s", "--")}
 
 OTHER_COLOURS, OTHER_MARKERS = (ORANGE, GREEN, PURPLE, "black", SKY, GREY), "^DvPX*"
 OTHER_STYLES = tuple(zip(OTHER_COLOURS, OTHER_MARKERS, ("-.", ":", "-", "--") * 2, strict=False))
@@ -159,7 +159,7 @@ def points_figure(
     axis.axvline(0, color="black", lw=0.9)
     axis.set_yticks(range(len(table)), [textwrap.fill(text, 46) for text in table[names]])
     axis.set(ylim=(-0.6, len(table) - 0.4), title=where, ylabel="without" if names == "without" else "")
-    axis.set_xlabel(f"{minus}, points of {metric}; hollow: the interval holds zero")
+    axis.set_xlabel(f"{minus}, points of mAP@10; hollow: the interval holds zero")
     axis.grid(axis="y", visible=False)
     return figure
 
@@ -177,7 +177,7 @@ def _method_lines(table: pd.DataFrame, x: str, y: str) -> tuple[Figure, Axes]:
         # a marker on top of another would hide it: few points move sideways, many have markers that start at different ones
         few = x == "k"
         at = own[x] * 1.02 ** (place - (len(methods) - 1) / 2) if few else own[x]
-        how = {"lw": 2.4 if method == "ynet" else 1.4, "markevery": None if few else (3 * place % 20, 20)}
+        how = {"lw": 2.4 if method == OURS else 1.4, "markevery": None if few else (3 * place % 20, 20)}
         _line(axis, at, own, y, styles[method], METHOD_NAMES[method], bars=False, **how)
     return figure, axis
 
@@ -205,22 +205,4 @@ def pr_figure(table: pd.DataFrame, chance: float = np.nan, where: str = "") -> F
         axis.axhline(chance, color="black", ls=":", lw=1, label="chance")
     axis.set(title=where, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return figure
-
-
-def drift_figure(history: pd.DataFrame) -> Figure:
-    """A trained balance over the epochs (left) and the two losses it weighs, unweighted (right).
-
-    history : of a `Checkpoint` with ``balance_trainable``: columns epoch, balance, classification, seg_ce, seg_dice.
-    """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.0))
-    left.plot(history["epoch"], history["balance"], "o-", color=BLUE)
-    left.axhline(0.5, color="#999999", lw=0.8)
-    low, high = min(0.0, history["balance"].min()), max(1.0, history["balance"].max())
-    left.set(title="the trained balance a", xlabel="epoch", ylim=(low - 0.03, high + 0.03))
-    right.plot(history["epoch"], history["classification"], "s--", color=RED, label="classification")
-    segmentation = history.reindex(columns=["seg_ce", "seg_dice"]).sum(axis=1)
-    right.plot(history["epoch"], segmentation, "^-", color=GREEN, label="segmentation")
-    right.set(title="losses, unweighted", xlabel="epoch", ylim=(0, None))
-    right.legend()
     return figure
