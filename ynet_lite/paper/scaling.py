@@ -227,10 +227,8 @@ def encoders() -> list[dict]:
     rows = []
     for (method, frozen), cost in took.items():
         name = f"training step, lite0, {METHOD_NAMES[method]}" + f", {frozen} frozen stage" * frozen
-        first, batch = took[method, 0], cfg.batch
-        rows.append(
-            row(name, "all stages trained", f"batch of {batch}, {cfg.size} x {cfg.size}", batch / cost, batch / first, "images/s")
-        )
+        size, rate, first = f"batch of {cfg.batch}, {cfg.size} x {cfg.size}", cfg.batch / cost, cfg.batch / took[method, 0]
+        rows.append(row(name, "all stages trained", size, rate, first, "images/s"))
     return rows
 
 
