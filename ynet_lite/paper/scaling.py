@@ -218,7 +218,7 @@ def training() -> list[dict]:
 
 
 def encoders() -> list[dict]:
-    """A training step of the pretrained encoder, with and without outlines, and what leaving its first stages as they are saves."""
+    """A training step of the pretrained encoder, with and without outlines, and what a first stage left as it came saves."""
     steps = {}
     for method in (OURS, TWIN):
         cfg = Config.from_preset("pretrained", "busbra", method)
