@@ -232,6 +232,21 @@ def results_text(runs: pd.DataFrame) -> str:
     return "\n".join([*text, pages.text(runs)])
 
 
+def trainings_table(chosen: pd.DataFrame) -> pd.DataFrame:
+    """Y-Net minus its twin and the two best rivals in mAP@10: by patients alone, with trainings too, and by folds."""
+    lines, runs = [], {method: part for method, part in chosen.groupby("method")}
+    ours, each = (make(runs[OURS]) for make in (statistics.per_query_table, statistics.per_run_table))
+    for method in (TWIN, "hashnet", "dpsh"):
+        other = statistics.per_query_table(runs[method])
+        with_trainings = statistics.trainings_interval(each, statistics.per_run_table(runs[method]))
+        patients = statistics.paired(ours, other, ours)
+        line = {"Y-Net minus": METHOD_NAMES[method], "trainings": f"{patients.runs_a}, {patients.runs_b}"}
+        line |= {"other patients": statistics.interval_text(*patients.difference)}
+        line |= {"other patients and trainings": statistics.interval_text(*with_trainings)}
+        lines.append(line | {"p, corrected t over folds": statistics.p_text(statistics.corrected_t(ours, other)[1])})
+    return pd.DataFrame(lines)
+
+
 def headline_table(chosen: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     """Five rows for the README: Y-Net, its twin, the best rival, the look-up with the twin's votes, chance."""
     best = next(method for method in compared["method"] if method in (*RIVALS, *AGGREGATED))
@@ -268,9 +283,11 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "margin": margin_text(compared),
         "unseen": unseen_text(chosen, compared),
         "lookup": lookup_text(chosen),
+        "trainings": markdown(trainings_table(chosen)),
         "dsh": dsh_text(),
         "beside": markdown(tables.beside_table({metric: comparison(near, metric) for metric in tables.BESIDE})),
         "scanner": markdown(scanner.shared(chosen)),
+        "crossed": markdown(scanner.crossed(chosen)),
         "scanners": markdown(scanner.scanners()),
         "phantom": shown(phantom, [OURS, *methods.names("part")]),
         "balance": ablated.balance_text(ablated.balance(runs, "busbra", "full")),

@@ -31,6 +31,7 @@ from ..encoding import represent
 from ..hashing import HammingIndex, pack
 from ..index import Index, encode_files, load_model
 from ..losses.unified import UnifiedLoss
+from ..methods import METHOD_NAMES, OURS, TWIN
 from ..model import YNet
 from ..search import encode_image
 from ..sets.phantom import make_phantom
@@ -216,7 +217,22 @@ def training() -> list[dict]:
     return [row(f"training step, {name}", first, "batch of 36", 36 / took[name], 36 / took[first], "images/s") for name in others]
 
 
-PARTS = {part.__name__: part for part in (database, bits, image_side, cases, encoding, archive, commands, training)}
+def encoders() -> list[dict]:
+    """A training step of the pretrained encoder, with and without outlines, and what a first stage left as it came saves."""
+    steps = {}
+    for method in (OURS, TWIN):
+        cfg = Config.from_preset("pretrained", "busbra", method)
+        steps |= {(method, frozen): step(cfg.but(frozen=frozen), True, cfg.batch) for frozen in (0, 1)}
+    took = seconds(steps, 3)
+    rows = []
+    for (method, frozen), cost in took.items():
+        name = f"training step, lite0, {METHOD_NAMES[method]}" + f", {frozen} frozen stage" * frozen
+        size, rate, first = f"batch of {cfg.batch}, {cfg.size} x {cfg.size}", cfg.batch / cost, cfg.batch / took[method, 0]
+        rows.append(row(name, "all stages trained", size, rate, first, "images/s"))
+    return rows
+
+
+PARTS = {part.__name__: part for part in (database, bits, image_side, cases, encoding, archive, commands, encoders, training)}
 
 
 def main(argv: list[str] | None = None) -> int:
