@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from .. import drawing, methods, paths
 from ..encoding import distances, encode_floats
@@ -148,6 +149,26 @@ def lookup_text(part: pd.DataFrame) -> str:
     above = [method for method in (OURS, TWIN, *RIVALS) if method in votes.index and votes[method] > ours]
     listed = ", ".join(f"{METHOD_NAMES[method]} {tables.number(votes[method], np.nan, 1)}" for method in above)
     return f"Y-Net's mAP@10 is {tables.number(ours, np.nan, 1)}. A look-up scores higher with the codes of: {listed}."
+
+
+def newest() -> tuple[str, pd.DataFrame]:
+    """Rows of the newest comparison on BUS-BRA from scratch that has Y-Net on folds 2 to 5, and how to call it."""
+    second = complete(select(store.rows("second"), "busbra", "scratch"), HEADLINE_FOLDS)
+    if {OURS, TWIN} <= set(second["method"]):
+        return "BUS-BRA, folds 2 to 5, second edition", second
+    return "BUS-BRA, folds 2 to 5, first edition", headline(select(published(), "busbra", "full"))
+
+
+def ranking(part: pd.DataFrame, name: str = "") -> Figure:
+    """The methods of one table, sorted, beside chance and the look-up with the twin's votes. ``name``: a title."""
+    dataset, preset = part[["dataset", "preset"]].iloc[0]
+    group = "quick" if preset == "quick" else "full"
+    votes = part[(part["method"] == TWIN) & (part["metric"] == "accuracy") & (part["k"] == 10)]
+    lookup = {("map", 10): votes["value"].mean()} if len(votes) else {}
+    shown = [("map", 10), ("ndcg", 10), ("mask_agreement", 10)]
+    figure = drawing.method_dots(part, shown, (draw.chance_level(dataset, group), lookup))
+    figure.suptitle(name or None)
+    return figure
 
 
 #: What must stand beside every number of BUSI in the first edition.
@@ -383,9 +404,7 @@ def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
     for dataset, group, variant in sets(runs):
         chosen = select(runs, dataset, group, variant)
         name = "-".join(part for part in (dataset, group, variant.replace("=", "").replace(" ", "-")) if part)
-        shown = [("map", 10), ("precision", 10), ("ndcg", 10)]
-        dots = drawing.method_dots(headline(chosen), shown, draw.chance_level(dataset, group))
-        made.append(drawing.save(dots, folder / f"methods-{name}.png"))
+        made.append(drawing.save(ranking(headline(chosen)), folder / f"methods-{name}.png"))
     made += draw.make(folder, runs)
     made += page.make(folder)
     made.append(drawing.save(query_page(), folder / "queries-phantom.png"))

@@ -135,9 +135,10 @@ class Shown(Styler):
 
 
 def shown(table: pd.DataFrame, best: Sequence[str] = (), digits: int = 3, caption: str = "") -> Shown:
-    """``table`` for a notebook: at most eight rows and seven columns, the highest of columns in ``best`` bold, spreads lighter.
+    """``table`` for a notebook: spreads lighter, the highest of each column in ``best`` bold.
 
-    An index with a name becomes the first column. ``digits``: of floats; text stays. Raises ``ValueError`` for a larger table.
+    An index with a name becomes the first column. ``digits``: of floats; text stays. Raises ``ValueError`` for more than eight
+    rows or seven columns.
     """
     table = table.reset_index() if table.index.name else table
     if table.shape[0] > 8 or table.shape[1] > 7:
