@@ -145,9 +145,9 @@ def shown(table: pd.DataFrame, best: Sequence[str] = (), digits: int = 3, captio
         raise ValueError(f"shown: {table.shape[0]} rows, {table.shape[1]} columns; at most 8 and 7, the rest belongs to docs/")
 
     def words(value) -> str:
-        if not isinstance(value, float | int):
-            return str(value)
-        return "-" if pd.isna(value) else f"{value:,.{digits if isinstance(value, float) else 0}f}"
+        if isinstance(value, str) or pd.isna(value):
+            return value if isinstance(value, str) else "-"
+        return f"{value:,.{digits if isinstance(value, float) else 0}f}"
 
     def markup(value: str) -> str:
         return re.sub(r"( ± .*| \[.*\])$", r'<small style="opacity: .75">\1</small>', escape(value))
