@@ -4,7 +4,6 @@ The source folder of Sphinx is the root of the checkout, so that a link between 
 """
 
 import inspect
-import json
 import re
 import sys
 import tomllib
@@ -54,7 +53,7 @@ myst_heading_anchors = 3
 myst_links_external_new_tab = False
 nb_execution_mode = "off"
 nb_merge_streams = True
-nb_code_prompt_show = "For Colab: show {type}"
+nb_code_prompt_show = "Show {type}"
 nb_code_prompt_hide = "Hide {type}"
 # The page to click through needs a running Jupyter; without this, two scripts from the network would be named for it.
 nb_ipywidgets_js = {}
@@ -143,18 +142,6 @@ def signature(app, what, name, obj, options, given: str | None, returned: str | 
     return given, returned
 
 
-def stored(app, page: str, source: list[str]) -> None:
-    """A notebook without what only a machine reads: marks for nbval, and the cell for Colab, which is folded."""
-    if page.startswith("notebooks/"):
-        notebook = json.loads(source[0])
-        for cell in notebook["cells"]:
-            text = re.sub(r"^# NBVAL_\w+\n", "", "".join(cell["source"]), flags=re.MULTILINE)
-            cell["source"] = text
-            if "google.colab" in text:
-                cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
-        source[0] = json.dumps(notebook)
-
-
 #: What the theme leaves out, by the rules of axe-core: what scrolls is reached with the keyboard, a heading has a level; and
 #: badges would be fetched.
 MENDED = (
@@ -174,7 +161,6 @@ def mend(app, page: str, template: str, context: dict, doctree) -> None:
 def setup(app) -> None:
     app.add_node(nodes.math, html=(mathml, None), override=True)
     app.add_node(nodes.math_block, html=(mathml, None), override=True)
-    app.connect("source-read", stored)
     app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-process-docstring", sections)
     app.connect("html-page-context", mend, priority=900)

@@ -39,3 +39,7 @@ if "google.colab" in sys.modules:
         subprocess.run(["git", "clone", "--depth", "1", address, str(checkout)], check=True)
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-e", f"{{checkout}}[umap]"], check=True)
     sys.path.insert(0, str(checkout))"""
+
+
+#: How that cell is folded, by JupyterLab, by Colab and on the site.
+FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form", "tags": ["hide-input"]}

@@ -24,7 +24,7 @@ from ynet_lite.cases.from_folder import manifest_from_folder
 from ynet_lite.cases.manifest import ManifestError
 from ynet_lite.cli import main
 from ynet_lite.index import Index, cases_of, encode_files
-from ynet_lite.own import settings_for
+from ynet_lite.own import read_own, settings_for
 from ynet_lite.search import encode_image, load_shipped
 from ynet_lite.sets.phantom import make_phantom
 from ynet_lite.viewer.explore import Explorer, View, read_upload
@@ -416,6 +416,21 @@ def test_settings_follow_from_the_size_of_a_set():
     assert large.encoder == "lite0" and small.encoder == "small"
     with pytest.raises(ValueError, match="19 cases are too few"):
         settings_for(19, 0, False)
+
+
+def test_a_table_to_train_on_needs_image_label_and_patient(archive, tmp_path):
+    files = sorted((archive / "images").rglob("*.png"))[:20]
+    table = pd.DataFrame({"image": files, "label": ["a", "b"] * 10, "group": range(20)})
+    table.to_csv(tmp_path / "cases.csv", index=False)
+    cases = read_own(tmp_path / "cases.csv", 64)
+    assert (
+        set(cases.ids) == {file.stem for file in files}
+        and not cases.has_mask.any()
+        and set(cases.table["fold"]) == set(range(1, 6))
+    )
+    table.drop(columns="group").to_csv(tmp_path / "cases.csv", index=False)
+    with pytest.raises(ManifestError, match="group"):
+        read_own(tmp_path / "cases.csv", 64)
 
 
 # --- the command

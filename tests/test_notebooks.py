@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 
 import nbformat
+import pandas as pd
 import pytest
-from address import COLAB_CELL, badges
+from address import COLAB_CELL, FOLDED, badges
 
 from ynet_lite import paths
+from ynet_lite.paper import tables
 
 NOTEBOOKS = sorted((paths.root() / "notebooks").glob("*.ipynb"))
 LONGEST_CELL = 25
+MOST_ROWS, MOST_COLUMNS = 8, 7
+IGNORED = "nbval-ignore-output"
 #: Twice the largest of today's: an accidental picture in full resolution is larger.
 MOST_BYTES = 1_500_000
 
@@ -23,6 +28,10 @@ def notebook(request):
 
 def code_cells(book):
     return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
 
 
 def outputs(book):
@@ -45,19 +54,25 @@ def test_opening(notebook):
     for part in ("**You will see**", "**Needs**", "**Takes**", "not a medical device", badges(path.stem)):
         assert part in head.source, f"the first cell lacks {part}"
     assert re.search(r"\*\*Takes\*\* .*\d", head.source), "the running time is a measured number"
-    assert book.cells[1].source == COLAB_CELL
+    assert book.cells[1].source == COLAB_CELL and book.cells[1].metadata == FOLDED
 
 
 def test_closing(notebook):
-    _, book = notebook
-    last = book.cells[-1]
+    """The last two cells: a folded one that checks what was shown, and what it was about."""
+    path, book = notebook
+    checked, last = book.cells[-2:]
     assert last.cell_type == "markdown" and "## What this showed" in last.source
+    assert tags(checked) == ["hide-input"] and checked.metadata["jupyter"] == {"source_hidden": True}
+    assert re.search(r"^ *assert ", checked.source, re.MULTILINE) and checked.source.endswith('\nprint("checked")')
+    place = NOTEBOOKS.index(path)
+    for other in NOTEBOOKS[max(place - 1, 0) : place + 2]:
+        assert other == path or f"({other.name})" in last.source.splitlines()[-1], "the last line leads on and back"
 
 
 def test_setup_comes_first_and_prints_versions(notebook):
     _, book = notebook
     setup = code_cells(book)[1]
-    assert setup.source.startswith("# NBVAL_IGNORE_OUTPUT\n") and "__version__" in setup.source
+    assert IGNORED in tags(setup) and "__version__" in setup.source
     for cell in code_cells(book)[2:]:
         assert not re.search(r"^(import|from) ", cell.source, re.MULTILINE), (
             f"imports belong in the setup cell: {cell.source[:60]}"
@@ -76,15 +91,41 @@ def test_cells_are_short(notebook):
         assert len(cell.source.splitlines()) <= LONGEST_CELL, cell.source[:80]
 
 
-def test_markers_are_whole_lines_with_a_reason(notebook):
+def test_what_is_not_compared_says_why(notebook):
+    """Marks for nbval are tags, out of sight. Every such cell is followed by one whose output is compared."""
     _, book = notebook
     for cell in code_cells(book):
-        lines = cell.source.splitlines()
-        assert "NBVAL_SKIP" not in cell.source, "a skipped cell does not run at all"
-        for number, line in enumerate(lines):
-            if "NBVAL" in line:
-                assert line == "# NBVAL_IGNORE_OUTPUT" and number == 0
-                assert lines[1].startswith("# "), "the line after the marker says why"
+        assert "NBVAL" not in cell.source and "nbval-skip" not in tags(cell), "a skipped cell does not run at all"
+        assert (IGNORED in tags(cell)) == bool(cell.metadata.get("not_compared"))
+    assert IGNORED not in tags(code_cells(book)[-1])
+
+
+def test_facts_are_asserts_and_tables_fit(notebook):
+    """No column of "True" to read, no table as text; every table holds what nbval compares of it, and is small."""
+    _, book = notebook
+    for cell in code_cells(book):
+        assert "to_string" not in cell.source and ".style" not in cell.source
+    for number, output, text in outputs(book):
+        assert not re.search(r": (True|False)$", text, re.MULTILINE), f"cell {number}: a fact is an assert"
+        html = output.get("data", {}).get("text/html", "")
+        if "<table" in html:
+            rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in html.split("<tr>")[1:]]
+            assert 1 < len(rows) <= MOST_ROWS + 1 and len(rows[0]) <= MOST_COLUMNS, f"cell {number}: too large to read"
+            words = unescape(re.sub(r"<[^>]*>", "", "".join(sum(rows, []))))
+            assert "".join(words.split()) == "".join(output["data"]["text/plain"].split()), (
+                f"cell {number}: shown is not compared"
+            )
+
+
+def test_a_table_marks_the_best_and_says_when_it_is_too_large():
+    table = pd.DataFrame({"method": ["a", "<b>"], "mAP@10": [".783 ± .010", ".9 [.8, 1.0]"], "n": [1500, 2]})
+    shown = tables.shown(table, best=["mAP@10"])
+    html = shown.to_html()
+    assert html.count("<b>") == 1 and '<b>.9<small style="opacity: .75"> [.8, 1.0]</small></b>' in html and "&lt;b&gt;" in html
+    assert "1,500" in html and html == tables.shown(table, best=["mAP@10"]).to_html()
+    assert repr(shown).split() == "method mAP@10 n a .783 ± .010 1,500 <b> .9 [.8, 1.0] 2".split()
+    with pytest.raises(ValueError, match="at most 8 and 7"):
+        tables.shown(pd.DataFrame({"n": range(9)}))
 
 
 def test_outputs_hold_nothing_private_or_noisy(notebook):

@@ -17,6 +17,7 @@ from .cases.manifest import ManifestError, files, read_manifest
 from .cases.splits import deal
 from .checkpoint import Checkpoint
 from .config import Config
+from .methods import OURS, TWIN
 from .training import train
 
 #: Steps of a training, by preset: about what the published runs have.
@@ -54,13 +55,17 @@ def read_own(
 ) -> Cases:
     """The cases of a folder (see `manifest_from_folder`) or of a CSV, whose optional columns are those of `mask_settings`.
 
-    ``folds``: deal them by patient where there are none. Raises ``FileNotFoundError`` and `ManifestError`.
+    ``folds``: deal them by patient where there are none, name cases without ``case_id`` by their files, and take outlines without
+    a column ``mask`` as unknown. Raises ``FileNotFoundError`` and `ManifestError`.
     """
     source = paths.yours(source)
     if source.is_dir():
         table, folder = manifest_from_folder(source, patient)[0], source
     else:
         table, folder = read_manifest(source), source.resolve().parent
+    if folds and "image" in table:
+        usual = {"case_id": [Path(image).stem for image in table["image"]], "mask": ""}
+        table = table.assign(**{column: value for column, value in usual.items() if column not in table})
     if folds and "fold" not in table and "split" not in table and {"group", "label"} <= set(table):
         table = table.assign(fold=deal(table["group"], table["label"], min(5, table["group"].nunique())))
     return load_table(table, name=name, size=size, channels=channels, folder=folder, **mask_settings(table, source))
@@ -80,7 +85,7 @@ def settings_for(n: int, outlines: int, pretrained: bool, **changes) -> Config:
     left = int(n * (1 - validation))
     batch = min(32, max(4, left // 4))
     epochs = min(200, max(6, math.ceil(STEPS[preset] / (left // batch))))
-    method = "ynet" if outlines >= FEWEST else "ynet-no-seg"
+    method = OURS if outlines >= FEWEST else TWIN
     chosen = {"batch": batch, "epochs": epochs, "validation": validation, "precision": "float32"}
     return Config.from_preset(preset, "csv", method, **chosen | changes)
 

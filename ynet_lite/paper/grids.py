@@ -7,7 +7,7 @@ from functools import partial
 
 from .. import provenance
 from ..config import Config
-from ..methods import AGGREGATED, PAPER_METHODS, RIVALS
+from ..methods import AGGREGATED, OURS, PAPER_METHODS, RIVALS, TWIN
 
 FOLDS = (1, 2, 3, 4, 5)
 
@@ -22,7 +22,7 @@ MASK_SHARES = (0.0, 0.1, 0.25, 0.5)
 MASK_QUALITIES = ("dilated", "eroded", "box", "shifted")
 
 ABLATIONS = ("ynet-rmac", "ynet-lesion", "ynet-selfpool", "ynet-no-cls", "ynet-no-quant", "ynet-circle")
-BOTH = ("ynet", "ynet-no-seg")
+BOTH = (OURS, TWIN)
 
 #: The rivals that are also run on the smaller sets: the three that ranked best on folds 2-5 of BUS-BRA.
 BEST_RIVALS = ("hashnet", "dpsh", "ath")
@@ -45,18 +45,18 @@ def masks(of: Callable[..., list[Config]], default: bool = False) -> list[Config
     """Y-Net with fewer outlines, then with all and, if ``default``, exact ones, then with worse ones; two seeds."""
     changes = [{"variant": f"masks={share:.0%}", "mask_share": share} for share in MASK_SHARES] + [{}] * default
     changes += [{"variant": f"masks {quality}", "mask_quality": quality} for quality in MASK_QUALITIES]
-    return [cfg for change in changes for cfg in of(("ynet",), seeds=(0, 1), **change)]
+    return [cfg for change in changes for cfg in of((OURS,), seeds=(0, 1), **change)]
 
 
 def balances(of: Callable[..., list[Config]], default: bool = True) -> list[Config]:
     """Y-Net with each classification loss at each balance, two seeds; the default is one of them."""
-    found, defaults = [], {provenance.run_id(cfg): cfg for cfg in of(("ynet",), seeds=(0, 1))}
+    found, defaults = [], {provenance.run_id(cfg): cfg for cfg in of((OURS,), seeds=(0, 1))}
     for loss in LOSSES:
-        tuned = "ynet-circle" if loss == "circle" else "ynet"
+        tuned = "ynet-circle" if loss == "circle" else OURS
         for a in (*BALANCES, "trainable"):
             how = {"balance_trainable": True} if a == "trainable" else {"balance": a}
             how["variant"] = f"a={a}" if loss == "pairwise" else f"{loss} a={a}"
-            found += [cfg.but(method="ynet") for cfg in of((tuned,), seeds=(0, 1), loss=loss, **how)]
+            found += [cfg.but(method=OURS) for cfg in of((tuned,), seeds=(0, 1), loss=loss, **how)]
     # the point that is Y-Net itself bears Y-Net's name: one run has one name, whichever grid comes first
     return [defaults.get(provenance.run_id(cfg), cfg) for cfg in found]
 

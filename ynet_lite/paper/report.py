@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from .. import drawing, methods, paths
 from ..encoding import distances, encode_floats
-from ..methods import AGGREGATED, METHOD_NAMES, PAPER_METHODS, RIVALS
+from ..methods import AGGREGATED, METHOD_NAMES, OURS, PAPER_METHODS, RIVALS, TWIN
 from ..provenance import run_id
 from ..search import SHIPPED, load_shipped
 from ..sets import load_cases
@@ -60,7 +61,7 @@ def tuned_busi() -> tuple[str, str]:
     """BUSI with settings of its own (second edition, folds 2 to 5): its table, and one sentence on Y-Net against its twin."""
     part = store.rows("second")
     table, lead = with_lead(part[(part["dataset"] == "busi") & (part["preset"] == "scratch")], "map ndcg mask_agreement accuracy")
-    twin = lead.set_index("method").loc["ynet-no-seg"]
+    twin = lead.set_index("method").loc[TWIN]
     verdict = "is" if twin["p_holm"] < 0.05 else "is not"
     above = [METHOD_NAMES[m] for m in lead.loc[lead["points"] < 0, "method"]]
     text = f"On BUSI, tuned there, Y-Net's lead over the twin ({tables.points(twin)} points of mAP@10) {verdict} significant"
@@ -73,11 +74,11 @@ def comparison(part: pd.DataFrame, metric: str = "map", without: Sequence[str] =
     A method that is the same training as Y-Net under this preset is no rival and would only inflate the family of tests.
     ``without``: ids of cases that are not counted as queries.
     """
-    ours = set(part[part["method"] == "ynet"]["config_hash"])
+    ours = set(part[part["method"] == OURS]["config_hash"])
     rivals = [m for m in METHOD_NAMES if m in set(part[~part["config_hash"].isin(ours)]["method"])]
     if not ours or not rivals:
         return None
-    return statistics.compare_methods("ynet", rivals, part, metric, without=without)
+    return statistics.compare_methods(OURS, rivals, part, metric, without=without)
 
 
 def unseen_text(part: pd.DataFrame, compared: pd.DataFrame) -> str:
@@ -87,11 +88,11 @@ def unseen_text(part: pd.DataFrame, compared: pd.DataFrame) -> str:
     """
     rivals = [m for m in compared["method"] if m in (*RIVALS, *AGGREGATED)]  # best first
     best = [*rivals[:1], *[m for m in rivals if of_paper(m)][:1]]
-    named = [m for m in dict.fromkeys(["ynet-no-seg", *best]) if m in set(compared["method"])]
-    unseen = comparison(part[part["method"].isin(["ynet", *named])], without=sorted(validated()))
+    named = [m for m in dict.fromkeys([TWIN, *best]) if m in set(compared["method"])]
+    unseen = comparison(part[part["method"].isin([OURS, *named])], without=sorted(validated()))
     if unseen is None:
         return ""
-    names = METHOD_NAMES | {"ynet-no-seg": "its twin"}
+    names = METHOD_NAMES | {TWIN: "its twin"}
     lines = [f"{tables.points(unseen.set_index('method').loc[method])} over {names[method]}" for method in named]
     total, left = compared["queries"].iloc[0], unseen["queries"].iloc[0]
     return (
@@ -144,10 +145,30 @@ def margin_text(compared: pd.DataFrame) -> str:
 def lookup_text(part: pd.DataFrame) -> str:
     """The look-up baseline beside Y-Net's ranking: its mAP is the accuracy of the vote. ``part``: the rows of one table."""
     means = store.summary(store.seeds_averaged(part), [("map", 10), ("accuracy", 10)], by=("method",))
-    ours, votes = means.loc["ynet", ("map@10", "mean")], means[("accuracy@10", "mean")]
-    above = [method for method in ("ynet", "ynet-no-seg", *RIVALS) if method in votes.index and votes[method] > ours]
+    ours, votes = means.loc[OURS, ("map@10", "mean")], means[("accuracy@10", "mean")]
+    above = [method for method in (OURS, TWIN, *RIVALS) if method in votes.index and votes[method] > ours]
     listed = ", ".join(f"{METHOD_NAMES[method]} {tables.number(votes[method], np.nan, 1)}" for method in above)
     return f"Y-Net's mAP@10 is {tables.number(ours, np.nan, 1)}. A look-up scores higher with the codes of: {listed}."
+
+
+def newest() -> tuple[str, pd.DataFrame]:
+    """Rows of the newest comparison on BUS-BRA from scratch that has Y-Net on folds 2 to 5, and how to call it."""
+    second = complete(select(store.rows("second"), "busbra", "scratch"), HEADLINE_FOLDS)
+    if {OURS, TWIN} <= set(second["method"]):
+        return "BUS-BRA, folds 2 to 5, second edition", second
+    return "BUS-BRA, folds 2 to 5, first edition", headline(select(published(), "busbra", "full"))
+
+
+def ranking(part: pd.DataFrame, name: str = "") -> Figure:
+    """The methods of one table, sorted, beside chance and the look-up with the twin's votes. ``name``: a title."""
+    dataset, preset = part[["dataset", "preset"]].iloc[0]
+    group = "quick" if preset == "quick" else "full"
+    votes = part[(part["method"] == TWIN) & (part["metric"] == "accuracy") & (part["k"] == 10)]
+    lookup = {("map", 10): votes["value"].mean()} if len(votes) else {}
+    shown = [("map", 10), ("ndcg", 10), ("mask_agreement", 10)]
+    figure = drawing.method_dots(part, shown, (draw.chance_level(dataset, group), lookup))
+    figure.suptitle(name or None)
+    return figure
 
 
 #: What must stand beside every number of BUSI in the first edition.
@@ -211,20 +232,35 @@ def results_text(runs: pd.DataFrame) -> str:
     return "\n".join([*text, pages.text(runs)])
 
 
+def trainings_table(chosen: pd.DataFrame) -> pd.DataFrame:
+    """Y-Net minus its twin and the two best rivals in mAP@10: by patients alone, with trainings too, and by folds."""
+    lines, runs = [], {method: part for method, part in chosen.groupby("method")}
+    ours, each = (make(runs[OURS]) for make in (statistics.per_query_table, statistics.per_run_table))
+    for method in (TWIN, "hashnet", "dpsh"):
+        other = statistics.per_query_table(runs[method])
+        with_trainings = statistics.trainings_interval(each, statistics.per_run_table(runs[method]))
+        patients = statistics.paired(ours, other, ours)
+        line = {"Y-Net minus": METHOD_NAMES[method], "trainings": f"{patients.runs_a}, {patients.runs_b}"}
+        line |= {"other patients": statistics.interval_text(*patients.difference)}
+        line |= {"other patients and trainings": statistics.interval_text(*with_trainings)}
+        lines.append(line | {"p, corrected t over folds": statistics.p_text(statistics.corrected_t(ours, other)[1])})
+    return pd.DataFrame(lines)
+
+
 def headline_table(chosen: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     """Five rows for the README: Y-Net, its twin, the best rival, the look-up with the twin's votes, chance."""
     best = next(method for method in compared["method"] if method in (*RIVALS, *AGGREGATED))
-    shown, columns = chosen[chosen["method"].isin(["ynet", "ynet-no-seg", best])], tables.pick("map ndcg mask_agreement accuracy")
+    shown, columns = chosen[chosen["method"].isin([OURS, TWIN, best])], tables.pick("map ndcg mask_agreement accuracy")
     table = tables.retrieval_table(shown, columns, chance_rows("busbra", "full")).drop(columns="runs")
     table["method"] = table["method"].replace({METHOD_NAMES[best]: f"{METHOD_NAMES[best]} (best rival)"})
-    votes = table.loc[table["method"] == METHOD_NAMES["ynet-no-seg"], "accuracy"].item()
+    votes = table.loc[table["method"] == METHOD_NAMES[TWIN], "accuracy"].item()
     lookup = {"method": "look-up with the twin's votes", "mAP@10": votes, "accuracy": votes}
     return pd.concat([table[:-1], pd.DataFrame([lookup]), table[-1:]], ignore_index=True).fillna("-")
 
 
 def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
     """What stands between ``<!-- name -->`` and ``<!-- /name -->`` in the pages of `PAGES`."""
-    markdown, few = tables.markdown, ["ynet", "ynet-no-seg", "ynet-circle"]
+    markdown, few = tables.markdown, [OURS, TWIN, "ynet-circle"]
 
     def shown(part: pd.DataFrame, methods: Sequence[str]) -> str:
         columns = tables.pick("map precision ndcg accuracy distinct_codes dice")
@@ -247,11 +283,13 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "margin": margin_text(compared),
         "unseen": unseen_text(chosen, compared),
         "lookup": lookup_text(chosen),
+        "trainings": markdown(trainings_table(chosen)),
         "dsh": dsh_text(),
         "beside": markdown(tables.beside_table({metric: comparison(near, metric) for metric in tables.BESIDE})),
         "scanner": markdown(scanner.shared(chosen)),
+        "crossed": markdown(scanner.crossed(chosen)),
         "scanners": markdown(scanner.scanners()),
-        "phantom": shown(phantom, ["ynet", *methods.names("part")]),
+        "phantom": shown(phantom, [OURS, *methods.names("part")]),
         "balance": ablated.balance_text(ablated.balance(runs, "busbra", "full")),
         "other-sets": markdown(others_table(runs)),
         "busi": BUSI_NOTE,
@@ -259,6 +297,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "busi-said": busi_said,
         "released": markdown(pages.published_table()),
         "tried": tried(),
+        "commands": commands(),
         "costs": markdown(pd.read_csv(paths.results() / "costs.csv", dtype=str).fillna("-")),
     }
     blocks |= {f"card-{name}": card(runs, name) for name in SHIPPED}
@@ -287,6 +326,18 @@ def tried() -> str:
     return f"{tables.markdown(table)}\n\nRun at commits {fuzz['commit'][0]} and {kills['commit'][0]} ({kills['date'][0]})."
 
 
+def commands() -> str:
+    """What the commands of `ynet` take, and how large a page of answers is."""
+    rows = pd.read_csv(paths.results() / "benchmarks.csv")
+    took, (page,) = rows[rows["reference"] == "ynet --help"], rows[rows["name"].str.startswith("page of")].to_dict("records")
+    seconds = took["value"].map("{:.1f} s".format)
+    table = pd.DataFrame({"command": took["name"].str.replace("^([^,]+)", r"`\1`", regex=True), "time": seconds})
+    start, device = took["reference_value"].iloc[0], took["device"].iloc[0].removeprefix("cpu: ")
+    said = f"The page of {page['size']} has {page['value']:.1f} MB; {page['reference_value']:.0f} MB is the limit."
+    measured = f"Images of 330 x 330 pixels, processor time of one core of an {device}; starting takes {start:.1f} s of each."
+    return f"{tables.markdown(table)}\n\n{measured} {said}"
+
+
 def gains(runs: pd.DataFrame) -> dict[str, str]:
     """One sentence per set: Y-Net against its twin without segmentation, run by run."""
     found = {}
@@ -297,10 +348,10 @@ def gains(runs: pd.DataFrame) -> dict[str, str]:
     }
     for name, which in shown.items():
         chosen = headline(select(runs, *which))
-        chosen = chosen[chosen["method"].isin(["ynet", "ynet-no-seg"])]
+        chosen = chosen[chosen["method"].isin([OURS, TWIN])]
         if chosen["method"].nunique() < 2:
             continue
-        table = tables.lift(chosen, "ynet", "ynet-no-seg", by=("fold", "seed"))
+        table = tables.lift(chosen, OURS, TWIN, by=("fold", "seed"))
         points, percent = table["points"], table["per cent"]
         times = f"{len(table)} pairs of runs, each of one fold and seed" if table["fold"].nunique() > 1 else f"{len(table)} seeds"
         found[name] = (
@@ -312,7 +363,7 @@ def gains(runs: pd.DataFrame) -> dict[str, str]:
 
 
 #: Pages with blocks, from the root of the checkout.
-PAGES = ("README.md", "docs/results.md", "docs/how-to-run.md", "docs/model-cards.md", "docs/trust.md")
+PAGES = ("README.md", "docs/results.md", "docs/how-to-run.md", "docs/model-cards.md", "docs/trust.md", "docs/own-images.md")
 
 
 def fill(text: str, blocks: dict[str, str]) -> str:
@@ -353,9 +404,7 @@ def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
     for dataset, group, variant in sets(runs):
         chosen = select(runs, dataset, group, variant)
         name = "-".join(part for part in (dataset, group, variant.replace("=", "").replace(" ", "-")) if part)
-        shown = [("map", 10), ("precision", 10), ("ndcg", 10)]
-        dots = drawing.method_dots(headline(chosen), shown, draw.chance_level(dataset, group))
-        made.append(drawing.save(dots, folder / f"methods-{name}.png"))
+        made.append(drawing.save(ranking(headline(chosen)), folder / f"methods-{name}.png"))
     made += draw.make(folder, runs)
     made += page.make(folder)
     made.append(drawing.save(query_page(), folder / "queries-phantom.png"))

@@ -17,11 +17,12 @@ from .. import drawing, metrics, paths
 from ..checkpoint import checkpoint_path
 from ..config import Config
 from ..encoding import distances, encode_floats
+from ..methods import OURS, TWIN
 from ..sets import load_cases
 from ..training import load_or_train
 from . import run, store, tables
 
-METHODS = ("ynet", "ynet-no-seg", "ynet-rmac")
+METHODS = (OURS, TWIN, "ynet-rmac")
 
 
 def configs() -> list[Config]:
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     mine = pd.concat(yours, ignore_index=True)
     print("\nRetrieval, one run each (ties at expected value):\n")
     print(tables.retrieval_table(mine, chance=metrics.chance(queries, database, first.ks)).to_string(index=False))
-    gain = tables.lift(mine, "ynet", "ynet-no-seg")["points"].iloc[0]
+    gain = tables.lift(mine, OURS, TWIN)["points"].iloc[0]
     print(f"\nY-Net against its twin without segmentation: {gain:+.1f} points of mAP@10 in this run")
     shown = mine[mine["metric"].isin(["map", "precision", "ndcg", "dice"]) & mine["k"].isin([0, 10])]
     report = store.compare(store.rows(), shown)

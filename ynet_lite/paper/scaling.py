@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import torch
 from joblib.externals.loky import get_reusable_executor
 from PIL import Image
@@ -29,9 +31,11 @@ from ..encoding import represent
 from ..hashing import HammingIndex, pack
 from ..index import Index, encode_files, load_model
 from ..losses.unified import UnifiedLoss
+from ..methods import METHOD_NAMES, OURS, TWIN
 from ..model import YNet
 from ..search import encode_image
 from ..sets.phantom import make_phantom
+from ..viewer.gallery import MOST_BYTES
 from .benchmark import clustered, keep, row
 
 MODEL = "busbra-full"
@@ -59,7 +63,7 @@ def line(name: str, unit: str, costs: dict[int, float]) -> list[dict]:
 def database() -> list[dict]:
     """One query against databases of 64-bit codes."""
     packed = clustered(64, seed=1).packed
-    indexes = {n: HammingIndex(clustered(n)) for n in (10_000, 100_000, 1_000_000, 10_000_000)}
+    indexes = {n: HammingIndex(clustered(n)) for n in (10**4, 10**5, 10**6, 10**7, 10**8)}
     costs = seconds({n: (lambda index=index: index.search(packed, 10)) for n, index in indexes.items()})
     return line("64 searches against size of the database", "codes", costs)
 
@@ -90,8 +94,8 @@ def cases() -> list[dict]:
     return line("encoding files against their number", "files", costs)
 
 
-def pictures(folder: Path, n: int, side: int = 512) -> list[str]:
-    """``n`` grey PNG files, ``side`` x ``side`` pixels, with speckle as an ultrasound image has."""
+def pictures(folder: Path, n: int, side: int = 330) -> list[str]:
+    """``n`` grey PNG files with speckle as an ultrasound image has; by default as many pixels as the median of BUS-BRA."""
     folder.mkdir(exist_ok=True)
     shown = make_phantom(100, seed=3).images[:, 0]
     rng, files = np.random.default_rng(3), []
@@ -123,7 +127,7 @@ def encoding(n: int = 1024) -> list[dict]:
         }
         took = seconds(work, 3, time.perf_counter)
     name, *others = took
-    return [row(name, other, f"{n} files of 512 x 512", n / took[name], n / took[other], "images/s", 2) for other in others]
+    return [row(name, other, f"{n} files of 330 x 330", n / took[name], n / took[other], "images/s", 2) for other in others]
 
 
 def archive(n: int = 100_000, limit: float = 1.5) -> list[dict]:
@@ -140,6 +144,39 @@ def archive(n: int = 100_000, limit: float = 1.5) -> list[dict]:
         "memory of indexing and searching files of 64 x 64", "limit", f"{n} files", most[0] + 2 * most[1], limit, "GB", 2
     )
     return [memory, row("indexing files of 64 x 64", "one second each thousand", f"{n} files", built, n / 1000, "s", 2)]
+
+
+def _timed(*arguments: str) -> float:
+    """Seconds of processor time that ``ynet`` takes with these arguments, start of Python included."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "ynet_lite", *map(str, arguments)], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def commands(n: int = 1000) -> list[dict]:
+    """The six commands on ``n`` pictures, beside a command that only starts, and the size of a page of ``n`` queries."""
+    with tempfile.TemporaryDirectory() as folder:
+        old, new, index, page = (Path(folder) / name for name in ("old", "new", "my.index", "page.html"))
+        first = pictures(old, n)[0]
+        for i, file in enumerate(pictures(new, n // 10)):
+            Path(file).rename(new / f"new{i:06d}.png")
+        table = pd.DataFrame({"image": pictures(Path(folder) / "some", 40)}).assign(label=["a", "b"] * 20)
+        table.assign(group=table.index.astype(str)).to_csv(Path(folder) / "cases.csv", index=False)
+        took = {
+            f"ynet index, {n} images": _timed("index", old, "-o", index),
+            f"ynet add, {n // 10} images": _timed("add", index, new),
+            "ynet info": _timed("info", index),
+            "ynet search, one image": _timed("search", index, first),
+            f"ynet search --gallery, {n} images": _timed("search", index, old, "--gallery", page),
+            "ynet remove, one case": _timed("remove", index, "new000000"),
+            "ynet train, 40 images": _timed("train", Path(folder) / "cases.csv", "-o", Path(folder) / "my.safetensors"),
+        }
+        size = page.stat().st_size
+    start = _timed("--help")
+    rows = [row(name, "ynet --help", "images of 330 x 330", value, start, "s of CPU") for name, value in took.items()]
+    queries = f"{n} queries, 10 answers each"
+    return [*rows, row("page of ynet search --gallery", "limit", queries, size / 1e6, MOST_BYTES / 1e6, "MB")]
 
 
 def step(cfg: Config, ours: bool, batch: int = 36) -> Callable[[], None]:
@@ -180,7 +217,22 @@ def training() -> list[dict]:
     return [row(f"training step, {name}", first, "batch of 36", 36 / took[name], 36 / took[first], "images/s") for name in others]
 
 
-PARTS = {part.__name__: part for part in (database, bits, image_side, cases, encoding, archive, training)}
+def encoders() -> list[dict]:
+    """A training step of the pretrained encoder, with and without outlines, and what a first stage left as it came saves."""
+    steps = {}
+    for method in (OURS, TWIN):
+        cfg = Config.from_preset("pretrained", "busbra", method)
+        steps |= {(method, frozen): step(cfg.but(frozen=frozen), True, cfg.batch) for frozen in (0, 1)}
+    took = seconds(steps, 3)
+    rows = []
+    for (method, frozen), cost in took.items():
+        name = f"training step, lite0, {METHOD_NAMES[method]}" + f", {frozen} frozen stage" * frozen
+        size, rate, first = f"batch of {cfg.batch}, {cfg.size} x {cfg.size}", cfg.batch / cost, cfg.batch / took[method, 0]
+        rows.append(row(name, "all stages trained", size, rate, first, "images/s"))
+    return rows
+
+
+PARTS = {part.__name__: part for part in (database, bits, image_side, cases, encoding, archive, commands, encoders, training)}
 
 
 def main(argv: list[str] | None = None) -> int:

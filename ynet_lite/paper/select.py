@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from .. import paths
+from ..methods import OURS
 from ..sets import drawn_per_seed, title
 from . import store
 from .grids import FOLDS
@@ -60,7 +61,7 @@ def complete(chosen: pd.DataFrame, folds) -> pd.DataFrame:
     """
     part = chosen[chosen["fold"].isin(folds)]
     drawn = part["dataset"].isin(drawn_per_seed())
-    ours = set(part[drawn & (part["method"] == "ynet")]["fingerprint"])
+    ours = set(part[drawn & (part["method"] == OURS)]["fingerprint"])
     part = part[~drawn | part["fingerprint"].isin(ours)] if ours else part
     grouped = part.groupby("method")
     full = (grouped["fold"].nunique() == len(folds)) & ((grouped["fingerprint"].nunique() == len(ours)) if ours else True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Sequence
+from html import escape
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from ..methods import METHOD_NAMES
 from .statistics import interval_text, p_text
@@ -121,6 +125,41 @@ def _one_each(runs: pd.DataFrame, columns: Sequence[str], where: str) -> None:
             values = sorted(map(str, part[column].unique()))
             if len(values) > 1:
                 raise ValueError(f"{place}: rows of several {column}s ({', '.join(values)}); filter to one first")
+
+
+class Shown(Styler):
+    """A table of a notebook: HTML for its readers, and the same cells as plain text, which nbval compares."""
+
+    def __repr__(self) -> str:
+        return self.data.to_string(index=False)
+
+
+def shown(table: pd.DataFrame, best: Sequence[str] = (), digits: int = 3, caption: str = "") -> Shown:
+    """``table`` for a notebook: spreads lighter, the highest of each column in ``best`` bold.
+
+    An index with a name becomes the first column. ``digits``: of floats; text stays. Raises ``ValueError`` for more than eight
+    rows or seven columns.
+    """
+    table = table.reset_index() if table.index.name else table
+    if table.shape[0] > 8 or table.shape[1] > 7:
+        raise ValueError(f"shown: {table.shape[0]} rows, {table.shape[1]} columns; at most 8 and 7, the rest belongs to docs/")
+
+    def words(value) -> str:
+        if not isinstance(value, float | int):
+            return str(value)
+        return "-" if pd.isna(value) else f"{value:,.{digits if isinstance(value, float) else 0}f}"
+
+    def markup(value: str) -> str:
+        return re.sub(r"( ± .*| \[.*\])$", r'<small style="opacity: .75">\1</small>', escape(value))
+
+    text = table.astype(object).map(words)
+    name = f"{zlib.crc32(text.to_csv().encode()):08x}"  # the same table, the same HTML
+    style = Shown(text, uuid=name, cell_ids=False, caption=caption or None).hide(axis="index").format(markup)
+    for column in best:
+        numbers = text[column].str.extract(r"([-+]?[\d,]*\.?\d+)")[0].str.replace(",", "").astype(float)
+        style.format(lambda value: f"<b>{markup(value)}</b>", subset=(numbers == numbers.max(), column))
+    left = {"selector": "th.col0, td.col0, caption", "props": "text-align: left"}
+    return style.set_table_styles([{"selector": "th, td", "props": "text-align: right; padding: .2em .6em"}, left])
 
 
 def markdown(table: pd.DataFrame) -> str:

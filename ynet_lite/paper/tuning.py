@@ -21,7 +21,7 @@ from .. import losses, paths, provenance
 from ..cases.splits import validation_rows
 from ..config import Config
 from ..evaluation import evaluate_checkpoint
-from ..methods import METHODS, PRESETS, RIVALS, TUNED
+from ..methods import METHODS, OURS, PRESETS, RIVALS, TUNED, TWIN
 from ..sets import load_cases
 from ..training import train
 from . import store
@@ -34,7 +34,7 @@ SHORTER = {"quick": 1, "full": 3}
 #: The encoder of the aggregations ("gap") has one loss and no scale in it: its six trials are six learning rates.
 ENCODER_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 
-TUNABLE = ("ynet", "ynet-no-seg", "ynet-selfpool", "ynet-circle", *RIVALS, "gap")
+TUNABLE = (OURS, TWIN, "ynet-selfpool", "ynet-circle", *RIVALS, "gap")
 
 #: Columns of a row of trials, and the (metric, k) behind them.
 SCORES = {
@@ -48,7 +48,7 @@ SCORES = {
 
 def _field(method: str) -> str:
     """The setting a method's loss hangs on most. Y-Net's own loss was tuned by its weight against the segmentation loss."""
-    named = {"ynet": "cls_scale", "gap": ""}
+    named = {OURS: "cls_scale", "gap": ""}
     return named[method] if method in named else losses.named(METHODS[method].get("loss", "pairwise")).scale
 
 

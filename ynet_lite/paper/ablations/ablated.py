@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 
 from ...config import Config
-from ...methods import BY_NAME, METHODS, TUNED
+from ...methods import BY_NAME, METHODS, OURS, TUNED, TWIN
 from ...sets import drawn_per_seed
 from .. import grids, statistics, store
 from ..grids import FOLDS, LOSSES
-from ..select import HEADLINE_FOLDS
+from ..select import HEADLINE_FOLDS, headline, select
 from . import plots
 
 #: What a table of an ablation shows: (metric, k).
@@ -31,7 +31,7 @@ METRICS = (("map", 10), ("precision", 10), ("ndcg", 10), ("dice", 0), ("distinct
 TUNED_FIELDS = tuple(sorted({name for settings in TUNED.values() for name in settings}))
 
 #: The methods of `losses`: Y-Net with something taken away or put in its place.
-PARTS = ("ynet-no-seg", *grids.ABLATIONS)
+PARTS = (TWIN, *grids.ABLATIONS)
 
 #: The sets for which ablations are run, with their preset, and what makes their configurations.
 ABLATED = {("phantom", "quick"): grids.quick, ("busbra", "full"): grids.full}
@@ -85,7 +85,7 @@ def without(method: str, own: Config) -> str:
 
 def groups(runs: pd.DataFrame) -> list[tuple[str, str]]:
     """(dataset, group) of those `ABLATED` sets that Y-Net was run on."""
-    found = set(runs[runs["method"] == "ynet"][["dataset", "preset"]].itertuples(index=False, name=None))
+    found = set(runs[runs["method"] == OURS][["dataset", "preset"]].itertuples(index=False, name=None))
     return [one for one in ABLATED if one in found]
 
 
@@ -168,8 +168,8 @@ def balance_text(table: pd.DataFrame) -> str:
 
 def twin(runs: pd.DataFrame, dataset: str, group: str) -> float:
     """mAP@10 of the twin without segmentation on the folds and seeds of `masks`; NaN where it was not run on all of them."""
-    own, (config,) = _rows("masks", runs, dataset, group), ABLATED[dataset, group](("ynet-no-seg",))
-    other = members(runs, dataset, group, ("ynet-no-seg",))
+    own, (config,) = _rows("masks", runs, dataset, group), ABLATED[dataset, group]((TWIN,))
+    other = members(runs, dataset, group, (TWIN,))
     other = other[(other["config_hash"] == config.hash()) & (other["metric"] == "map") & (other["k"] == 10) & _within(other, own)]
     return float(other["value"].mean()) if len(own) and _within(own, other).all() else np.nan
 
@@ -177,7 +177,7 @@ def twin(runs: pd.DataFrame, dataset: str, group: str) -> float:
 # --- what each loss buys ---------------------------------------------------------------------------------------------
 
 
-def common_folds(chosen: pd.DataFrame, method: str = "ynet") -> tuple[int, ...]:
+def common_folds(chosen: pd.DataFrame, method: str = OURS) -> tuple[int, ...]:
     """The folds a comparison rests on: 2 to 5 where ``method`` and another have them all, else the first, else what there is."""
     have = {name: set(part["fold"]) for name, part in chosen.groupby("method")}
     own = have.pop(method, set())
@@ -200,9 +200,9 @@ def losses(
     ``source``: folder of the runs (default: the committed results).
     """
     columns = "method without ablated ours points low high p p_least patients runs folds note".split()
-    rows = members(runs, dataset, group, ("ynet", *PARTS))
+    rows = members(runs, dataset, group, (OURS, *PARTS))
     rows = rows[rows["variant"] == ""]
-    ours = rows[rows["method"] == "ynet"]
+    ours = rows[rows["method"] == OURS]
     if ours.empty:
         return pd.DataFrame(columns=columns)
     if ours["config_hash"].nunique() > 1:
@@ -216,13 +216,49 @@ def losses(
         line = {"method": method, "without": without(method, own), "p_least": False, "runs": "", "folds": folds, "note": note}
         if not note:
             same = rows[rows["fold"].isin(folds) & (rows["seed"].isin(seeds) if seeds else True)]
-            got = statistics.compare_methods("ynet", [method], same, metric, folder=source, n=n).iloc[0]
+            got = statistics.compare_methods(OURS, [method], same, metric, folder=source, n=n).iloc[0]
             line |= {"ablated": got["mean_rival"], "ours": got["mean_ours"], "low": got["points_low"], "high": got["points_high"]}
             line |= {"runs": got["runs_rival"]} | got[["points", "p", "p_least", "patients"]].to_dict()
         found.append(line)
     table = pd.DataFrame(found, columns=columns)
     table["p"] = statistics.holm(table["p"].astype(float))
     return table
+
+
+#: Where the same method was run with outlines and without: {(edition, dataset, preset, variant): how a figure calls it}.
+OUTLINED = {
+    ("first", "phantom", "quick", ""): "phantom",
+    ("first", "phantom", "quick", "confounding=0"): "phantom, tissue drawn at random",
+    ("first", "busbra", "full", ""): "BUS-BRA",
+    ("first", "busbra-birads", "full", ""): "BUS-BRA by BI-RADS",
+    ("second", "busi", "scratch", ""): "BUSI",
+    ("second", "busbra", "scratch", ""): "BUS-BRA, tuned anew",
+    ("second", "busbra", "pretrained", ""): "BUS-BRA, pretrained encoder",
+}
+
+
+def outlines(source: str | Path | None = None, n: int = 10_000) -> pd.DataFrame:
+    """What outlines bring, in points of mAP@10 with 95 % intervals by patient, the highest first.
+
+    Columns what, points, low, high. Y-Net minus its twin and HashNet with outlines minus HashNet on each set of `OUTLINED`; on
+    fold 1 of BUS-BRA each classification loss at a = .5 minus a = 1. What has no rows yet is left out.
+    """
+    parts, columns = [], ["what", "points", "low", "high"]
+    for (edition, *where), name in OUTLINED.items():
+        rows = select(store.rows(edition), *where)
+        rows = rows if edition == "second" else headline(rows)
+        parts += [(name, rows, ("ynet", "ynet-no-seg")), (f"{name}, HashNet", rows, ("hashnet+seg", "hashnet"))]
+    rows, settings = _rows("balance", store.rows("first", "small"), "busbra", "full"), planned("balance", "busbra", "full")
+    for loss in LOSSES:
+        which = rows["config_hash"].map({name: str(a) for name, (own, a) in settings.items() if own == loss})
+        parts.append((f"BUS-BRA fold 1, {plots.LOSS_NAMES[loss]}", rows.assign(method=which), ("0.5", "1.0")))
+    found = []
+    for what, rows, pair in parts:
+        if set(pair) <= set(rows["method"]):
+            both = rows[rows["method"].isin(pair)]
+            got = statistics.compare_methods(pair[0], pair[1:], both, folder=source, n=n).iloc[0]
+            found.append((what, *got[["points", "points_low", "points_high"]]))
+    return pd.DataFrame(found, columns=columns).sort_values("points", ascending=False, ignore_index=True)
 
 
 def _why_not(own: Config, others: list[Config], method: str, part: pd.DataFrame, folds: Sequence[int], seeds) -> str:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from ... import drawing, methods, metrics
 from ...hashing import hamming
+from ...methods import OURS, TWIN
 from ...sets import drawn_per_seed, title
 from .. import store
 from ..select import chance_rows, complete
@@ -33,8 +34,8 @@ def _one_fold_set(runs: pd.DataFrame, dataset: str, group: str) -> pd.DataFrame:
     rows = members(runs, dataset, group, tuple(methods.METHOD_NAMES))
     rows = rows[rows["variant"] == ""]
     rows = complete(rows, common_folds(rows))
-    ours = set(rows[rows["method"] == "ynet"]["config_hash"])
-    return rows[(rows["method"] == "ynet") | ~rows["config_hash"].isin(ours)]
+    ours = set(rows[rows["method"] == OURS]["config_hash"])
+    return rows[(rows["method"] == OURS) | ~rows["config_hash"].isin(ours)]
 
 
 def by_list(runs: pd.DataFrame, dataset: str, group: str, most: int = MOST_LINES) -> pd.DataFrame:
@@ -56,7 +57,7 @@ def by_list(runs: pd.DataFrame, dataset: str, group: str, most: int = MOST_LINES
 
 
 def _shown_methods(scores: pd.Series, most: int) -> list[str]:
-    always = [name for name in ("ynet", "ynet-no-seg", "ynet-paper", "released") if name in scores.index]
+    always = [name for name in (OURS, TWIN, "ynet-paper", "released") if name in scores.index]
     others = scores.drop(always).sort_values(ascending=False, kind="stable").index.tolist()
     # parts of Y-Net have a figure of their own and leave these lines to its rivals
     others = [name for name in others if name not in PARTS] or others
@@ -122,7 +123,7 @@ def figure(what: str, runs: pd.DataFrame, dataset: str, group: str, source: str 
     table = make_table(what, runs, dataset, group, source)
     if what == "losses":
         table = table.dropna(subset="points")
-        return plots.losses_figure(table, where=title) if len(table) else None
+        return plots.points_figure(table, title) if len(table) else None
     if len(table) < 2 or (what == "bits" and table["bits"].nunique() < 2):
         return None
     if what == "masks":

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ...methods import OURS, TWIN
 from .. import statistics, store
 from ..select import published
 
@@ -101,7 +102,7 @@ def _values(chosen: pd.DataFrame, method: str, metric: str, folder) -> pd.DataFr
     return statistics.per_query_table(chosen[chosen["method"] == method], metric, folder, "ambiguity")
 
 
-def criteria(chosen: pd.DataFrame, folder: str | Path | None = None, ours="ynet", twin="ynet-no-seg") -> pd.DataFrame:
+def criteria(chosen: pd.DataFrame, folder: str | Path | None = None, ours=OURS, twin=TWIN) -> pd.DataFrame:
     """Each `Criterion` that the rows can answer. ``chosen``: rows of one set, preset and variant; values from ``folder``.
 
     Columns: criterion, metric, kind, aim, at_most, value, low, high (95 %, bootstrap by patient), reached (by the value), sure

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ... import drawing, methods, paths
+from ...methods import OURS, TWIN
 from .. import statistics, store, tables
 from ..select import parts, select, sets
 from . import plots
@@ -185,11 +186,11 @@ def page(rows: pd.DataFrame, folder: str | Path | None = None) -> str:
     levels, text = read_levels(folder), [ABOUT]
     for dataset, preset, variant in sets(rows):
         chosen = select(rows, dataset, preset, variant)
-        if not {"ynet", "ynet-no-seg"} <= set(chosen["method"]):
+        if not {OURS, TWIN} <= set(chosen["method"]):
             continue
         text += [f"## {dataset}, preset {preset}" + (f", {variant}" if variant else "") + "\n"]
         for name, part in parts(chosen) or [("", chosen)]:
-            if not {"ynet", "ynet-no-seg"} <= set(part["method"]):
+            if not {OURS, TWIN} <= set(part["method"]):
                 continue
             text += [f"### {name}\n"] if name else []
             text += [tables.markdown(criteria_table(criteria(part, folder))) + "\n"]
@@ -208,7 +209,7 @@ def make(folder: Path, source: str | Path | None = None) -> list[Path]:
         return []
     made = [paths.write_text(Path(folder) / "ambiguity.md", page(rows, source))]
     kept = plots.read_pictures(rows, source)
-    if {"ynet", "ynet-no-seg"} <= set(kept):
+    if {OURS, TWIN} <= set(kept):
         drawing.use_style()
         figure = plots.before_after(select(rows, "phantom", "quick"), read_levels(source), kept, source)
         made.append(drawing.save(figure, Path(folder) / "ambiguity-phantom.png"))

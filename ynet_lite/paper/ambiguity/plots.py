@@ -9,17 +9,20 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from ... import paths
 from ...cases.core import Cases
 from ...config import Config
 from ...drawing import BLUE, GREY, RED, draw_case, frame
+from ...methods import OURS, TWIN
 from ...sets import load_cases
 from .. import store
 from ..select import EDITION
 
-SHORT = {"ynet": "Y-Net", "ynet-no-seg": "twin"}
+SHORT = {OURS: "Y-Net", TWIN: "twin"}
 SHOWN = 5  # answers that were kept
 
 #: Panels of numbers in `before_after`: metric, its heading, whether less is better (None: neither).
@@ -67,7 +70,7 @@ def before_after(rows: pd.DataFrame, levels: pd.DataFrame, kept: Mapping, source
     ``rows``: of the phantom, quick preset, without variant. ``kept``: `read_pictures`. Queries: at the 90 % and the 10 % rank of
     the gain in average precision (`shown_queries`), so one that gains and one that loses.
     """
-    first = rows[rows["run_id"] == str(kept["ynet"]["run_id"])]
+    first = rows[rows["run_id"] == str(kept[OURS]["run_id"])]
     values = [store.per_query([str(kept[name]["run_id"])], "map", 10, source) for name in SHORT]
     picked = shown_queries(*values)
     cases = load_cases(Config.from_preset(seed=int(first["seed"].iloc[0]), size=96))
@@ -90,7 +93,7 @@ def _one_query(figure, queries: Cases, database: Cases, case: str, kept: Mapping
     own = queries.table.loc[row]
     figure.suptitle(f"{name}: {own['disease']}, {own['manifestation']}, stage {own['stage']}", fontsize=9, x=0.01, ha="left")
     axes = figure.subplots(2, 2 + SHOWN)
-    for line, method in zip(axes, ("ynet-no-seg", "ynet"), strict=True):
+    for line, method in zip(axes, (TWIN, OURS), strict=True):
         at = int(np.flatnonzero(kept[method]["ids"] == case)[0])
         draw_case(line[0], queries, row, title="query")
         line[0].set_ylabel(SHORT[method], fontsize=9)
@@ -129,7 +132,7 @@ def _slopes(figure, rows: pd.DataFrame, levels: pd.DataFrame) -> None:
     chance |= {"flips_background": 1.0, "flips_lesion": 1.0, "energy_ratio": 1.0}
     for axis, (metric, heading, falls) in zip(axes, PANELS, strict=True):
         wide = rows[rows["metric"] == metric].pivot_table(index=["fold", "seed"], columns="method", values="value")
-        pairs = wide[["ynet-no-seg", "ynet"]].dropna().to_numpy()
+        pairs = wide[[TWIN, OURS]].dropna().to_numpy()
         for pair in pairs:
             axis.plot((0, 1), pair, color=GREY, lw=0.8, alpha=0.7, marker="o", ms=2.5)
         axis.plot((0, 1), pairs.mean(axis=0), color=BLUE, lw=2.6, marker="o", ms=5)
@@ -164,4 +167,6 @@ def attention_panels(cases: Cases, rows: Sequence[int], maps: Mapping[str, np.nd
             head = f"{name}\n" if number == 0 else ""
             shown = "" if scores is None else f"{scores[name][row]:.1f}"
             overlay(axis, cases, row, heat[row], title=f"{head}{shown}")
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "inferno"), ax=axes, ticks=[0, 1], shrink=0.5, aspect=30)
+    bar.ax.set_yticklabels(["says nothing", "speaks for it"])
     return figure
