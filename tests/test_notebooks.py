@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from html import unescape
 
 import nbformat
@@ -116,7 +112,9 @@ def test_facts_are_asserts_and_tables_fit(notebook):
             rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in html.split("<tr>")[1:]]
             assert 1 < len(rows) <= MOST_ROWS + 1 and len(rows[0]) <= MOST_COLUMNS, f"cell {number}: too large to read"
             words = unescape(re.sub(r"<[^>]*>", "", "".join(sum(rows, []))))
-            assert "".join(words.split()) == "".join(output["data"]["text/plain"].split()), f"cell {number}: shown is not compared"
+            assert "".join(words.split()) == "".join(output["data"]["text/plain"].split()), (
+                f"cell {number}: shown is not compared"
+            )
 
 
 def test_a_table_marks_the_best_and_says_when_it_is_too_large():
@@ -152,21 +150,3 @@ def test_numbers_come_from_rows_not_from_typing(notebook):
     for cell in book.cells:
         if cell.cell_type == "markdown":
             assert not re.search(r"(mAP|P@|NDCG|Dice)\S*\s*(of|=|:|is)?\s*0?\.\d\d", cell.source), cell.source[:200]
-
-
-#: A notebook, the cell after which it is cut, where a number of a table comes from, and the same a little larger. The first is shown
-#: from committed rows and compared as text; in the second the closing cell must see it.
-ALTERED = [
-    ("06_retrieval_tables", "headline", 'runs = store.rows("first", "small")', 'runs = store.rows("first", "small").assign(value=lambda t: t["value"] + 0.01)'),
-    ("00_start_here", "", "table = shown_scores(", "table = 1.01 * shown_scores("),
-]
-
-
-def compare(book, folder):
-    """What nbval says of a notebook: (exit status, output)."""
-    shutil.copy(paths.root() / "conftest.py", folder)
-    nbformat.write(book, folder / "one.ipynb")
-    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-q", "-p", "no:cacheprovider", "one.ipynb"]
-    environment = {k: v for k, v in os.environ.items() if k not in PHANTOM_UNSET} | {"PYTHONPATH": str(paths.root())}
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
-    return result.returncode, result.stdout

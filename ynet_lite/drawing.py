@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,11 +15,12 @@ from matplotlib.ticker import MaxNLocator
 
 from . import paths
 from .cases.core import Cases
-from .methods import METHOD_NAMES, OURS
+from .methods import OURS, TWIN, reads_outlines, title
 
 # Okabe and Ito's colours: told apart with any colour vision; meaning is always doubled by a line style or a word
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 GREY = "#666666"
+METRIC_NAMES = {"map": "mAP", "precision": "P", "ndcg": "NDCG", "mask_agreement": "mask agreement"}
 LINES, MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -129,8 +131,8 @@ def pictures(rows: Sequence[Sequence[np.ndarray]], row_names: Sequence[str], tit
     size = (1.3 * len(titles), 1.35 * len(rows) + 0.4)
     figure, axes = plt.subplots(len(rows), len(titles), figsize=size, squeeze=False)
     for line, (images, name) in enumerate(zip(rows, row_names, strict=True)):
-        for axis, image, title in zip(axes[line], images, titles, strict=True):
-            show(axis, image, "" if line else title)
+        for axis, image, above in zip(axes[line], images, titles, strict=True):
+            show(axis, image, "" if line else above)
         axes[line, 0].set_ylabel(name, fontsize=8)
     return figure
 
@@ -182,25 +184,39 @@ def loss_curves(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def method_dots(runs: pd.DataFrame, metrics: Sequence[tuple[str, int]], chance: dict | None = None) -> Figure:
-    """One panel per (metric, k): a dot per run, a bar for the mean, one line per method. Chance as a dotted line."""
-    order = [m for m in METHOD_NAMES if m in set(runs["method"])][::-1]
-    figure, axes = plt.subplots(
-        1, len(metrics), figsize=(2.6 * len(metrics) + 2, 0.34 * len(order) + 1.0), sharey=True, squeeze=False
-    )
+def method_dots(runs: pd.DataFrame, metrics: Sequence[tuple[str, int]], levels: Sequence[dict] = (), most: int = 12) -> Figure:
+    """Methods in two groups, with and without outlines, each sorted by the first metric: a dot per training, a bar for the mean.
+
+    One panel per (metric, k). levels : {(metric, k): value} of chance, a dotted line, and of the look-up, a dashed one. A
+    training with two names is shown once. Of more than ``most`` methods those that the paper is about stay, and the best
+    others fill up.
+    """
+    first = runs[(runs["metric"] == metrics[0][0]) & (runs["k"] == metrics[0][1])]
+    first = first.assign(own=first["method"] == OURS).sort_values("own", ascending=False)
+    first = first[first["method"].isin(first.drop_duplicates(["config_hash", "fold", "seed"])["method"])]
+    means = first.groupby("method")["value"].mean().drop("ynet-no-cls", errors="ignore").sort_values(ascending=False)
+    always = [m for m in (OURS, TWIN, "ynet-circle", "ynet-paper", "released") if m in means.index]
+    kept = {*always, *[m for m in means.index if m not in always][: max(most - len(always), 0)]}
+    groups = {"with outlines": [], "without": []}
+    for method in [m for m in means.index if m in kept]:
+        groups["with outlines" if reads_outlines(method) else "without"].append(title(method))
+    shown = runs[runs["method"].isin(kept)].assign(name=runs["method"].map(title))
+    order = [line for name, members in groups.items() if members for line in (name, *members)]
+    size = (2.4 * len(metrics) + 2.2, 0.27 * len(order) + 0.9)
+    figure, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
+    look = {"x": "value", "y": "name", "hue": "name", "order": order, "legend": False}
+    look["palette"] = {name: BLUE if name in groups["with outlines"] else GREY for name in order}
     for axis, (metric, k) in zip(axes[0], metrics, strict=True):
-        for height, method in enumerate(order):
-            chosen = runs[(runs["method"] == method) & (runs["metric"] == metric) & (runs["k"] == k)]["value"]
-            colour = BLUE if method == OURS else GREY
-            axis.plot(chosen, np.full(len(chosen), height), "o", ms=4, alpha=0.6, color=colour, mew=0)
-            if len(chosen):
-                axis.plot([chosen.mean()] * 2, [height - 0.3, height + 0.3], color=colour, lw=2)
-        if chance and (metric, k) in chance:
-            axis.axvline(chance[(metric, k)], color="black", ls=":", lw=1)
-            place = (chance[(metric, k)], len(order) - 0.45)
-            axis.annotate("chance", place, xytext=(4, 0), textcoords="offset points", fontsize=8, ha="left", va="center")
-        name = {"map": "mAP", "precision": "P", "ndcg": "NDCG"}.get(metric, metric)
-        axis.set_xlabel(f"{name}@{k}" if k else name)
-    axes[0, 0].set_yticks(range(len(order)), [METHOD_NAMES[m] for m in order])
-    axes[0, 0].set_ylim(-0.6, len(order) - 0.2)
+        part = shown[(shown["metric"] == metric) & (shown["k"] == k)]
+        sns.stripplot(part, **look, jitter=False, size=4, alpha=0.4, ax=axis)
+        sns.pointplot(part, **look, errorbar=None, ls="none", marker="|", markersize=14, markeredgewidth=2.5, ax=axis)
+        for level, name, line in zip(levels, ("chance", "look-up"), (":", "--"), strict=False):
+            if (value := level.get((metric, k))) is not None:
+                axis.axvline(value, color="black", ls=line, lw=1)
+                axis.annotate(name, (value, 0), xytext=(3, 0), textcoords="offset points", fontsize=8, va="center")
+        axis.set(xlabel=f"{METRIC_NAMES.get(metric, metric)}@{k}" if k else metric, ylabel="")
+    for label in axes[0, 0].get_yticklabels():
+        label.set(fontweight="bold" if label.get_text() in groups else "normal")
+    if len(means) > len(kept):
+        axes[0, 0].set_ylabel(f"{len(kept)} of {len(means)} methods")
     return figure

@@ -208,6 +208,17 @@ BY_NAME = {method.name: method for method in ALL}
 OURS, TWIN = "ynet", "ynet-no-seg"
 
 
+def title(method: str) -> str:
+    """How a method is called in tables and figures; ``+seg``: a rival with the segmentation loss beside its own."""
+    own = BY_NAME[method.removesuffix("+seg")].title
+    return f"{own} + outlines" if method.endswith("+seg") else own
+
+
+def reads_outlines(method: str) -> bool:
+    """Whether a method learns from outlines: a weight of 1 leaves nothing to the segmentation loss."""
+    return method.endswith("+seg") or BY_NAME[method].changes.get("balance") != 1.0
+
+
 def names(kind: str) -> tuple[str, ...]:
     """Names of the methods of one kind, in the order of the table."""
     return tuple(method.name for method in ALL if method.kind == kind)

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from ynet_lite import drawing, metrics, paths, provenance
+from ynet_lite import drawing, methods, metrics, paths, provenance
 from ynet_lite.config import Config
 from ynet_lite.hashing import Codes, hamming
 from ynet_lite.methods import METHODS
-from ynet_lite.paper import grids, statistics, store
+from ynet_lite.paper import grids, report, statistics, store
 from ynet_lite.paper.ablations import ablated, draw, pages, plots
 
 PATIENTS = 12
@@ -391,28 +391,6 @@ def test_curves_come_from_the_codes(tmp_path):
     assert empty.empty and np.isnan(none)
 
 
-SCANNED = pd.DataFrame(
-    {
-        "preset": ["quick", "quick", "quick", "full"],
-        "cls_loss": ["circle", "pairwise", "pairwise", "pairwise"],
-        "balance": [0.5, 0.9, 0.1, 0.5],
-        "val_map10": [0.4, 0.5, 0.6, 0.7],
-        "val_dice": [0.8, 0.7, 0.9, 0.8],
-        "distinct_val_codes": [50, 60, 70, 80],
-        "pull_classification": [0.0, 3.0, 1.0, 2.0],
-        "pull_seg_ce": [0.0, 0.5, 2.0, 1.0],
-        "pull_seg_dice": [np.nan, 0.5, 1.0, 1.0],
-    }
-)
-
-
-def test_scan_shows_the_share_of_the_classification_in_the_pull():
-    table = pages.scan_table(SCANNED, "quick")
-    assert table[["loss", "a"]].values.tolist() == [["pairwise", 0.1], ["pairwise", 0.9], ["circle", 0.5]]
-    assert table["share"].tolist() == pytest.approx([1 / 4, 3 / 4, np.nan], nan_ok=True)
-    assert pages.scan_table(pd.DataFrame(), "quick").empty and pages.scan_table(SCANNED, "paper").empty
-
-
 def test_trials_show_what_tuning_alone_moves(tmp_path):
     assert pages.trials_table(tmp_path).empty
     for place, (method, score) in enumerate([("ynet", 0.5), ("ynet", 0.7), ("dpsh", 0.4)]):
@@ -474,7 +452,7 @@ def test_loss_intervals_that_hold_zero_are_hollow():
     table = pd.DataFrame(
         {"without": ["outlines", "quantisation loss"], "points": [5.0, 0.2], "low": [3.0, -1.0], "high": [7.0, 1.4]}
     )
-    figure = plots.losses_figure(table, where="BUS-BRA, folds 2 to 5")
+    figure = plots.points_figure(table, where="BUS-BRA, folds 2 to 5")
     dots = [line for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
     # drawn from below: the last row first
     assert [dot.get_markerfacecolor() == "white" for dot in dots] == [True, False]
@@ -501,12 +479,28 @@ def test_titles_name_the_set_behind_a_figure():
     assert draw.where("lists", runs, "phantom", "quick") == "phantom, seeds 0 to 4"
 
 
-def test_scan_and_drift_figures():
-    figure = plots.pull_figure(pages.scan_table(SCANNED, "quick"))
-    assert [axis.get_ylim() for axis in figure.axes] == [(0, 1.02)] * 2
-    history = pd.DataFrame(
-        {"epoch": [1, 2], "balance": [0.4, -0.1], "classification": [1, 2], "seg_ce": [3, 4], "seg_dice": [1, 1]}
-    )
-    drift = plots.drift_figure(history)
-    assert drift.axes[0].get_ylim()[0] < -0.1 and drift.axes[1].get_lines()[1].get_ydata().tolist() == [4, 5]
-    plt.close("all")
+def test_what_outlines_bring_stands_sorted_and_agrees_with_the_headline():
+    table = ablated.outlines(n=50)
+    assert table["points"].is_monotonic_decreasing and len(table) <= 12
+    own = table.set_index("what")["points"]
+    assert {"phantom", "BUS-BRA", "BUS-BRA by BI-RADS", "BUSI"} <= set(own.index)
+    losses = ablated.losses(store.rows("first", "small"), "busbra", "full", n=50).set_index("method")
+    assert own["BUS-BRA"] == pytest.approx(losses.loc["ynet-no-seg", "points"])
+    plt.close(plots.points_figure(table, minus="with outlines minus without"))
+
+
+def test_the_figure_of_methods_is_sorted_grouped_and_short():
+    name, rows = report.newest()
+    figure = report.ranking(rows, name)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    with_outlines, without = labels[1 : labels.index("without")], labels[labels.index("without") + 1 :]
+    assert labels[0] == "with outlines" and len(with_outlines) + len(without) <= 12
+    assert "Y-Net (ours)" in with_outlines and "twin: no segmentation" in without
+    means = rows[(rows["metric"] == "map") & (rows["k"] == 10)].groupby("method")["value"].mean()
+    means.index = means.index.map(methods.title)
+    for group in (with_outlines, without):
+        assert means[group].is_monotonic_decreasing
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert words == ["chance", "look-up"]
+    assert methods.title("hashnet+seg") == "HashNet + outlines" and methods.reads_outlines("hashnet+seg")
+    plt.close(figure)

@@ -10,7 +10,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from ynet_lite import drawing, methods, paths
+from ynet_lite import drawing, methods, metrics, paths
 from ynet_lite.paper import report, scanner, select, store, tables
 from ynet_lite.paper.report import PAGES, fill, filled, make_all
 
@@ -94,6 +94,23 @@ def test_a_shared_scanner_is_counted_by_hand(runs, monkeypatch):
     one = scanner.shared(part[(part["method"] == "dpsh") & (part["fold"] == 2)])
     assert one["right class"].item() == f"{precision:.1%}"
     assert scanner.scanners()["images"].sum() == 1875
+
+
+def test_a_search_among_other_scanners_is_computed_again(runs):
+    part = select.headline(select.select(runs, "busbra", "full"))
+    part = part[part["method"].isin(["ynet", "dpsh"]) & (part["fold"] == 2) & (part["seed"] == 0)]
+    shown = scanner.crossed(part).set_index("codes of").loc["DPSH"]
+    run = part[part["method"] == "dpsh"]["run_id"].iloc[0]
+    (known,) = part[(part["run_id"] == run) & (part["metric"] == "map") & (part["k"] == 10)]["value"]
+    assert shown["all cases"] == f"{known:.3f}"[1:]
+    cases = pd.read_csv(paths.splits() / "busbra_devices.csv").set_index("case_id")
+    codes, values = store.codes(run), []
+    for name, code in zip(codes["queries"].ids, codes["queries"].packed, strict=True):
+        other = cases.loc[codes["database"].ids, "device"].to_numpy() != cases.loc[name, "device"]
+        bits = np.unpackbits(codes["database"].packed[other] ^ code, axis=1).sum(1)[None]
+        right = (cases.loc[codes["database"].ids, "label"].to_numpy() == cases.loc[name, "label"])[other][None]
+        values.append(metrics.average_precision(bits, right, 10)[0])
+    assert shown["other scanners"] == f"{np.mean(values):.3f}"[1:]
 
 
 def test_other_sets_hold_what_was_run_on_every_fold_that_counts(runs):

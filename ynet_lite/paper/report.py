@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from .. import drawing, methods, paths
 from ..encoding import distances, encode_floats
@@ -150,6 +151,26 @@ def lookup_text(part: pd.DataFrame) -> str:
     return f"Y-Net's mAP@10 is {tables.number(ours, np.nan, 1)}. A look-up scores higher with the codes of: {listed}."
 
 
+def newest() -> tuple[str, pd.DataFrame]:
+    """Rows of the newest comparison on BUS-BRA from scratch that has Y-Net on folds 2 to 5, and how to call it."""
+    second = complete(select(store.rows("second"), "busbra", "scratch"), HEADLINE_FOLDS)
+    if {OURS, TWIN} <= set(second["method"]):
+        return "BUS-BRA, folds 2 to 5, second edition", second
+    return "BUS-BRA, folds 2 to 5, first edition", headline(select(published(), "busbra", "full"))
+
+
+def ranking(part: pd.DataFrame, name: str = "") -> Figure:
+    """The methods of one table, sorted, beside chance and the look-up with the twin's votes. ``name``: a title."""
+    dataset, preset = part[["dataset", "preset"]].iloc[0]
+    group = "quick" if preset == "quick" else "full"
+    votes = part[(part["method"] == TWIN) & (part["metric"] == "accuracy") & (part["k"] == 10)]
+    lookup = {("map", 10): votes["value"].mean()} if len(votes) else {}
+    shown = [("map", 10), ("ndcg", 10), ("mask_agreement", 10)]
+    figure = drawing.method_dots(part, shown, (draw.chance_level(dataset, group), lookup))
+    figure.suptitle(name or None)
+    return figure
+
+
 #: What must stand beside every number of BUSI in the first edition.
 BUSI_NOTE = (
     "BUSI: no claim rests on these rows. Rates and scales were carried over from BUS-BRA, where a training has 15 times as "
@@ -211,6 +232,21 @@ def results_text(runs: pd.DataFrame) -> str:
     return "\n".join([*text, pages.text(runs)])
 
 
+def trainings_table(chosen: pd.DataFrame) -> pd.DataFrame:
+    """Y-Net minus its twin and the two best rivals in mAP@10: by patients alone, with trainings too, and by folds."""
+    lines, runs = [], {method: part for method, part in chosen.groupby("method")}
+    ours, each = (make(runs[OURS]) for make in (statistics.per_query_table, statistics.per_run_table))
+    for method in (TWIN, "hashnet", "dpsh"):
+        other = statistics.per_query_table(runs[method])
+        with_trainings = statistics.trainings_interval(each, statistics.per_run_table(runs[method]))
+        patients = statistics.paired(ours, other, ours)
+        line = {"Y-Net minus": METHOD_NAMES[method], "trainings": f"{patients.runs_a}, {patients.runs_b}"}
+        line |= {"other patients": statistics.interval_text(*patients.difference)}
+        line |= {"other patients and trainings": statistics.interval_text(*with_trainings)}
+        lines.append(line | {"p, corrected t over folds": statistics.p_text(statistics.corrected_t(ours, other)[1])})
+    return pd.DataFrame(lines)
+
+
 def headline_table(chosen: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     """Five rows for the README: Y-Net, its twin, the best rival, the look-up with the twin's votes, chance."""
     best = next(method for method in compared["method"] if method in (*RIVALS, *AGGREGATED))
@@ -247,9 +283,11 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "margin": margin_text(compared),
         "unseen": unseen_text(chosen, compared),
         "lookup": lookup_text(chosen),
+        "trainings": markdown(trainings_table(chosen)),
         "dsh": dsh_text(),
         "beside": markdown(tables.beside_table({metric: comparison(near, metric) for metric in tables.BESIDE})),
         "scanner": markdown(scanner.shared(chosen)),
+        "crossed": markdown(scanner.crossed(chosen)),
         "scanners": markdown(scanner.scanners()),
         "phantom": shown(phantom, [OURS, *methods.names("part")]),
         "balance": ablated.balance_text(ablated.balance(runs, "busbra", "full")),
@@ -296,7 +334,7 @@ def commands() -> str:
     table = pd.DataFrame({"command": took["name"].str.replace("^([^,]+)", r"`\1`", regex=True), "time": seconds})
     start, device = took["reference_value"].iloc[0], took["device"].iloc[0].removeprefix("cpu: ")
     said = f"The page of {page['size']} has {page['value']:.1f} MB; {page['reference_value']:.0f} MB is the limit."
-    measured = f"Images of 330 x 330 pixels, one process on one core of an {device}; starting takes {start:.1f} s of each."
+    measured = f"Images of 330 x 330 pixels, processor time of one core of an {device}; starting takes {start:.1f} s of each."
     return f"{tables.markdown(table)}\n\n{measured} {said}"
 
 
@@ -366,9 +404,7 @@ def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
     for dataset, group, variant in sets(runs):
         chosen = select(runs, dataset, group, variant)
         name = "-".join(part for part in (dataset, group, variant.replace("=", "").replace(" ", "-")) if part)
-        shown = [("map", 10), ("precision", 10), ("ndcg", 10)]
-        dots = drawing.method_dots(headline(chosen), shown, draw.chance_level(dataset, group))
-        made.append(drawing.save(dots, folder / f"methods-{name}.png"))
+        made.append(drawing.save(ranking(headline(chosen)), folder / f"methods-{name}.png"))
     made += draw.make(folder, runs)
     made += page.make(folder)
     made.append(drawing.save(query_page(), folder / "queries-phantom.png"))

@@ -31,6 +31,7 @@ from ..encoding import represent
 from ..hashing import HammingIndex, pack
 from ..index import Index, encode_files, load_model
 from ..losses.unified import UnifiedLoss
+from ..methods import METHOD_NAMES, OURS, TWIN
 from ..model import YNet
 from ..search import encode_image
 from ..sets.phantom import make_phantom
@@ -146,10 +147,11 @@ def archive(n: int = 100_000, limit: float = 1.5) -> list[dict]:
 
 
 def _timed(*arguments: str) -> float:
-    """Seconds that ``ynet`` takes with these arguments, start of Python included."""
-    began = time.perf_counter()
+    """Seconds of processor time that ``ynet`` takes with these arguments, start of Python included."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", "ynet_lite", *map(str, arguments)], check=True, capture_output=True)
-    return time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def commands(n: int = 1000) -> list[dict]:
@@ -172,7 +174,7 @@ def commands(n: int = 1000) -> list[dict]:
         }
         size = page.stat().st_size
     start = _timed("--help")
-    rows = [row(name, "ynet --help", "images of 330 x 330", value, start, "s") for name, value in took.items()]
+    rows = [row(name, "ynet --help", "images of 330 x 330", value, start, "s of CPU") for name, value in took.items()]
     queries = f"{n} queries, 10 answers each"
     return [*rows, row("page of ynet search --gallery", "limit", queries, size / 1e6, MOST_BYTES / 1e6, "MB")]
 
@@ -215,7 +217,22 @@ def training() -> list[dict]:
     return [row(f"training step, {name}", first, "batch of 36", 36 / took[name], 36 / took[first], "images/s") for name in others]
 
 
-PARTS = {part.__name__: part for part in (database, bits, image_side, cases, encoding, archive, commands, training)}
+def encoders() -> list[dict]:
+    """A training step of the pretrained encoder, with and without outlines, and what a first stage left as it came saves."""
+    steps = {}
+    for method in (OURS, TWIN):
+        cfg = Config.from_preset("pretrained", "busbra", method)
+        steps |= {(method, frozen): step(cfg.but(frozen=frozen), True, cfg.batch) for frozen in (0, 1)}
+    took = seconds(steps, 3)
+    rows = []
+    for (method, frozen), cost in took.items():
+        name = f"training step, lite0, {METHOD_NAMES[method]}" + f", {frozen} frozen stage" * frozen
+        size, rate, first = f"batch of {cfg.batch}, {cfg.size} x {cfg.size}", cfg.batch / cost, cfg.batch / took[method, 0]
+        rows.append(row(name, "all stages trained", size, rate, first, "images/s"))
+    return rows
+
+
+PARTS = {part.__name__: part for part in (database, bits, image_side, cases, encoding, archive, commands, encoders, training)}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,12 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import pandas as pd
 
 from .. import metrics, paths
 from ..hashing import hamming
 from ..methods import METHOD_NAMES, OURS, TWIN
-from . import store
+from . import statistics, store
+
+SHOWN = (OURS, TWIN, "dpsh", "hashnet", "ath")
+
+
+def _searches(part: pd.DataFrame, method: str) -> Iterator[tuple[pd.DataFrame, np.ndarray, dict[str, np.ndarray]]]:
+    """Of each run of seed 0: its queries, their distances to the database, and which pairs share a label, scanner, category."""
+    cases = pd.read_csv(paths.splits() / "busbra_devices.csv", dtype=str).set_index("case_id")
+    for run in sorted(part[(part["method"] == method) & (part["seed"] == 0)]["run_id"].unique()):
+        codes = store.codes(run)
+        asked, known = (cases.loc[codes[side].ids] for side in ("queries", "database"))
+        same = {name: asked[name].to_numpy()[:, None] == known[name].to_numpy() for name in cases.columns}
+        yield asked, hamming(codes["queries"].packed, codes["database"].packed), same
+
+
+def crossed(part: pd.DataFrame) -> pd.DataFrame:
+    """mAP@10 where every case may answer, only those of the query's scanner, and only those of other scanners; as `shared`.
+
+    With Y-Net minus each method among other scanners, in points, with its interval by patient.
+    """
+    values = {}
+    for method in SHOWN:
+        found = []
+        for asked, apart, same in _searches(part, method):
+            allowed = {"all cases": np.ones_like(apart, bool), "own scanner": same["device"], "other scanners": ~same["device"]}
+            line = {"case_id": asked.index}
+            for name, may in allowed.items():  # queries of one scanner have one database
+                line[name] = np.full(len(asked), np.nan)
+                for device in asked["device"].unique():
+                    rows = (asked["device"] == device).to_numpy()
+                    columns = may[rows.argmax()]
+                    line[name][rows] = metrics.average_precision(
+                        apart[np.ix_(rows, columns)], same["label"][np.ix_(rows, columns)], 10
+                    )
+            found.append(pd.DataFrame(line))
+        if found:
+            values[method] = pd.concat(found)
+    groups = store.per_query(part[part["method"] == OURS]["run_id"].unique(), "map", 10).drop_duplicates("case_id")
+    lines = []
+    for method, table in values.items():
+        line = {"codes of": METHOD_NAMES[method]} | {name: f"{table[name].mean():.3f}"[1:] for name in table.columns[1:]}
+        pair = [one.rename(columns={"other scanners": "value"}) for one in (values[OURS], table)]
+        lead = "-" if method == OURS else statistics.interval_text(*statistics.paired(*pair, groups).difference)
+        lines.append(line | {"Y-Net minus it, other scanners": lead})
+    return pd.DataFrame(lines)
 
 
 def shared(part: pd.DataFrame) -> pd.DataFrame:
@@ -16,15 +63,10 @@ def shared(part: pd.DataFrame) -> pd.DataFrame:
     From the committed codes of seed 0 and ``sets/data/busbra_devices.csv``; ties at their expected value.
     ``part``: rows of BUS-BRA.
     """
-    cases = pd.read_csv(paths.splits() / "busbra_devices.csv", dtype=str).set_index("case_id")
     lines = []
-    for method in (OURS, TWIN, "dpsh", "hashnet", "ath"):
+    for method in SHOWN:
         found = []
-        for run in sorted(part[(part["method"] == method) & (part["seed"] == 0)]["run_id"].unique()):
-            codes = store.codes(run)
-            apart = hamming(codes["queries"].packed, codes["database"].packed)
-            asked, known = (cases.loc[codes[side].ids] for side in ("queries", "database"))
-            same = {name: asked[name].to_numpy()[:, None] == known[name].to_numpy() for name in cases.columns}
+        for asked, apart, same in _searches(part, method):
             shares = {name: metrics.precision(apart, same[name], 10).mean() for name in ("label", "device")}
             shares["both"] = metrics.precision(apart, same["label"] & same["birads"], 10).mean()
             found.append(shares | {"chance": same["device"].mean(), "cases": len(asked)})

@@ -135,18 +135,19 @@ class Shown(Styler):
 
 
 def shown(table: pd.DataFrame, best: Sequence[str] = (), digits: int = 3, caption: str = "") -> Shown:
-    """``table`` for a notebook: at most eight rows and seven columns, the highest of each column in ``best`` bold, spreads lighter.
+    """``table`` for a notebook: spreads lighter, the highest of each column in ``best`` bold.
 
-    An index with a name becomes the first column. ``digits``: of floats; text stays. Raises ``ValueError`` for a larger table.
+    An index with a name becomes the first column. ``digits``: of floats; text stays. Raises ``ValueError`` for more than eight
+    rows or seven columns.
     """
     table = table.reset_index() if table.index.name else table
     if table.shape[0] > 8 or table.shape[1] > 7:
         raise ValueError(f"shown: {table.shape[0]} rows, {table.shape[1]} columns; at most 8 and 7, the rest belongs to docs/")
 
     def words(value) -> str:
-        if not isinstance(value, float | int):
-            return str(value)
-        return "-" if pd.isna(value) else f"{value:,.{digits if isinstance(value, float) else 0}f}"
+        if isinstance(value, str) or pd.isna(value):
+            return value if isinstance(value, str) else "-"
+        return f"{value:,.{digits if isinstance(value, float) else 0}f}"
 
     def markup(value: str) -> str:
         return re.sub(r"( ± .*| \[.*\])$", r'<small style="opacity: .75">\1</small>', escape(value))

@@ -123,7 +123,7 @@ def figure(what: str, runs: pd.DataFrame, dataset: str, group: str, source: str 
     table = make_table(what, runs, dataset, group, source)
     if what == "losses":
         table = table.dropna(subset="points")
-        return plots.losses_figure(table, where=title) if len(table) else None
+        return plots.points_figure(table, title) if len(table) else None
     if len(table) < 2 or (what == "bits" and table["bits"].nunique() < 2):
         return None
     if what == "masks":

@@ -9,7 +9,6 @@ import pandas as pd
 
 from ... import methods, paths
 from .. import statistics, store, tables
-from ..grids import LOSSES
 from . import ablated
 from .ablated import METRICS, SETTINGS, groups, losses, missing, planned
 
@@ -114,30 +113,3 @@ def trials_table(source: str | Path | None = None) -> pd.DataFrame:
     return found.groupby(keys, as_index=False).agg(
         trials=("val_map10", "count"), worst=("val_map10", "min"), best=("val_map10", "max")
     )
-
-
-def scan_table(scanned: pd.DataFrame, preset: str) -> pd.DataFrame:
-    """The scan by validation (``tuning/balance``) of one preset, with the share of the classification's pull at C5.
-
-    Columns loss, a, mAP@10, Dice, distinct codes, pull classification, pull segmentation, share. Pulls are norms of the gradient
-    of each weighted term at C5 on one batch; that of the segmentation is the sum of its terms' norms, an upper bound of the norm
-    of their sum. share = classification / (classification + segmentation), NaN where neither pulls. All scores are of validation
-    patients. Empty without rows.
-    """
-    scores = {
-        "cls_loss": "loss",
-        "balance": "a",
-        "val_map10": "mAP@10",
-        "val_dice": "Dice",
-        "distinct_val_codes": "distinct codes",
-    }
-    pulls = [f"pull_{name}" for name in ("classification", "seg_ce", "seg_dice")]
-    part = scanned.reindex(columns=["preset", *scores, *pulls])
-    part = part[part["preset"] == preset].sort_values(["cls_loss", "balance"], key=_in_order, ignore_index=True)
-    table, own, seg = part[list(scores)].rename(columns=scores), part[pulls[0]].fillna(0), part[pulls[1:]].sum(axis=1)
-    share = own / (own + seg).where(own + seg > 0)
-    return table.assign(**{"pull classification": own, "pull segmentation": seg, "share": share})
-
-
-def _in_order(column: pd.Series) -> pd.Series:
-    return column.map(LOSSES.index) if column.name == "cls_loss" else column

@@ -142,20 +142,24 @@ def masks_figure(
     return figure
 
 
-def losses_figure(table: pd.DataFrame, metric: str = "mAP@10", where: str = "") -> Figure:
-    """Y-Net minus each ablation, in points: a dot and its 95 % interval. Right of zero the part that was taken away helps.
+def points_figure(
+    table: pd.DataFrame, where: str = "", minus: str = "Y-Net minus the ablation", metric: str = "mAP@10"
+) -> Figure:
+    """Differences in points, the highest first: a dot and its 95 % interval, hollow where the interval holds zero.
 
-    table : of `ablated.losses`, rows with a value.
+    table : of `ablated.losses` (rows with a value) or of `ablated.outlines`; named by its column "without" or "what".
     """
-    figure, axis = plt.subplots(figsize=(8.6, 0.48 * len(table) + 1.1))
-    for height, row in enumerate(table.iloc[::-1].itertuples(index=False)):
+    names = "without" if "without" in table else "what"
+    table = table.sort_values("points", kind="stable")
+    figure, axis = plt.subplots(figsize=(7.2, 0.34 * len(table) + 0.8))
+    for height, row in enumerate(table.itertuples(index=False)):
         clear = row.low > 0 or row.high < 0
         axis.plot([row.low, row.high], [height] * 2, color=BLUE if clear else GREY, lw=2)
         axis.plot(row.points, height, "o", ms=7, color=BLUE if clear else GREY, mfc=BLUE if clear else "white")
     axis.axvline(0, color="black", lw=0.9)
-    axis.set_yticks(range(len(table)), [textwrap.fill(text, 42) for text in table["without"].iloc[::-1]])
-    axis.set(ylim=(-0.6, len(table) - 0.4), title=where, ylabel="without")
-    axis.set_xlabel(f"Y-Net minus the ablation, points of {metric}; hollow: the interval holds zero")
+    axis.set_yticks(range(len(table)), [textwrap.fill(text, 46) for text in table[names]])
+    axis.set(ylim=(-0.6, len(table) - 0.4), title=where, ylabel="without" if names == "without" else "")
+    axis.set_xlabel(f"{minus}, points of mAP@10; hollow: the interval holds zero")
     axis.grid(axis="y", visible=False)
     return figure
 
@@ -201,40 +205,4 @@ def pr_figure(table: pd.DataFrame, chance: float = np.nan, where: str = "") -> F
         axis.axhline(chance, color="black", ls=":", lw=1, label="chance")
     axis.set(title=where, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return figure
-
-
-def pull_figure(table: pd.DataFrame) -> Figure:
-    """Two panels against the balance a: the classification's share of the pull at C5, and mAP@10 of validation patients.
-
-    table : of `pages.scan_table`, one line per classification loss.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.4))
-    shown = [loss for loss in LOSS_STYLES if loss in set(table["loss"])]
-    titles = {"share": "classification's share of the pull at C5", "mAP@10": "mAP@10, validation patients"}
-    for axis, (column, title) in zip(axes, titles.items(), strict=True):
-        for loss in shown:
-            own = table[table["loss"] == loss].sort_values("a")
-            _line(axis, own["a"], own, column, LOSS_STYLES[loss], LOSS_NAMES[loss], bars=False)
-        axis.set(title=title, xlabel=WEIGHT, ylim=(0, 1.02), xlim=(0, 1))
-    axes[0].axhline(0.5, color="#999999", lw=0.8)
-    _legend_above(figure, len(shown))
-    return figure
-
-
-def drift_figure(history: pd.DataFrame) -> Figure:
-    """A trained balance over the epochs (left) and the two losses it weighs, unweighted (right).
-
-    history : of a `Checkpoint` with ``balance_trainable``: columns epoch, balance, classification, seg_ce, seg_dice.
-    """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.0))
-    left.plot(history["epoch"], history["balance"], "o-", color=BLUE)
-    left.axhline(0.5, color="#999999", lw=0.8)
-    low, high = min(0.0, history["balance"].min()), max(1.0, history["balance"].max())
-    left.set(title="the trained balance a", xlabel="epoch", ylim=(low - 0.03, high + 0.03))
-    right.plot(history["epoch"], history["classification"], "s--", color=RED, label="classification")
-    segmentation = history.reindex(columns=["seg_ce", "seg_dice"]).sum(axis=1)
-    right.plot(history["epoch"], segmentation, "^-", color=GREEN, label="segmentation")
-    right.set(title="losses, unweighted", xlabel="epoch", ylim=(0, None))
-    right.legend()
     return figure

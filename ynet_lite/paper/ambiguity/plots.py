@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from ... import paths
@@ -165,4 +167,6 @@ def attention_panels(cases: Cases, rows: Sequence[int], maps: Mapping[str, np.nd
             head = f"{name}\n" if number == 0 else ""
             shown = "" if scores is None else f"{scores[name][row]:.1f}"
             overlay(axis, cases, row, heat[row], title=f"{head}{shown}")
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "inferno"), ax=axes, ticks=[0, 1], shrink=0.5, aspect=30)
+    bar.ax.set_yticklabels(["says nothing", "speaks for it"])
     return figure
