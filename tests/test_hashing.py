@@ -292,7 +292,7 @@ def pair_distances(targets):
     return [int((a != b).sum()) for a, b in itertools.combinations(targets, 2)]
 
 
-@pytest.mark.parametrize("bits", [8, 16, 32, 64, 128, 256])
+@pytest.mark.parametrize("bits", hashing.BITS)
 @pytest.mark.parametrize("n_classes", [1, 2, 3, 7, 8, 16])
 def test_hadamard_rows_are_half_the_code_apart_or_opposite(bits, n_classes):
     targets = hashing.hadamard_targets(n_classes, bits, seed=1)
@@ -302,18 +302,10 @@ def test_hadamard_rows_are_half_the_code_apart_or_opposite(bits, n_classes):
         assert (targets.sum(axis=1) == 0).all() and set(pair_distances(targets)) <= {bits // 2}
 
 
-def test_the_full_set_of_hadamard_rows():
-    targets = hashing.hadamard_targets(16, 8)
-    assert len(np.unique(targets, axis=0)) == 16 and min(pair_distances(targets)) == 4
-
-
-@pytest.mark.parametrize(("n_classes", "least"), [(2, 48), (3, 32), (4, 28), (8, 24), (20, 22), (48, 20)])
-def test_other_lengths_get_balanced_codes_far_apart(n_classes, least):
-    targets = hashing.hadamard_targets(n_classes, 48, seed=2)
-    assert (targets.sum(axis=1) == 0).all() and set(np.unique(targets)) == {-1, 1}
-    assert min(pair_distances(targets)) >= least
-    random = [np.random.default_rng(s).permuted(np.tile([1, -1], (n_classes, 24)), axis=1) for s in range(5)]
-    assert min(pair_distances(targets)) > max(min(pair_distances(r)) for r in random)
+@pytest.mark.parametrize("bits", [8, 48])
+def test_the_full_set_of_hadamard_rows(bits):
+    targets = hashing.hadamard_targets(2 * bits, bits)
+    assert len(np.unique(targets, axis=0)) == 2 * bits and min(pair_distances(targets)) == bits // 2
 
 
 @pytest.mark.parametrize(("n_classes", "bits"), [(17, 8), (70, 8), (60, 16), (300, 48), (140, 64)])

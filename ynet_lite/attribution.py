@@ -17,9 +17,9 @@ from captum.attr import LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
 from .checkpoint import Checkpoint
-from .config import Config
+from .config import Ranking
 from .hashing import Codes, sign_bits, unpack
-from .model import LEVELS, Output, YNet
+from .model import LEVELS, Network, Output, YNet
 
 #: One number per image of a batch, (N,), from the output of the network.
 Target = Callable[[Output], Tensor]
@@ -84,7 +84,7 @@ def class_score(database_codes, labels, c: int) -> Target:
     return lambda output: _agreement(output.code, direction)
 
 
-def deepest_level(cfg: Config) -> int:
+def deepest_level(cfg: Network) -> int:
     """The deepest stage that passes a gradient to the code: maps of deeper ones are zero for a target on the code.
 
     With lesion-weighted pooling the predicted mask steers the pooling but passes no gradient, so stages deeper than
@@ -94,7 +94,7 @@ def deepest_level(cfg: Config) -> int:
     return max(LEVELS) if through_all else max(cfg.pool_levels)
 
 
-def cell_stride(cfg: Config, level: int) -> int:
+def cell_stride(cfg: Network, level: int) -> int:
     """Pixels from one cell of stage C``level`` to the next."""
     return 2 ** (level - (1 if cfg.encoder == "small" and cfg.stem == "conv3" else 0))  # other encoders have a stem of their own
 
@@ -122,7 +122,7 @@ class _Scalar(nn.Module):
 
 
 def grad_cam(
-    model: YNet, cfg: Config, images: np.ndarray, target: Target, level: int = 5, batch: int = 32, *, elementwise: bool = False
+    model: YNet, cfg: Ranking, images: np.ndarray, target: Target, level: int = 5, batch: int = 32, *, elementwise: bool = False
 ) -> np.ndarray:
     """Grad-CAM of ``target`` on stage C``level`` of the encoder, on the image's grid.
 
@@ -135,8 +135,8 @@ def grad_cam(
     Parameters
     ----------
     model : network in evaluation mode; on return its weights, gradients, flags and hooks are as before.
-    cfg : its configuration. With ``flip_codes`` the code is the mean over image and mirror image; the map is the sum of both
-        passes' maps.
+    cfg : how its codes are made. With ``flip_codes`` the code is the mean over image and mirror image; the map is the sum of
+        both passes' maps.
     images : uint8 (N, C, H, W).
     target : `class_score`, `similarity_to`, or any function of the network's `Output` that gives one number per image.
     level : 2 (finest) to 5 (coarsest). Stages deeper than `deepest_level` give zeros for a target on the code.
@@ -157,13 +157,13 @@ def grad_cam(
         raise ValueError(f"grad_cam: batch must be at least 1, got {batch!r}")
     if any(module.training for module in model.modules()):
         raise ValueError("grad_cam: in training mode images of a batch influence each other; call model.eval() first")
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1] != cfg.channels or images.dtype != np.uint8:
-        raise ValueError(f"grad_cam: images must be uint8 (N, {cfg.channels}, H, W), got {images.dtype} {images.shape}")
+    images, channels = np.asarray(images), model.cfg.channels
+    if images.ndim != 4 or images.shape[1] != channels or images.dtype != np.uint8:
+        raise ValueError(f"grad_cam: images must be uint8 (N, {channels}, H, W), got {images.dtype} {images.shape}")
     device = next(model.parameters()).device
     size = images.shape[2:]
     maps = np.zeros((len(images), *size), np.float32)
-    stride = cell_stride(cfg, level)
+    stride = cell_stride(model.cfg, level)
     function, layer = _Scalar(model, target, cfg.flip_codes), model.encoder.stages[level - 2]
     # a stage that the target does not depend on gets a gradient of zeros
     unused = {"allow_unused": True, "materialize_grads": True}

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from .cases.core import Cases
 from .checkpoint import Checkpoint
-from .config import Config, Ranking, Training
+from .config import Ranking, Training
 from .hashing import Codes, hamming, pack
 from .model import Output, YNet
 
@@ -28,7 +28,7 @@ def represent(model: YNet, cfg: Ranking, images: torch.Tensor, masks: bool = Fal
 
 
 @torch.inference_mode()
-def encode_floats(model: YNet, cfg: Config, cases: Cases, *, masks: bool = False, batch: int = 64) -> dict[str, np.ndarray]:
+def encode_floats(model: YNet, cfg: Ranking, cases: Cases, *, masks: bool = False, batch: int = 64) -> dict[str, np.ndarray]:
     """Real codes and descriptors of ``cases``: ``{"code": (N, K), "descriptor": (N, D)}``, float32, always in full precision.
 
     With ``masks`` also ``"masks"``: the predicted mask, uint8 (N, H, W). The image alone is read: never the true mask or label.
@@ -45,7 +45,7 @@ def encode_floats(model: YNet, cfg: Config, cases: Cases, *, masks: bool = False
         found["descriptor"].append(output.descriptor.float().cpu().numpy())
         if masks:
             if output.logits is None:
-                raise ValueError(f"{cfg.method}: this network has no segmentation branch and predicts no masks")
+                raise ValueError("masks: this network has no segmentation branch and predicts no masks")
             found["masks"].append(output.logits.argmax(1).to(torch.uint8).cpu().numpy())
     return {key: np.concatenate(value) for key, value in found.items()}
 

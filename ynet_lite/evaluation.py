@@ -8,13 +8,13 @@ import pandas as pd
 from . import metrics, overlap
 from .cases.core import Cases
 from .checkpoint import Checkpoint, marks
-from .config import Config
+from .config import Ranking
 from .encoding import distances, encode_floats
 from .hashing import Codes, pack
 
 
 def evaluate_checkpoint(
-    checkpoint: Checkpoint, cfg: Config, database: Cases, queries: Cases, encoded: tuple[dict, dict] | None = None
+    checkpoint: Checkpoint, cfg: Ranking, database: Cases, queries: Cases, encoded: tuple[dict, dict] | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Codes]]:
     """All metrics of one trained network: (values [metric, k, value], values per query and patient, codes of both sides).
 
@@ -30,7 +30,7 @@ def evaluate_checkpoint(
         )
     # Dice is the lesion's: queries without a lesion, or with an unknown outline, have none
     known = np.flatnonzero(queries.has_mask & queries.masks.any((1, 2)))
-    has_map = checkpoint.model.segmentation is not None and cfg.uses_masks and len(known) > 0
+    has_map = checkpoint.model.segmentation is not None and checkpoint.model.cfg.uses_masks and len(known) > 0
     if encoded is not None:
         found, base = encoded
     else:
@@ -40,9 +40,9 @@ def evaluate_checkpoint(
     if cfg.ranking == "hamming":
         shown = pack(found["code"])
         model = checkpoint.weights_id() if encoded is None else ""
+        sides = {"queries": (shown, queries), "database": (pack(base["code"]), database)}
         codes = {
-            "queries": Codes(shown, queries.ids, queries.labels, cfg.bits, model),
-            "database": Codes(pack(base["code"]), database.ids, database.labels, cfg.bits, model),
+            side: Codes(packed, cases.ids, cases.labels, 8 * packed.shape[1], model) for side, (packed, cases) in sides.items()
         }
     distance = distances(cfg, found, base)
     values, per_query = metrics.evaluate(distance, queries, database, cfg.ks, query_codes=shown)

@@ -258,70 +258,36 @@ def search_reference(codes, database: Codes, k: int) -> tuple[np.ndarray, np.nda
 def hadamard_targets(n_classes: int, bits: int, seed: int = 0) -> np.ndarray:
     """One fixed +-1 code per class, the classes far from each other.
 
-    Code lengths that are a power of two, up to ``2 * bits`` classes: rows of ``H`` and ``-H`` (Sylvester), every pair
-    ``bits / 2`` apart or opposite, as in CSQ (Yuan et al., CVPR 2020, Section 3.2). Deviation: the row of all ones is
-    taken last, because it is not balanced. Otherwise: codes with as many +1 as -1, drawn from ``seed`` as in CSQ, then
-    improved by swaps of two bits until none lowers ``sum_{i<j} exp(<t_i, t_j> / 2)`` (left out above about 100 classes
-    of 48 bits: it would take long, and codes drawn at random are about ``bits / 2`` apart by themselves).
+    Up to ``2 * bits`` classes: rows of a Hadamard matrix ``H`` (Sylvester's; for 48 bits Paley's) and of ``-H``, every pair
+    ``bits / 2`` apart or opposite, as in CSQ (Yuan et al., CVPR 2020, Section 3.2). Deviation: the row of all ones is taken last,
+    because it is not balanced. More classes: different codes with as many +1 as -1, drawn from ``seed`` as in CSQ.
 
     Returns float32 (n_classes, bits), rows distinct. ``seed`` chooses and orders the rows.
     Raises ``ValueError`` for fewer than one class, unknown ``bits``, or more classes than balanced codes.
     """
     bits, n_classes = _check_bits(bits), whole("n_classes", n_classes)
     rng = np.random.default_rng([int(seed), bits, n_classes])
-    if bits & (bits - 1) == 0 and n_classes <= 2 * bits:
-        rows = hadamard(bits).astype(np.float32)
+    if n_classes <= 2 * bits:
+        rows = _hadamard(bits).astype(np.float32)
         order = 1 + rng.permutation(bits - 1)
         signed = np.concatenate([rows[order], -rows[order], rows[:1], -rows[:1]])
         return np.ascontiguousarray(signed[:n_classes])
-    return _balanced_targets(n_classes, bits, rng).astype(np.float32)
+    if n_classes > (most := math.comb(bits, bits // 2)):
+        raise ValueError(f"{bits} bits hold {most} balanced codes, too few for {n_classes} classes; use more bits")
+    half, drawn = np.repeat([1, -1], bits // 2), {}
+    while len(drawn) < n_classes:
+        row = rng.permutation(half)
+        drawn.setdefault(row.tobytes(), row)
+    return np.stack(list(drawn.values())).astype(np.float32)
 
 
-def _balanced_targets(n_classes: int, bits: int, rng: np.random.Generator) -> np.ndarray:
-    """Distinct balanced +-1 rows, int64 (n_classes, bits), spread by swaps; see `hadamard_targets`."""
-    if n_classes > math.comb(bits, bits // 2):
-        raise ValueError(
-            f"{bits} bits hold {math.comb(bits, bits // 2)} balanced codes, too few for {n_classes} classes; use more bits"
-        )
-    half = np.repeat([1, -1], bits // 2)
-
-    def draw() -> np.ndarray:
-        seen: dict[bytes, np.ndarray] = {}
-        while len(seen) < n_classes:
-            row = rng.permutation(half)
-            seen.setdefault(row.tobytes(), row)
-        return np.stack(list(seen.values()))
-
-    def quality(targets) -> tuple[int, float]:
-        product = (targets @ targets.T)[~np.eye(n_classes, dtype=bool)]
-        return (-int(product.max(initial=-bits)), -float(np.exp(product / 2 - bits / 2).sum()))
-
-    # A sweep costs classes^2 * bits^2: restarts where that is little, the best of one draw where it is too much.
-    work = n_classes**2 * bits**2
-    restarts, sweeps = (8, 30) if work < 4e6 else (1, 30) if work < 3e7 else (1, 0)
-    found = []
-    for _ in range(restarts):
-        targets = draw()
-        for _ in range(sweeps):
-            if not sum([_improve(targets, i, np.delete(targets, i, axis=0), bits) for i in range(n_classes)]):
-                break
-        found.append(targets)
-    return max(found, key=quality)
-
-
-def _improve(targets: np.ndarray, i: int, others: np.ndarray, bits: int) -> bool:
-    """Do the best swap of one +1 with one -1 in row ``i`` while it lowers the energy (works on our own array)."""
-    changed, row = False, targets[i]
-    while len(others):
-        product = others @ row
-        plus, minus = np.flatnonzero(row == 1), np.flatnonzero(row == -1)
-        # Swapping a (+1) with b (-1) changes <t_i, t_j> by 2 (t_j[b] - t_j[a]), a number in -4, 0, 4.
-        after = product[:, None, None] + 2 * (others[:, None, minus] - others[:, plus, None])
-        energy = np.exp(after / 2 - bits / 2).sum(axis=0)
-        energy[(after == bits).any(axis=0)] = np.inf  # would repeat another class's code
-        a, b = np.unravel_index(np.argmin(energy), energy.shape)
-        if not energy[a, b] < np.exp(product / 2 - bits / 2).sum() * (1 - 1e-9):
-            return changed
-        row[plus[a]], row[minus[b]] = -1, 1
-        changed = True
-    return changed
+def _hadamard(bits: int) -> np.ndarray:
+    """A +-1 matrix (bits, bits) with orthogonal rows, the first of all ones."""
+    if bits & (bits - 1) == 0:
+        return hadamard(bits)
+    prime = bits - 1  # 47; Paley's first construction needs one of the form 4 n + 3
+    number = np.arange(prime)
+    residue = np.where(np.isin(number, number[1:] ** 2 % prime), 1, -1)  # quadratic character, 0 at 0
+    residue[0] = 0
+    ones = np.ones((1, prime), int)
+    return np.eye(bits, dtype=int) + np.block([[np.zeros((1, 1), int), ones], [-ones.T, residue[number[:, None] - number]]])

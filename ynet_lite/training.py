@@ -18,7 +18,7 @@ from .cases.core import Cases
 from .cases.outlines import degraded, outlined
 from .cases.splits import validation_rows
 from .checkpoint import Checkpoint, checkpoint_path, marks
-from .config import Config, Training
+from .config import Config, Ranking, Training
 from .encoding import _precision, distances, encode_floats
 from .losses.unified import UnifiedLoss
 from .metrics import average_precision
@@ -204,7 +204,8 @@ class _State:
             if len(self.validation_cases):
                 kept = _copy(now)
                 self.model.load_state_dict(weights)
-                shown = score = validation_score(self.model, cfg, self.validation_cases, self.train_cases)
+                with _precision(cfg):
+                    shown = score = validation_score(self.model, cfg, self.validation_cases, self.train_cases)
                 self.model.load_state_dict(kept)
         if score > self.best_score or (last and self.best_epoch == 0):
             self.best, self.best_score, self.best_epoch = _copy(weights), score, self.epoch
@@ -215,10 +216,9 @@ def _copy(state: dict) -> dict:
     return {key: value.detach().clone() for key, value in state.items()}
 
 
-def validation_score(model: YNet, cfg: Config, queries: Cases, database: Cases) -> float:
-    """mAP@10 of ``queries`` in ``database`` by the ranking of the configuration, at the precision of the training."""
-    with _precision(cfg):
-        distance = distances(cfg, encode_floats(model, cfg, queries), encode_floats(model, cfg, database))
+def validation_score(model: YNet, cfg: Ranking, queries: Cases, database: Cases) -> float:
+    """mAP@10 of ``queries`` in ``database`` by the ranking of the configuration."""
+    distance = distances(cfg, encode_floats(model, cfg, queries), encode_floats(model, cfg, database))
     return float(np.nanmean(average_precision(distance, queries.labels[:, None] == database.labels[None, :], 10)))
 
 

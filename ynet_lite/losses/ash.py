@@ -2,13 +2,11 @@
 
 from torch import Tensor
 
-from .batch import Batch, HashLoss
+from .batch import HashLoss
 from .dsh import dsh_loss
 
 
-def ash_loss(
-    z: Tensor, same: Tensor, *, margin: float | None = None, alpha: float = 0.01, scale: float = 1.0
-) -> dict[str, Tensor]:
+def ash_loss(z: Tensor, same: Tensor, *, scale: float = 1.0) -> dict[str, Tensor]:
     """Attention-based Saliency Hashing (Fang et al., arXiv 2012.03466): the pairwise loss on codes of attended features.
 
     The same contrastive loss as `dsh_loss`, with the margin m = K / 2 and alpha = 0.01 of the authors' code: an unlike pair is
@@ -18,11 +16,7 @@ def ash_loss(
     K / 2, a margin that no code of more than 8 bits can reach with -1 and +1; here the margin is for d itself. Returns ``pairs``
     and ``quantisation``.
     """
-    return dsh_loss(z, same, margin=z.shape[-1] / 2 if margin is None else margin, alpha=alpha, scale=scale)
-
-
-def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
-    return ash_loss(batch.z, batch.same, scale=scale)
+    return dsh_loss(z, same, margin=z.shape[-1] / 2, scale=scale)
 
 
 # as printed, all codes fall together where most pairs are alike
@@ -30,6 +24,6 @@ ASH = HashLoss(
     "ash",
     "ASH",
     "Fang et al., Attention-based Saliency Hashing, BIBM 2020, arXiv 2012.03466",
-    terms,
+    lambda batch, scale: ash_loss(batch.z, batch.same, scale=scale),
     factors=(1 / 16, 1 / 4, 1.0),
 )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batch import Batch, HashLoss
+from .batch import HashLoss
 from .common import check_labels, check_same, codes, mean, precise, squared_distance
 
 
@@ -43,16 +43,12 @@ def ath_loss(
     return {"triplets": mean(hinge[triplet]), "classification": classification * cross_entropy}
 
 
-def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
-    return ath_loss(batch.z, batch.same, batch.labels, batch.logits, scale=scale)
-
-
 # random codes of unit variance lie beyond the margin
 ATH = HashLoss(
     "ath",
     "ATH",
     "Fang et al., Attention-based Triplet Hashing, Medical Image Analysis 2021, arXiv 2101.12346",
-    terms,
+    lambda batch, scale: ath_loss(batch.z, batch.same, batch.labels, batch.logits, scale=scale),
     needs=("classifier",),
     factors=(1.0, 4.0, 16.0),
 )

@@ -1,15 +1,15 @@
 """Cross-entropy of a linear classifier, on the code or beside it."""
 
-from torch import Tensor
 from torch.nn import functional as F
 
-from .batch import Batch, HashLoss
-
-
-def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
-    return {"classification": F.cross_entropy(batch.logits, batch.labels)}
-
+from .batch import HashLoss
 
 CE = HashLoss(
-    "ce", "cross-entropy", "the released notebooks with the best numbers", terms, needs=("classifier",), scale="", own=True
+    "ce",
+    "cross-entropy",
+    "the released notebooks with the best numbers",
+    lambda batch, scale: {"classification": F.cross_entropy(batch.logits, batch.labels)},
+    needs=("classifier",),
+    scale="",
+    own=True,
 )

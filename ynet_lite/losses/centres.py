@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batch import Batch, HashLoss
+from .batch import HashLoss
 
 
 def centre_loss(u: Tensor, labels: Tensor, centres: Tensor, scale: float = 8.0) -> Tensor:
@@ -17,15 +17,11 @@ def centre_loss(u: Tensor, labels: Tensor, centres: Tensor, scale: float = 8.0) 
     return F.cross_entropy(logits, labels)
 
 
-def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
-    return {"classification": centre_loss(batch.target, batch.labels, batch.centres, scale)}
-
-
 CENTRES = HashLoss(
     "centres",
     "class centres",
     "Yuan et al., CVPR 2020, arXiv 1908.00347",
-    terms,
+    lambda batch, scale: {"classification": centre_loss(batch.target, batch.labels, batch.centres, scale)},
     needs=("centres",),
     own=True,
     scale="centre_scale",

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batch import Batch, HashLoss
+from .batch import HashLoss
 from .common import pair_rows
 
 
@@ -31,8 +31,11 @@ def circle_loss(features: Tensor, same: Tensor, margin: float = 0.25, gamma: flo
     return F.softplus(torch.logsumexp(z_n, 0) + torch.logsumexp(z_p, 0))
 
 
-def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
-    return {"classification": circle_loss(batch.target, batch.same, batch.margin, scale)}
-
-
-CIRCLE = HashLoss("circle", "Circle loss", "Sun et al., CVPR 2020, arXiv 2002.10857", terms, own=True, scale="circle_gamma")
+CIRCLE = HashLoss(
+    "circle",
+    "Circle loss",
+    "Sun et al., CVPR 2020, arXiv 2002.10857",
+    lambda batch, scale: {"classification": circle_loss(batch.target, batch.same, batch.margin, scale)},
+    own=True,
+    scale="circle_gamma",
+)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batch import Batch, HashLoss
+from .batch import HashLoss
 from .common import check_centres, codes, log_cosh
 
 
@@ -28,10 +28,10 @@ def csq_loss(z: Tensor, labels: Tensor, centres: Tensor, *, quantisation: float 
     }
 
 
-def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
-    return csq_loss(batch.z, batch.labels, batch.centres, scale=scale)
-
-
 CSQ = HashLoss(
-    "csq", "CSQ", "Yuan et al., Central Similarity Quantization, CVPR 2020, arXiv 1908.00347", terms, needs=("centres",)
+    "csq",
+    "CSQ",
+    "Yuan et al., Central Similarity Quantization, CVPR 2020, arXiv 1908.00347",
+    lambda batch, scale: csq_loss(batch.z, batch.labels, batch.centres, scale=scale),
+    needs=("centres",),
 )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batch import Batch, HashLoss
+from .batch import HashLoss
 from .common import check_same, codes, mean, pair_rows, sign, squared_distance
 
 
@@ -25,8 +25,9 @@ def dpsh_loss(z: Tensor, same: Tensor, *, eta: float = 0.002, scale: float = 1.0
     return {"pairs": mean(pairs), "quantisation": eta * squared_distance(z, sign(z)).mean()}
 
 
-def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
-    return dpsh_loss(batch.z, batch.same, scale=scale)
-
-
-DPSH = HashLoss("dpsh", "DPSH", "Li et al., Deep Pairwise-Supervised Hashing, IJCAI 2016, arXiv 1511.03855", terms)
+DPSH = HashLoss(
+    "dpsh",
+    "DPSH",
+    "Li et al., Deep Pairwise-Supervised Hashing, IJCAI 2016, arXiv 1511.03855",
+    lambda batch, scale: dpsh_loss(batch.z, batch.same, scale=scale),
+)

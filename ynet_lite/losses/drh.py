@@ -3,28 +3,20 @@
 import torch
 from torch import Tensor
 
-from .batch import Batch, HashLoss
+from .batch import HashLoss
 from .common import check_same, codes, log_cosh, squared_distance
 
 
-def drh_loss(
-    z: Tensor,
-    same: Tensor,
-    *,
-    quantisation: float = 0.05,
-    balance: float = 0.025,
-    orthogonality: float = 0.01,
-    scale: float = 1.0,
-) -> dict[str, Tensor]:
+def drh_loss(z: Tensor, same: Tensor, *, scale: float = 1.0) -> dict[str, Tensor]:
     """Deep Residual Hashing (Conjeti et al., MICCAI 2017, arXiv 1612.05400): retrieval loss after neighbourhood components.
 
     With h = tanh(z) and p_ij = exp(-d_ij) / sum_{l != i} exp(-d_il), d_ij = ||h_i - h_j||^2, the chance that i picks j as its
     neighbour (Goldberger et al., NIPS 2004):
 
     - ``retrieval``: 1 - mean_i sum_{j != i, same class} p_ij, in [0, 1];
-    - ``quantisation``: mean of log cosh(|h| - 1) over images and bits (the bimodal prior of Zhu et al., AAAI 2016);
-    - ``balance``: (1 - mean over bits of the variance of h over the batch) / 2, least where each bit is +1 for half the batch;
-    - ``orthogonality``: mean of (H^T H / N - I)^2 over the K x K entries, least where no two bits agree.
+    - ``quantisation``: 0.05 times the mean of log cosh(|h| - 1) over images and bits (the bimodal prior of Zhu et al., AAAI 2016);
+    - ``balance``: 0.025 (1 - mean over bits of the variance of h over the batch) / 2, least where each bit is +1 for half the batch;
+    - ``orthogonality``: 0.01 times the mean of (H^T H / N - I)^2 over the K x K entries, least where no two bits agree.
 
     ``scale`` multiplies the distances d_ij, that is the sharpness of the choice of neighbour. Deviations: averages over bits,
     where the paper sums; orthogonality of the *codes*, since a loss sees no layer; balance with the mean taken off and a
@@ -47,17 +39,17 @@ def drh_loss(
     correlation = h.T @ h / n - torch.eye(bits, dtype=h.dtype, device=h.device)
     return {
         "retrieval": retrieval,
-        "quantisation": quantisation * log_cosh(h.abs() - 1).mean(),
-        "balance": balance * (1 - variance.mean()) / 2,
-        "orthogonality": orthogonality * correlation.square().mean(),
+        "quantisation": 0.05 * log_cosh(h.abs() - 1).mean(),
+        "balance": 0.025 * (1 - variance.mean()) / 2,
+        "orthogonality": 0.01 * correlation.square().mean(),
     }
-
-
-def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
-    return drh_loss(batch.z, batch.same, scale=scale)
 
 
 # the choice of a neighbour among random codes is nearly certain
 DRH = HashLoss(
-    "drh", "DRH", "Conjeti et al., Deep Residual Hashing, MICCAI 2017, arXiv 1612.05400", terms, factors=(1 / 16, 1 / 4, 1.0)
+    "drh",
+    "DRH",
+    "Conjeti et al., Deep Residual Hashing, MICCAI 2017, arXiv 1612.05400",
+    lambda batch, scale: drh_loss(batch.z, batch.same, scale=scale),
+    factors=(1 / 16, 1 / 4, 1.0),
 )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .batch import Batch, HashLoss
+from .batch import HashLoss
 from .common import check_same, codes, mean, pair_rows, squared_distance
 
 
@@ -32,9 +32,11 @@ def dsh_loss(
     return {"pairs": mean(pairs), "quantisation": 2 * alpha * (z.abs() - 1).abs().sum(1).mean()}
 
 
-def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
-    return dsh_loss(batch.z, batch.same, scale=scale)
-
-
 # as printed, all codes fall together where most pairs are alike
-DSH = HashLoss("dsh", "DSH", "Liu et al., Deep Supervised Hashing, CVPR 2016", terms, factors=(1 / 16, 1 / 4, 1.0))
+DSH = HashLoss(
+    "dsh",
+    "DSH",
+    "Liu et al., Deep Supervised Hashing, CVPR 2016",
+    lambda batch, scale: dsh_loss(batch.z, batch.same, scale=scale),
+    factors=(1 / 16, 1 / 4, 1.0),
+)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batch import Batch, HashLoss
+from .batch import HashLoss
 from .common import check_same, codes, mean, pair_rows
 
 
@@ -43,8 +43,9 @@ def hashnet_loss(z: Tensor, same: Tensor, *, beta: float = 1.0, scale: float = 1
     return {"pairs": mean(F.softplus(-t[alike])) + mean(F.softplus(t[~alike]))}
 
 
-def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
-    return hashnet_loss(batch.z, batch.same, beta=hashnet_beta(batch.progress), scale=scale)
-
-
-HASHNET = HashLoss("hashnet", "HashNet", "Cao et al., HashNet, ICCV 2017, arXiv 1702.00758", terms)
+HASHNET = HashLoss(
+    "hashnet",
+    "HashNet",
+    "Cao et al., HashNet, ICCV 2017, arXiv 1702.00758",
+    lambda batch, scale: hashnet_loss(batch.z, batch.same, beta=hashnet_beta(batch.progress), scale=scale),
+)

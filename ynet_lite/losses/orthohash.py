@@ -5,7 +5,7 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batch import Batch, HashLoss
+from .batch import HashLoss
 from .common import check_centres, codes
 
 
@@ -27,10 +27,10 @@ def orthohash_loss(z: Tensor, labels: Tensor, centres: Tensor, *, margin: float 
     return {"cosine": F.cross_entropy(scale * math.sqrt(bits) * (cosine - margin * own), labels)}
 
 
-def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
-    return orthohash_loss(batch.z, batch.labels, batch.centres, scale=scale)
-
-
 ORTHOHASH = HashLoss(
-    "orthohash", "OrthoHash", "Hoe et al., One Loss for All, NeurIPS 2021, arXiv 2109.14449", terms, needs=("centres",)
+    "orthohash",
+    "OrthoHash",
+    "Hoe et al., One Loss for All, NeurIPS 2021, arXiv 2109.14449",
+    lambda batch, scale: orthohash_loss(batch.z, batch.labels, batch.centres, scale=scale),
+    needs=("centres",),
 )

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batch import Batch, HashLoss
+from .batch import HashLoss
 from .common import pair_rows
 
 
@@ -22,10 +22,11 @@ def pairwise_loss(u: Tensor, same: Tensor, sharpness: float = 0.5) -> Tensor:
     return (F.softplus(t) - same[i, j].to(t.dtype) * t).mean()
 
 
-def terms(batch: Batch, scale: float) -> dict[str, Tensor]:
-    return {"classification": pairwise_loss(batch.target, batch.same, scale)}
-
-
 PAIRWISE = HashLoss(
-    "pairwise", "pairwise likelihood", "Li et al., IJCAI 2016, arXiv 1511.03855", terms, own=True, scale="pair_sharpness"
+    "pairwise",
+    "pairwise likelihood",
+    "Li et al., IJCAI 2016, arXiv 1511.03855",
+    lambda batch, scale: {"classification": pairwise_loss(batch.target, batch.same, scale)},
+    own=True,
+    scale="pair_sharpness",
 )

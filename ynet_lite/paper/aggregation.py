@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..cases.core import Cases
-from ..config import Config
+from ..config import Ranking
 from ..losses.common import precise
 from ..methods import AGGREGATIONS
 from ..model import YNet
@@ -244,7 +244,7 @@ def fit_attention(x: np.ndarray, labels: np.ndarray, *, seed: int, steps: int = 
 
 
 def describe(
-    model: YNet, cfg: Config, queries: Cases, database: Cases, maps: dict | None = None
+    model: YNet, cfg: Ranking, queries: Cases, database: Cases, maps: dict | None = None, *, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Descriptors, and codes where ``Config.code_source`` is "itq", of both sides: ``{"descriptor": (N, D), "code": (N, K)}``.
 
@@ -258,10 +258,10 @@ def describe(
     weights = model.classifier.weight.detach().cpu().numpy() if model.classifier is not None else None
     attention = None
     if cfg.aggregation == "regional-attention":
-        attention = fit_attention(maps["database"], database.labels, seed=cfg.seed)
+        attention = fit_attention(maps["database"], database.labels, seed=seed)
     found = {side: aggregate(cfg.aggregation, x, weights=weights, attention=attention) for side, x in maps.items()}
     codes = found
     if cfg.code_source == "itq":
-        fitted = itq(found["database"], cfg.bits, seed=cfg.seed)
+        fitted = itq(found["database"], model.cfg.bits, seed=seed)
         codes = {side: fitted.project(x) for side, x in found.items()}
     return tuple({"descriptor": found[side], "code": codes[side]} for side in ("queries", "database"))

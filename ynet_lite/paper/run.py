@@ -36,7 +36,9 @@ def run(
     cases = cases if cases is not None else load_cases(cfg)
     training, database, queries = controlled(cfg, *cases.split(cfg.fold))
     checkpoint = load_or_train(cfg, training, progress=progress)
-    encoded = aggregation.describe(checkpoint.model, cfg, queries, database, maps) if cfg.aggregation else None
+    encoded = None
+    if cfg.aggregation:
+        encoded = aggregation.describe(checkpoint.model, cfg, queries, database, maps, seed=cfg.seed)
     values, per_query, codes = evaluate_checkpoint(checkpoint, cfg, database, queries, encoded)
     folder = Path(folder) if folder else paths.out() / "results"
     for side, part in codes.items() if keeps_codes(cfg) else ():

@@ -1,0 +1,132 @@
+"""One altered row: pages and notebooks that show it no longer agree with the rows, and what makes `make test` green says so.
+
+Pages are compared by block, notebooks by the text that they store. A notebook runs here without its trainings: cells that read
+committed rows run, cells that need a training do not.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import re
+import shutil
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import matplotlib
+import nbformat
+import pandas as pd
+import pytest
+
+import ynet_lite
+from ynet_lite import paths
+from ynet_lite.paper import report, scanner, select, statistics
+
+#: One altered cell a table: file, how its row is found, column, new value; and the blocks that show it, by page.
+ALTERED = {
+    "first/scores.csv": (
+        ("run_id", r"busbra-ynet-d59733a635-[12]-0"),
+        ("map@10", "0.5"),
+        {"README.md": "headline", "docs/results.md": "busbra", "docs/model-cards.md": "card-busbra-full"},
+    ),
+    "costs.csv": (("command", "`make reproduce`"), ("time", "1 s"), {"docs/how-to-run.md": "costs"}),
+    "trust/fuzz.csv": (("reader", "codes"), ("wrong", "1"), {"docs/trust.md": "tried"}),
+}
+#: A block of other rows, which must stay as it is.
+OTHER = {"docs/results.md": "released"}
+
+#: What a cell calls that needs more than committed rows.
+LIVE = {"load_or_train", "train", "evaluate_checkpoint", "encode", "search"}
+
+
+@pytest.fixture
+def altered(tmp_path, monkeypatch):
+    """A copy of the committed results, with one row of each file of `ALTERED` altered."""
+    folder = shutil.copytree(paths.results(), tmp_path / "results")
+    for file, ((key, row), (column, value), _) in ALTERED.items():
+        table = pd.read_csv(folder / file, dtype=str, keep_default_na=False)
+        rows = table[key].str.fullmatch(row)
+        assert rows.any() and (table.loc[rows, column] != value).all()
+        table.loc[rows, column] = value
+        table.to_csv(folder / file, index=False)
+    # intervals and p are not looked at: draws are saved
+    monkeypatch.setitem(statistics.compare_methods.__kwdefaults__, "n", 20)
+    return folder
+
+
+def test_pages_show_the_rows_that_they_are_made_of(altered, monkeypatch):
+    """That unaltered rows give the committed pages is in `test_figures.py`."""
+    monkeypatch.setattr(paths, "results", lambda: altered)
+    monkeypatch.setattr(scanner, "shared", lambda part: pd.DataFrame())
+    blocks = report.page_blocks(select.published())
+
+    def same(page: str, name: str) -> bool:
+        return f"<!-- {name} -->\n{blocks[name]}\n<!-- /{name} -->" in (paths.root() / page).read_text()
+
+    shown = {page: block for _, _, pages in ALTERED.values() for page, block in pages.items()}
+    assert set(shown) == set(report.PAGES)
+    assert not [page for page, block in shown.items() if same(page, block)]
+    assert all(same(page, block) for page, block in OTHER.items())
+
+
+def stored(cell) -> str:
+    """The text that a cell shows in the notebook as it is kept."""
+    texts = []
+    for output in cell.outputs:
+        if output.get("name") != "stderr":
+            texts.append(output.get("text") or output.get("data", {}).get("text/plain", ""))
+    return re.sub(r"<Figure size [^\n>]*>", "", "\n".join(texts))
+
+
+def ran(source: str, names: dict) -> str:
+    """Run a cell; the text that it shows."""
+    tree, shown = ast.parse(source), io.StringIO()
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    names["display"] = lambda *objects: print(*map(repr, objects), sep="\n")
+    with contextlib.redirect_stdout(shown):
+        exec(compile(tree, "cell", "exec"), names)
+        value = eval(compile(ast.Expression(last.value), "cell", "eval"), names) if last else None
+        if value is not None:
+            names["display"](value)
+    return shown.getvalue()
+
+
+def cells(name: str, folder: Path, monkeypatch):
+    """(text, text as it is kept) of the cells of a notebook, run one by one with the results of ``folder``.
+
+    Without a network: a cell that trains, or that needs what such a cell made, is left out, and so is one that only draws.
+    """
+    book = nbformat.read(paths.root() / "notebooks" / f"{name}.ipynb", as_version=4)
+    names, missing = {}, set()
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    for place, cell in enumerate(code):
+        nodes = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)]
+        loaded, made = ({n.id for n in nodes if isinstance(n.ctx, kind)} for kind in (ast.Load, ast.Store))
+        draws = any("image/png" in output.get("data", {}) for output in cell.outputs)
+        if loaded & LIVE or (loaded - made) & missing or draws and not stored(cell).strip():
+            missing |= made
+            continue
+        missing -= made
+        monkeypatch.setattr(paths, "results", lambda: folder)
+        try:
+            text = ran(cell.source, names)
+        except AssertionError:
+            text = "a cell that checks has failed"
+        if place > 1 and "load_cases" not in loaded:  # the first two: for Colab, and versions
+            yield text, stored(cell)
+
+
+@pytest.mark.parametrize("name", ["04_loss_ablation", "06_retrieval_tables"])
+def test_notebooks_show_the_rows_that_they_read(name, altered, tmp_path, monkeypatch):
+    for variable in ("YNET_DATASET", "YNET_PRESET", "YNET_DATA_DIR", "YNET_MANIFEST", "YNET_CHANNELS"):
+        monkeypatch.delenv(variable, raising=False)
+    cases = MagicMock()
+    cases.return_value.split.return_value = cases, cases
+    monkeypatch.setattr(ynet_lite, "load_cases", cases)
+    both = [cells(name, folder, monkeypatch) for folder in (paths.results(), altered)]
+    with matplotlib.rc_context():
+        for (text, kept), (other, _) in zip(*both, strict=True):
+            if text.split() == kept.split() != other.split():
+                return  # the stored output is what the committed rows say, and no longer what the altered ones say
+    pytest.fail(f"{name} shows nothing of an altered row")
