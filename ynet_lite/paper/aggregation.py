@@ -84,20 +84,19 @@ class RegionalAttention(nn.Module):
     f = sum over regions r of w_r m_r / ||m_r||, L2-normalised; m_r the maximum over the region, and
     w_r = softplus(b_2 + W_2 tanh(b_1 + W_1 [mean over the region, mean over the map])) > 0, the second mean being the context.
 
-    ``levels`` of `pooling.rmac_regions`; ``hidden``: 64 as in the paper. Deviations: without the paper's PCA whitening of the
+    ``hidden``: 64 as in the paper. Deviations: without the paper's PCA whitening of the
     regions; 3 levels as for our R-MAC (their released code: 5, on far larger maps); trained with the network (or on a frozen one,
     as they do: give only these parameters to the optimiser).
     """
 
-    def __init__(self, channels: int, levels: int = 3, hidden: int = 64):
+    def __init__(self, channels: int, hidden: int = 64):
         super().__init__()
-        self.channels, self.levels = channels, levels
         self.hidden = nn.Linear(2 * channels, hidden)
         self.out = nn.Linear(hidden, 1)
 
     def _regions(self, x: Tensor) -> list[Tensor]:
-        check_features(x, self.channels)
-        found = rmac_regions(x.shape[2], x.shape[3], self.levels)
+        check_features(x)
+        found = rmac_regions(x.shape[2], x.shape[3])
         return [x[:, :, top : top + side, left : left + side] for top, left, side in found]
 
     def weights(self, x: Tensor) -> Tensor:
