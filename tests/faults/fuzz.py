@@ -34,6 +34,18 @@ from ynet_lite.sets.phantom import make_phantom
 MEMORY = 6 << 30  # bytes of address space, most of it PyTorch's own
 SECONDS = 20  # an input
 
+READERS = (
+    "manifest",
+    "image",
+    "image, DICOM",
+    "mask",
+    "codes",
+    "checkpoint, weights",
+    "checkpoint, settings",
+    "result rows",
+    "index",
+)
+
 
 def _pictures() -> list[bytes]:
     rng, files = np.random.default_rng(0), []
@@ -148,6 +160,20 @@ def damaged(seeds: list[bytes], rng: np.random.Generator) -> bytes:
     return bytes(data)
 
 
+def outcome(reader: str, read: Callable[[Path], object], path: Path) -> tuple[str, str]:
+    """("read" | "refused" | "wrong", what went wrong) of one file: a value, a ``ValueError`` that names the file, or else."""
+    try:
+        read(path)
+    except ValueError as error:  # ManifestError is one
+        named = path.stem in str(error) or reader == "manifest"
+        return ("refused", "") if named else ("wrong", f"does not name its file: {error}")
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return "wrong", f"{type(error).__name__}: {str(error)[:200]}"
+    return "read", ""
+
+
 class Late(BaseException):
     """An input took longer than `SECONDS`."""
 
@@ -173,19 +199,10 @@ def fuzz(each: int, seed: int = 0, readers: tuple[str, ...] = ()) -> tuple[pd.Da
                 path.write_bytes(damaged(seeds, rng))
                 signal.alarm(SECONDS)
                 began = time.perf_counter()
-                try:
-                    read(path)
-                    count["read"] += 1
-                except ValueError as error:  # ManifestError is one
-                    named = path.stem in str(error) or reader == "manifest"
-                    count["refused" if named else "wrong"] += 1
-                    if not named:
-                        wrong.append(f"{reader} {number}: does not name its file: {error}")
-                except BaseException as error:
-                    if isinstance(error, KeyboardInterrupt):
-                        raise
-                    count["wrong"] += 1
-                    wrong.append(f"{reader} {number}: {type(error).__name__}: {str(error)[:200]}")
+                ended, what = outcome(reader, read, path)
+                count[ended] += 1
+                if what:
+                    wrong.append(f"{reader} {number}: {what}")
                 signal.alarm(0)
                 slowest = max(slowest, time.perf_counter() - began)
             counts.append({"reader": reader, "inputs": each, **count, "slowest_seconds": round(slowest, 2)})

@@ -8,20 +8,8 @@ from faults import forked, fuzz, kills
 
 from ynet_lite import paths
 
-READERS = (
-    "manifest",
-    "image",
-    "image, DICOM",
-    "mask",
-    "codes",
-    "checkpoint, weights",
-    "checkpoint, settings",
-    "result rows",
-    "index",
-)
 
-
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", fuzz.READERS)
 def test_damaged_files_give_a_value_or_the_documented_error(reader):
     counts, wrong = fuzz.fuzz(40, seed=1, readers=(reader,))
     assert counts["inputs"].sum() == 40 and not wrong, wrong[:3]
@@ -83,7 +71,7 @@ def test_two_trainings_in_separate_processes_give_the_same_bits(tmp_path):
 def test_committed_counts_say_that_nothing_went_wrong():
     folder = paths.results() / "trust"
     fuzzed, killed = (pd.read_csv(folder / f"{name}.csv") for name in ("fuzz", "kills"))
-    assert fuzzed["inputs"].sum() >= 20_000 and set(fuzzed["reader"]) == set(READERS)
+    assert fuzzed["inputs"].sum() >= 20_000 and set(fuzzed["reader"]) == set(fuzz.READERS)
     assert (fuzzed["read"] + fuzzed["refused"] == fuzzed["inputs"]).all() and fuzzed["wrong"].sum() == 0
     assert killed["kills"].sum() >= 100 and set(killed["work"]) == set(kills.WORK)
     assert killed[["torn", "lost", "left"]].sum().sum() == 0

@@ -79,6 +79,7 @@ CHOSEN: dict[str, dict[str, tuple[float, float]]] = {
         "hashnet": (0.002, 0.5),
         "ath": (0.001, 0.5),
     },
+    "scratch": {"ynet": (0.001, 0.5), "ynet-no-seg": (0.002, 0.5)},
 }
 SEEDS = (0, 1, 2)
 
@@ -100,13 +101,11 @@ OUTLINES = {
     "masks box": (("ynet",), {"mask_quality": "box"}),
 }
 SHARES = {f"labels={share:.0%}": (("ynet", "ynet-no-seg"), {"label_share": share}) for share in (0.1, 0.25, 0.5)}
-#: Until all winners from scratch are known.
-TWIN = {"scratch": {"ynet-no-seg": (0.002, 0.5)}}
 
 
 def varied(part: str, changes: dict[str, tuple[tuple[str, ...], dict]], seeds=(0,)) -> list[Config]:
     """The runs of `CONTROLS`, `OUTLINES` or `SHARES` on folds 2 to 5 of BUS-BRA, for methods whose trials are finished."""
-    settings = TWIN.get(part, {}) | CHOSEN.get(part, {}) if PARTS[part][0] == "busbra" else {}
+    settings = CHOSEN.get(part, {}) if PARTS[part][0] == "busbra" else {}
     return [
         configuration(part, method, *settings[method], fold=fold, seed=seed, variant=variant, **more)
         for seed in seeds
