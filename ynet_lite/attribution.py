@@ -26,20 +26,9 @@ Target = Callable[[Output], Tensor]
 
 
 def _signs(codes) -> np.ndarray:
-    """Codes as -1 / +1, float32 (M, K): `Codes`, bool, integers -1 / +1, or real ones by sign."""
-    if isinstance(codes, Codes):
-        bits = unpack(codes.packed, codes.bits)
-    else:
-        bits = np.asarray(codes)
-        if bits.dtype.kind in "iu":
-            if not np.isin(bits, (-1, 1)).all():
-                raise ValueError("codes: integers must be -1 or +1 (0 / 1 looks like packed bytes: pass bool instead)")
-            bits = bits > 0
-        elif bits.dtype != bool:
-            bits = sign_bits(bits)
-    if bits.ndim != 2:
-        raise ValueError(f"codes: must have shape (M, K), got {bits.shape}")
-    return np.where(bits, 1, -1).astype(np.float32)
+    """Codes as -1 / +1, float32 (M, K): `Codes`, bool (M, K) or (K,), or real ones by sign."""
+    bits = unpack(codes.packed, codes.bits) if isinstance(codes, Codes) else np.atleast_2d(np.asarray(codes))
+    return np.where(bits if bits.dtype == bool else sign_bits(bits), 1, -1).astype(np.float32)
 
 
 def _agreement(code: Tensor, direction: np.ndarray) -> Tensor:
@@ -52,11 +41,10 @@ def similarity_to(query_code) -> Target:
     """How near the code is to a given one: ``sum_k tanh(z_k) q_k / K``, in (-1, 1).
 
     tanh(z) is the code before the sign, which has no gradient. For codes of -1 / +1 the value is ``1 - 2 d / K``, d the Hamming
-    distance. ``query_code``: (K,) or (1, K), bool, -1 / +1, or real (its sign counts), or `Codes` of one case. Returns a target
-    for `grad_cam`; raises ``ValueError`` for more than one code.
+    distance. ``query_code``: (K,) or (1, K), bool or real (its sign counts), or `Codes` of one case. Returns a target for
+    `grad_cam`; raises ``ValueError`` for more than one code.
     """
-    code = query_code if isinstance(query_code, Codes) else np.atleast_2d(np.asarray(query_code))
-    signs = _signs(code)
+    signs = _signs(query_code)
     if len(signs) != 1:
         raise ValueError(f"similarity_to: one code is needed, got {len(signs)}")
     direction = signs[0] / signs.shape[1]
@@ -67,7 +55,7 @@ def class_score(database_codes, labels, c: int) -> Target:
     """How strongly the database's codes vote for class c: mean similarity to class c minus the mean to all others.
 
     ``sum_k tanh(z_k) (mean_{i in c} b_ik - mean_{i not in c} b_ik) / K``, in (-2, 2). A soft form of the vote of the nearest
-    cases, with a gradient everywhere. ``database_codes`` (M, K): `Codes`, bool, -1 / +1, or real (signs count); ``labels`` int
+    cases, with a gradient everywhere. ``database_codes`` (M, K): `Codes`, bool, or real (signs count); ``labels`` int
     (M,). Returns a target for `grad_cam`. Where the database has no other class the second mean is 0; without a case of c:
     ``ValueError``.
     """

@@ -172,7 +172,7 @@ class YNet(nn.Module):
         if cfg.code_norm:
             self.code_norm = nn.BatchNorm1d(cfg.bits, affine=False)
         if cfg.attention != "none":
-            self.attention = SpatialAttention(widths[-1], max_pool=cfg.attention == "spatial-max")
+            self.attention = SpatialAttention(max_pool=cfg.attention == "spatial-max")
         self.classifier = None
         loss = losses.named(cfg.loss)
         if loss and "classifier" in loss.needs:

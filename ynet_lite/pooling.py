@@ -52,12 +52,10 @@ def weighted_pool(x: Tensor, weight: Tensor) -> Tensor:
     return (x * weight).sum((2, 3)) / weight.sum((2, 3))
 
 
-def check_features(x: Tensor, channels: int | None = None) -> None:
-    """Raises ``ValueError`` where x is no (N, C, H, W), or has not ``channels`` channels."""
+def check_features(x: Tensor) -> None:
+    """Raises ``ValueError`` where x is no (N, C, H, W)."""
     if x.ndim != 4 or 0 in x.shape:
         raise ValueError(f"features must be (N, C, H, W), no size 0, got {tuple(x.shape)}")
-    if channels is not None and x.shape[1] != channels:
-        raise ValueError(f"features must have {channels} channels, got {x.shape[1]}")
 
 
 #: Poolings of a feature map that need nothing but the map. (N, C, H, W) -> (N, C).
@@ -89,22 +87,18 @@ class SpatialAttention(nn.Module):
 
     a = sigmoid(conv 3x3 of [mean over channels, maximum over channels]), without bias; the result is a x. The two papers agree up
     to one detail: ATH pools its features by a 3x3 maximum of stride 1 before (``max_pool=True``), ASH does not.
-
-    ``channels``: C, which the attention does not depend on; it is there to name a wrong input. Raises ``ValueError`` for it.
     """
 
-    def __init__(self, channels: int, max_pool: bool = False):
+    def __init__(self, max_pool: bool = False):
         super().__init__()
-        self.channels = channels
         self.pool = nn.MaxPool2d(3, 1, 1) if max_pool else nn.Identity()
         self.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
 
     def weights(self, x: Tensor) -> Tensor:
         """The attention map a (N, 1, H, W) in (0, 1) of features that are already pooled."""
-        check_features(x, self.channels)
+        check_features(x)
         return torch.sigmoid(self.conv(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        check_features(x, self.channels)
         x = self.pool(x)
         return self.weights(x) * x

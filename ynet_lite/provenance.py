@@ -41,7 +41,9 @@ def commit() -> tuple[str, bool]:
     try:
         run = {"cwd": paths.root(), "capture_output": True, "text": True, "check": True, "timeout": 20}
         name = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], **run).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no", "--", "ynet_lite"], **run).stdout
+        # a look must not lock the repository: whoever is killed while looking would leave the lock
+        look = "git --no-optional-locks status --porcelain --untracked-files=no -- ynet_lite".split()
+        changed = subprocess.run(look, **run).stdout
         return name, bool(changed.strip())
     except (OSError, subprocess.SubprocessError):
         return "none", True

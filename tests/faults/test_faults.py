@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
-from faults import fuzz, kills
+from faults import forked, fuzz, kills
 
 from ynet_lite import paths
 
@@ -25,12 +22,12 @@ def test_killed_work_is_done_again(kind):
     assert count["kills"] == 3 and not wrong, wrong[:3]
 
 
+_LEAVE = "from ynet_lite import paths\nwith paths.replacing(sys.argv[1]) as t: t.touch(); os.kill(os.getpid(), 9)"
+
+
 def test_what_a_killed_writer_left_is_removed(tmp_path):
-    code = (
-        "import os, sys; from ynet_lite import paths\nwith paths.replacing(sys.argv[1]) as t: t.touch(); os.kill(os.getpid(), 9)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.csv")], check=False)
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "b.csv")], check=False)
+    for name in ("a.csv", "b.csv"):
+        assert forked.run(_LEAVE, tmp_path / name)[0] == -9
     assert len(list(tmp_path.glob(".*"))) == 2
     with paths.replacing(tmp_path / "a.csv") as one, paths.replacing(tmp_path / "a.csv.gz") as other:
         one.write_text("whole")
@@ -38,12 +35,6 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
         assert one.exists(), "a living writer's file stays"
     left = [path.name for path in tmp_path.glob(".*")]
     assert len(left) == 1 and left[0].endswith(".b.csv") and (tmp_path / "a.csv").read_text() == "whole"
-
-
-_LIMITED = """
-import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-"""
 
 
 @pytest.mark.parametrize(
@@ -59,24 +50,22 @@ def test_a_disk_without_room_is_named_and_leaves_nothing_torn(kind, said, tmp_pa
     """Files may grow to 4 KB, as on a disk that is nearly full."""
     kills.prepare(tmp_path)
     program, patterns = kills.WORK[kind]
-    ran = subprocess.run(
-        [sys.executable, "-c", kills._COMMON + _LIMITED + program, str(tmp_path)], capture_output=True, text=True, timeout=120
-    )
-    assert said in ran.stderr.splitlines()[-1] or (ran.returncode == 0 and said in ran.stderr), ran.stderr[-600:]
+    code, error = forked.run(kills._COMMON + program, tmp_path, largest=4096)
+    assert said in error.splitlines()[-1] or (code == 0 and said in error), error[-600:]
     if kind == "training":
-        assert ran.stderr.count("the training goes on") >= 1
+        assert error.count("the training goes on") >= 1
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
-    kills.finish(kills.start(tmp_path, program))
+    assert forked.run(kills._COMMON + program, tmp_path)[0] == 0
     assert kills.digest(tmp_path, patterns)
 
 
 def test_two_trainings_in_separate_processes_give_the_same_bits(tmp_path):
-    found = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        kills.finish(kills.start(tmp_path / name, kills.WORK["training"][0]))
-        found.append(kills.digest(tmp_path / name, kills.WORK["training"][1]))
-    assert found[0] == found[1] and len(found[0]) == 1
+    program, patterns = kills.WORK["training"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir(), two.mkdir()
+    kills.finish(kills.start(one, program))
+    assert forked.run(kills._COMMON + program, two)[0] == 0
+    assert kills.digest(one, patterns) == kills.digest(two, patterns) and len(kills.digest(one, patterns)) == 1
 
 
 def test_committed_counts_say_that_nothing_went_wrong():

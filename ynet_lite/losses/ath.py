@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .batch import HashLoss
-from .common import check_labels, check_same, codes, mean, precise, squared_distance
+from .common import codes, mean, precise, squared_distance
 
 
 def ath_loss(
@@ -27,9 +27,7 @@ def ath_loss(
     ``scale`` multiplies it. Deviations: all triplets of the batch instead of one drawn per image; the distance is not divided by
     K (see `ash_loss`). The method has no quantisation term. No triplet (one class, or all classes distinct): ``triplets`` is 0.
     """
-    z = codes(z, scale)
-    check_same(z, same)
-    check_labels(z, labels)
+    z = codes(z, scale, same, labels)
     if logits.ndim != 2 or len(logits) != len(z):
         raise ValueError(f"logits must be ({len(z)}, classes) for {len(z)} codes, got {tuple(logits.shape)}")
     m = scale * (z.shape[1] / 2 if margin is None else margin)

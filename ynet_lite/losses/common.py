@@ -30,28 +30,22 @@ def precise(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def codes(z: Tensor, scale: float) -> Tensor:
-    """z in at least single precision, checked together with ``scale``."""
+def codes(z: Tensor, scale: float, same: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+    """z (N, K) in at least single precision, checked together with what belongs to it: same (N, N) bool, labels (N,) int64."""
     if z.ndim != 2 or not z.is_floating_point() or 0 in z.shape:
         raise ValueError(f"real codes must be a float tensor (N, K), N and K at least 1, got {z.dtype} {tuple(z.shape)}")
     if not (scale > 0 and math.isfinite(scale)):
         raise ValueError(f"scale must be a positive number, got {scale!r}")
+    n = len(z)
+    if same is not None and (same.shape != (n, n) or same.dtype != torch.bool):
+        raise ValueError(f"same must be bool {(n, n)} for {n} codes, got {same.dtype} {tuple(same.shape)}")
+    if labels is not None and (labels.shape != (n,) or labels.dtype != torch.int64):
+        raise ValueError(f"labels must be int64 ({n},) for {n} codes, got {labels.dtype} {tuple(labels.shape)}")
     return precise(z)
-
-
-def check_same(z: Tensor, same: Tensor) -> None:
-    if same.shape != (len(z), len(z)) or same.dtype != torch.bool:
-        raise ValueError(f"same must be bool {(len(z), len(z))} for {len(z)} codes, got {same.dtype} {tuple(same.shape)}")
-
-
-def check_labels(z: Tensor, labels: Tensor) -> None:
-    if labels.shape != (len(z),) or labels.dtype != torch.int64:
-        raise ValueError(f"labels must be int64 ({len(z)},) for {len(z)} codes, got {labels.dtype} {tuple(labels.shape)}")
 
 
 def check_centres(z: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
     """The centres (C, K) of +-1 in z's type, checked together with the labels."""
-    check_labels(z, labels)
     if centres.ndim != 2 or centres.shape[1] != z.shape[1] or not (centres.abs() == 1).all():
         raise ValueError(f"centres must be -1 and +1 of shape (classes, {z.shape[1]}), got {tuple(centres.shape)}")
     if labels.min() < 0 or labels.max() >= len(centres):

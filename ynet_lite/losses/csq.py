@@ -19,7 +19,7 @@ def csq_loss(z: Tensor, labels: Tensor, centres: Tensor, *, quantisation: float 
     logistic function of 2 scale z, the form computed here because its logarithm cannot overflow. Deviation: the quantisation
     is a mean over bits, not a sum; public implementations have (|u| - 1)^2 in place of log cosh.
     """
-    z = codes(z, scale)
+    z = codes(z, scale, labels=labels)
     targets = (check_centres(z, labels, centres)[labels] + 1) / 2
     u = torch.tanh(scale * z)
     return {

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .batch import HashLoss
-from .common import check_same, codes, mean, pair_rows, sign, squared_distance
+from .common import codes, mean, pair_rows, sign, squared_distance
 
 
 def dpsh_loss(z: Tensor, same: Tensor, *, eta: float = 0.002, scale: float = 1.0) -> dict[str, Tensor]:
@@ -17,8 +17,7 @@ def dpsh_loss(z: Tensor, same: Tensor, *, eta: float = 0.002, scale: float = 1.0
     images, beside a sum over n^2 pairs; divided by n^2 it becomes eta / n: 10 / 5,000 = 0.002 in its CIFAR-10 experiment (100
     / 10,500 = 0.0095 on NUS-WIDE), which is the default. sgn(z) carries no gradient. Returns ``pairs`` and ``quantisation``.
     """
-    z = codes(z, scale)
-    check_same(z, same)
+    z = codes(z, scale, same)
     i, j = pair_rows(z)
     t = scale / 2 * (z[i] * z[j]).sum(1)
     pairs = F.softplus(t) - torch.where(same[i, j], t, 0.0)

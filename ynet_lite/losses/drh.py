@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .batch import HashLoss
-from .common import check_same, codes, log_cosh, squared_distance
+from .common import codes, log_cosh, squared_distance
 
 
 def drh_loss(z: Tensor, same: Tensor, *, scale: float = 1.0) -> dict[str, Tensor]:
@@ -14,8 +14,8 @@ def drh_loss(z: Tensor, same: Tensor, *, scale: float = 1.0) -> dict[str, Tensor
     neighbour (Goldberger et al., NIPS 2004):
 
     - ``retrieval``: 1 - mean_i sum_{j != i, same class} p_ij, in [0, 1];
-    - ``quantisation``: 0.05 times the mean of log cosh(|h| - 1) over images and bits (the bimodal prior of Zhu et al., AAAI 2016);
-    - ``balance``: 0.025 (1 - mean over bits of the variance of h over the batch) / 2, least where each bit is +1 for half the batch;
+    - ``quantisation``: 0.05 times the mean of log cosh(|h| - 1) over images and bits (prior of Zhu et al., AAAI 2016);
+    - ``balance``: 0.025 (1 - mean over bits of h's variance over the batch) / 2, least where each bit is +1 for half of it;
     - ``orthogonality``: 0.01 times the mean of (H^T H / N - I)^2 over the K x K entries, least where no two bits agree.
 
     ``scale`` multiplies the distances d_ij, that is the sharpness of the choice of neighbour. Deviations: averages over bits,
@@ -24,8 +24,7 @@ def drh_loss(z: Tensor, same: Tensor, *, scale: float = 1.0) -> dict[str, Tensor
     follow the paper's description, not a printed equation.
     An image alone in its class adds a constant 1 to the mean. One image: ``retrieval`` is 0.
     """
-    z = codes(z, scale)
-    check_same(z, same)
+    z = codes(z, scale, same)
     n, bits = z.shape
     h = torch.tanh(z)
     if n > 1:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .batch import HashLoss
-from .common import check_same, codes, mean, pair_rows, squared_distance
+from .common import codes, mean, pair_rows, squared_distance
 
 
 def dsh_loss(
@@ -22,8 +22,7 @@ def dsh_loss(
     Returns ``pairs`` and ``quantisation``. One image: ``pairs`` is 0, ``quantisation`` 2 alpha || |z| - 1 ||_1.
     Raises ``ValueError`` for wrong shapes or types and a ``scale`` that is not positive, as all losses here.
     """
-    z = codes(z, scale)
-    check_same(z, same)
+    z = codes(z, scale, same)
     i, j = pair_rows(z)
     distance, alike = squared_distance(z[i], z[j]), same[i, j]
     margin = 2 * z.shape[1] if margin is None else margin

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .batch import HashLoss
-from .common import check_same, codes, mean, pair_rows
+from .common import codes, mean, pair_rows
 
 
 def hashnet_beta(progress: float) -> float:
@@ -32,8 +32,7 @@ def hashnet_loss(z: Tensor, same: Tensor, *, beta: float = 1.0, scale: float = 1
     ``scale`` multiplies it. Deviation: |S_1| and |S_0| are counted in the batch, not in the training set. A kind of pair that
     the batch does not hold adds nothing. Returns ``pairs``.
     """
-    z = codes(z, scale)
-    check_same(z, same)
+    z = codes(z, scale, same)
     if not (beta > 0 and math.isfinite(beta)):
         raise ValueError(f"beta must be a positive number, got {beta!r}")
     i, j = pair_rows(z)

@@ -19,7 +19,7 @@ def orthohash_loss(z: Tensor, labels: Tensor, centres: Tensor, *, margin: float 
     normalisation of the code (`Config.code_norm`), which belongs to the network. Returns ``cosine``. With one class it is 0.
     A code shorter than 1e-6 counts as that much shorter than a unit vector, so that z = 0 has a finite gradient.
     """
-    z = codes(z, scale)
+    z = codes(z, scale, labels=labels)
     c = check_centres(z, labels, centres)
     bits = z.shape[1]
     cosine = F.normalize(z, dim=1, eps=1e-6) @ c.T / math.sqrt(bits)

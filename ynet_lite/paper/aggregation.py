@@ -24,22 +24,23 @@ from ..model import YNet
 from ..pooling import PLAIN, check_features, pool, rmac_regions
 
 
-def crow_channel_weights(x: Tensor, eps: float = 1e-6) -> Tensor:
+def crow_channel_weights(x: Tensor) -> Tensor:
     """CroW's weight of each channel (N, C): the rarer a channel is active, the more it counts (arXiv 1512.04065).
 
-    I_k = log((C eps + sum_h Q_h) / (eps + Q_k)), Q_k the share of positions where x_k > 0. No gradient. I_k >= 0.
+    I_k = log((C eps + sum_h Q_h) / (eps + Q_k)), Q_k the share of positions where x_k > 0, eps = 1e-6. No gradient. I_k >= 0.
     """
     check_features(x)
+    eps = 1e-6
     active = (x > 0).to(torch.promote_types(x.dtype, torch.float32)).mean((2, 3))
     return torch.log((x.shape[1] * eps + active.sum(1, keepdim=True)) / (eps + active))
 
 
-def crow(x: Tensor, *, a: float = 2.0, b: float = 2.0, eps: float = 1e-6) -> Tensor:
+def crow(x: Tensor) -> Tensor:
     """Cross-dimensional weighting (Kalantidis et al., arXiv 1512.04065). x (N, C, H, W) >= 0 -> (N, C).
 
-    f_k = I_k sum over positions of S x_k, with S = (S' / (sum S'^a)^(1/a))^(1/b), S' the sum over channels, and I of
-    `crow_channel_weights`; then L2-normalised. a = b = 2 as in the paper. Deviation: without the paper's PCA whitening.
-    An image without any activation gives zeros.
+    f_k = I_k sum over positions of S x_k, with S = (S' / ||S'||)^(1/2), S' the sum over channels, and I of
+    `crow_channel_weights`; then L2-normalised. Deviation: without the paper's PCA whitening. An image without any activation
+    gives zeros.
     """
     check_features(x)
     x = precise(x)
@@ -47,33 +48,28 @@ def crow(x: Tensor, *, a: float = 2.0, b: float = 2.0, eps: float = 1e-6) -> Ten
     # divided by its maximum first: powers of very small or large sums would leave the range of single precision
     total = total / total.amax((2, 3), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
     # positions without activation weigh nothing, whatever S is there; the floors only keep the gradients of the roots finite
-    norm = total.clamp_min(1e-6).pow(a).sum((2, 3), keepdim=True).pow(1 / a)
-    spatial = (total / norm).clamp_min(1e-12).pow(1 / b)
-    return F.normalize(crow_channel_weights(x, eps) * (spatial * x).sum((2, 3)), dim=1)
+    norm = total.clamp_min(1e-6).pow(2).sum((2, 3), keepdim=True).pow(1 / 2)
+    spatial = (total / norm).clamp_min(1e-12).pow(1 / 2)
+    return F.normalize(crow_channel_weights(x) * (spatial * x).sum((2, 3)), dim=1)
 
 
-def cam_pool(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, top: int = 2) -> Tensor:
+def cam_pool(x: Tensor, weight: Tensor, top: int = 2) -> Tensor:
     """Class-weighted features (Jimenez et al., BMVC 2017, arXiv 1707.02581, section 3). x (N, C, H, W) >= 0 -> (N, C).
 
     For each of the ``top`` classes that the classifier finds likeliest: the class activation map sum_k w_k x_k, stretched to
     [0, 1], weighs the positions of a sum pooling, CroW's `crow_channel_weights` weigh the channels, and the vector is
     L2-normalised. The descriptor is the L2-normalised mean of these class vectors.
 
-    ``weight`` (classes, C) and ``bias`` (classes,): the linear classifier on globally averaged features that the network was
-    trained with. ``top`` above the number of classes means all of them. A map that is the same everywhere (one position only, no
-    activation) prefers none: weight 1. Deviation: without the paper's PCA whitening; it takes 16 to 64 of 1,000 classes.
+    ``weight`` (classes, C): the linear classifier on globally averaged features that the network was trained with. ``top`` above
+    the number of classes means all of them. A map that is the same everywhere (one position only, no activation) prefers none:
+    weight 1. Deviation: without the paper's PCA whitening; it takes 16 to 64 of 1,000 classes.
     """
     check_features(x)
     if weight.ndim != 2 or weight.shape[1] != x.shape[1]:
         raise ValueError(f"weight must be (classes, {x.shape[1]}), got {tuple(weight.shape)}")
-    if bias is not None and bias.shape != (len(weight),):
-        raise ValueError(f"bias must be ({len(weight)},), got {tuple(bias.shape)}")
-    if top < 1:
-        raise ValueError(f"top must be at least 1 class, got {top!r}")
     x = precise(x)
     weight = weight.to(x.dtype)
-    logits = F.linear(x.mean((2, 3)), weight, None if bias is None else bias.to(x.dtype))
-    classes = logits.topk(min(top, len(weight)), dim=1).indices
+    classes = F.linear(x.mean((2, 3)), weight).topk(min(top, len(weight)), dim=1).indices
     maps = torch.einsum("ntc,nchw->nthw", weight[classes], x)
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     flat = high <= low
@@ -88,20 +84,19 @@ class RegionalAttention(nn.Module):
     f = sum over regions r of w_r m_r / ||m_r||, L2-normalised; m_r the maximum over the region, and
     w_r = softplus(b_2 + W_2 tanh(b_1 + W_1 [mean over the region, mean over the map])) > 0, the second mean being the context.
 
-    ``levels`` of `pooling.rmac_regions`; ``hidden``: 64 as in the paper. Deviations: without the paper's PCA whitening of the
+    ``hidden``: 64 as in the paper. Deviations: without the paper's PCA whitening of the
     regions; 3 levels as for our R-MAC (their released code: 5, on far larger maps); trained with the network (or on a frozen one,
     as they do: give only these parameters to the optimiser).
     """
 
-    def __init__(self, channels: int, levels: int = 3, hidden: int = 64):
+    def __init__(self, channels: int, hidden: int = 64):
         super().__init__()
-        self.channels, self.levels = channels, levels
         self.hidden = nn.Linear(2 * channels, hidden)
         self.out = nn.Linear(hidden, 1)
 
     def _regions(self, x: Tensor) -> list[Tensor]:
-        check_features(x, self.channels)
-        found = rmac_regions(x.shape[2], x.shape[3], self.levels)
+        check_features(x)
+        found = rmac_regions(x.shape[2], x.shape[3])
         return [x[:, :, top : top + side, left : left + side] for top, left, side in found]
 
     def weights(self, x: Tensor) -> Tensor:

@@ -348,17 +348,6 @@ def corrected_t(a: pd.DataFrame, b: pd.DataFrame, ratio: float = 0.25) -> tuple[
     return float(mean / spread), float(2 * scipy.stats.t.sf(abs(mean / spread), len(folds) - 1))
 
 
-def mean_intervals(
-    runs: pd.DataFrame, metrics: Iterable[str] = ("map", "ndcg", "accuracy"), folder: str | Path | None = None
-) -> dict[str, Estimate]:
-    """`bootstrap_mean` of each metric at 10; arguments as in `per_run_table`.
-
-    ``accuracy`` is also the look-up baseline's mAP: it answers each query with cases of the class that the vote names.
-    """
-    tables = {metric: per_query_table(runs, metric, folder) for metric in metrics}
-    return {metric: bootstrap_mean(table, table) for metric, table in tables.items()}
-
-
 # --- several comparisons ---------------------------------------------------------------------------------------------
 
 
