@@ -410,8 +410,7 @@ def evaluate(
     - ``map, map_macro, map_hits, precision, recall, ndcg, mask_agreement, tied_at_k`` for each k: means over the
       queries where the metric is defined (`map_macro`: over classes);
     - ``accuracy`` at k = 10; ``distinct_codes`` if codes were given;
-    - ``no_relevant``, ``no_mask``: number of queries without a relevant case (undefined map, recall, ndcg) and without
-      a known mask: these are left out of the means.
+    - ``no_relevant``, ``no_mask``: number of queries that have no relevant case (undefined map, recall, ndcg) or no known mask.
 
     ``per_query`` has columns case_id, metric, k, value, NaN where undefined; no rows for metrics of the whole set.
     Raises ``ValueError`` when shapes or classes do not fit together, or on NaN distances.
@@ -442,9 +441,8 @@ def evaluate(
         add("map", k, ap)
         by_class = np.array([mean(ap[queries.labels == c]) for c in np.unique(queries.labels)])
         rows.append(("map_macro", k, mean(by_class)))
-        add("map_hits", k, average_precision_hits(ranking, hits, k))
-        add("precision", k, precision(ranking, hits, k))
-        add("recall", k, recall(ranking, hits, k))
+        for name, metric in (("map_hits", average_precision_hits), ("precision", precision), ("recall", recall)):
+            add(name, k, metric(ranking, hits, k))
         add("ndcg", k, ndcg(ranking, gains, k))
         add("mask_agreement", k, mask_agreement(ranking, overlap_sums, k))
         add("tied_at_k", k, tied_at_k(ranking, k))

@@ -73,16 +73,11 @@ def execute(path: Path, target: Path) -> str:
         client.execute(env=environment | {"YNET_LOCAL_FIGURES": str(target.resolve().parent)})
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         number = max((n for n, cell in enumerate(code, start=1) if cell.execution_count is not None), default=1)
-        stopped = f"code cell {number}: {_short(error)}"
+        kind, message = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+        stopped = f"code cell {number}: " + f"{kind}: {message.strip()}".splitlines()[0].removesuffix(": ")
     with paths.replacing(target) as temporary:
         nbformat.write(book, temporary)
     return stopped
-
-
-def _short(error: Exception) -> str:
-    """One line: the kind of error and the first line of its message."""
-    kind, message = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
-    return f"{kind}: {message.strip()}".splitlines()[0].removesuffix(": ")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -240,15 +241,22 @@ def _sums_by_patient(table: pd.DataFrame, columns: list[str]) -> np.ndarray:
 
 def _resampled(sums: np.ndarray, n: int, seed: int) -> np.ndarray:
     """float64 (n, columns): column sums over P patients drawn with replacement, ``n`` times; NaN for a single patient."""
-    count = len(sums)
-    if count == 1:
+    if len(sums) == 1:
         return np.full((n, sums.shape[1]), np.nan)
+    drawn = _drawn(len(sums), tuple(_blocks(n, len(sums))), seed)
+    return np.concatenate([times.astype(np.float64) @ sums for times in drawn])
+
+
+@lru_cache(maxsize=4)
+def _drawn(count: int, blocks: tuple[int, ...], seed: int) -> list[np.ndarray]:
+    """How often each of ``count`` patients is drawn in each replicate, uint16 (rows, count) for each block of rows.
+
+    Every pair of methods on the same patients is resampled by the same draws."""
     rng, out = np.random.default_rng([seed, 0]), []
-    for rows in _blocks(n, count):
+    for rows in blocks:
         drawn = rng.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)  # how often each patient was drawn
-        out.append(times.astype(np.float64) @ sums)
-    return np.concatenate(out)
+        out.append(np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(np.uint16))
+    return out
 
 
 def _blocks(n: int, width: int) -> list[int]:
