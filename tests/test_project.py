@@ -196,6 +196,43 @@ def test_colab_cell_clones_and_installs_on_colab(monkeypatch):
     assert install[1:4] == ["-m", "pip", "install"] and install[-1].removesuffix("[umap]") == clone[-1] == sys.path[0]
 
 
+def on_colab() -> dict[str, str]:
+    """Version of each package in `colab.txt`."""
+    lines = [line for line in (ROOT / "tests" / "colab.txt").read_text().splitlines() if not line.startswith("#")]
+    return dict(line.split("==") for line in lines)
+
+
+def test_the_core_takes_what_colab_has():
+    has, wanted = on_colab(), core() | extras("umap")
+    assert not {name: str(wanted[name]) for name in wanted if name in has and not wanted[name].specifier.contains(has[name])}
+    assert wanted.keys() - has == {"faiss-cpu", "captum"}, "what Colab would have to fetch"
+
+
+@pytest.mark.whole
+def test_colab_cell_installs_without_changing_colab(tmp_path):
+    """An environment that claims to hold what Colab holds; pip says what the cell's command would install there."""
+    here, environment = tmp_path / "checkout", tmp_path / "colab"
+    (here / "ynet_lite").mkdir(parents=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, here / name)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    for name, version in on_colab().items():
+        folder = packages / f"{name.replace('-', '_')}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (folder / "INSTALLER").write_text("pip\n")
+    pip = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"), "install", "--quiet"]
+    report, held = tmp_path / "report.json", ROOT / "tests" / "colab.txt"
+    command = [*pip, "--dry-run", "--report", str(report), "--constraint", str(held), "-e", f"{here}[umap]"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    if re.search(r"No matching distribution found for setuptools|Failed to establish a new connection", result.stderr):
+        pytest.skip("no package index can be reached")
+    assert result.returncode == 0, result.stderr[-2000:]
+    installs = {one["metadata"]["name"] for one in json.loads(report.read_text())["install"]}
+    assert installs == {NAME, "faiss-cpu", "captum"}
+
+
 def test_colab_cell_is_formatted_like_the_rest():
     command = [sys.executable, "-m", "ruff", "format", "--check", "--config", str(ROOT / "pyproject.toml"), "-"]
     result = subprocess.run(command, input=COLAB_CELL + "\n", text=True, capture_output=True)

@@ -28,7 +28,7 @@ from .cases.core import Cases
 from .cases.formats import read_image, sha256
 from .cases.from_folder import manifest_from_folder
 from .cases.loading import BOX, letterbox
-from .cases.manifest import ManifestError, first_few, read_manifest, row_names
+from .cases.manifest import ManifestError, first_few, kept, read_manifest, row_names
 from .checkpoint import Checkpoint
 from .encoding import represent
 from .hashing import Codes, HammingIndex, pack, percentile, usual_distances
@@ -114,13 +114,14 @@ def cases_of(source: str | Path, patient: str = "") -> tuple[pd.DataFrame, pd.Da
             raise ManifestError(f"{source}: no column image; found {', '.join(table.columns)}")
         blank = [row for row, image in zip(row_names(table), table["image"], strict=True) if not image]
         if blank:
-            raise ManifestError(f"{source}: no image in {first_few(blank)}")
+            raise ManifestError(f"{source}: no image in {first_few(blank)}{kept(f'{source.name}-offenders', blank)}", blank)
     table = table.reindex(columns=["case_id", "image", "label", "group"], fill_value="")
     for column in ("case_id", "group"):
         table[column] = table[column].where(table[column] != "", [Path(image).stem for image in table["image"]])
     twice = sorted(set(table["case_id"][table["case_id"].duplicated()]))
     if twice:
-        raise ManifestError(f"{source}: case_id must be unique; more than once: {first_few(twice)}")
+        where = kept(f"{source.name}-offenders", twice)
+        raise ManifestError(f"{source}: case_id must be unique; more than once: {first_few(twice)}{where}", twice)
     return table, left_out
 
 
@@ -340,10 +341,11 @@ class Index:
         encoded = list(encode_files(list(asked["image"]), self.model, jobs=jobs))
         asked["reason"] = [reason for _, reasons in encoded for reason in reasons]
         bad = [f"{row.image}: {row.reason}" for row in asked.itertuples() if row.reason]
+        where = first_few(bad) + kept(f"{self.path.resolve()}.queries", bad)
         if len(bad) == len(asked):
-            raise ValueError(first_few(bad))
+            raise ValueError(where)
         if bad:
-            warnings.warn(f"{len(bad)} of {len(asked)} images cannot be read: {first_few(bad)}", stacklevel=2)
+            warnings.warn(f"{len(bad)} of {len(asked)} images cannot be read: {where}", stacklevel=2)
         codes = np.concatenate([codes for codes, _ in encoded])
         lists = [
             self._answers(row, code[None], k, exclude_same_patient, label, include_itself)
@@ -410,7 +412,8 @@ def pictures(table: pd.DataFrame, checkpoint: Checkpoint, name: str, classes: Se
         except (ValueError, ImportError) as error:
             bad.append(str(error))
     if bad:
-        raise ValueError(f"{name}: {len(bad)} of {len(table)} pictures cannot be shown: {first_few(bad)}")
+        where = kept(f"{name}-pictures", bad)
+        raise ValueError(f"{name}: {len(bad)} of {len(table)} pictures cannot be shown: {first_few(bad)}{where}")
     about = pd.DataFrame(boxes, columns=list(BOX)).assign(
         case_id=list(table["case_id"]), label=labels, group=list(table["group"])
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ynet_lite.cases.manifest import ManifestError, check_manifest, files, read_manifest
+from ynet_lite.cases.manifest import SHOWN, ManifestError, check_manifest, files, kept, read_manifest
 from ynet_lite.cases.splits import deal, validation_rows
 
 
@@ -125,7 +127,8 @@ def test_missing_files_are_listed_by_row(tmp_path):
     check_manifest(good(), "mine", folder=tmp_path)
 
 
-def test_only_five_offenders_are_listed_but_all_are_counted_and_all_kinds_reported():
+def test_only_five_offenders_are_listed_but_all_are_counted_and_all_kinds_reported(tmp_path, monkeypatch):
+    monkeypatch.setenv("YNET_CACHE", str(tmp_path))
     n = 12
     table = pd.DataFrame(
         {
@@ -136,10 +139,37 @@ def test_only_five_offenders_are_listed_but_all_are_counted_and_all_kinds_report
             "fold": [1, 2] * 6,
         }
     )
-    message = error_of(table)
+    with pytest.raises(ManifestError) as error:
+        check_manifest(table, "mine", need_files=False)
+    message = str(error.value)
     assert "row 2, row 3, row 4, row 5, row 6 and 3 more" in message
     assert "row 7" not in message
     assert "patient 'p'" in message and message.startswith("mine: 2 problem(s)")
+    # all of them, with what is wrong, in a file and in the error
+    file = Path(re.search(r"all of them in (.*)\)", message)[1])
+    assert file.parent == tmp_path and tuple(file.read_text().splitlines()) == error.value.offenders
+    assert [line for line in error.value.offenders if line.startswith("label is blank")][-1].endswith("row 9")
+    assert len(error.value.offenders) == 8 + 1
+
+
+def test_a_few_offenders_are_all_on_screen_and_a_cache_that_cannot_be_written_hides_no_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("YNET_CACHE", str(tmp_path / "cache"))
+    assert kept("mine", ["a"] * SHOWN) == "" and not (tmp_path / "cache").exists()
+    (tmp_path / "cache").touch()  # a file where the folder should be
+    assert kept("mine", ["a"] * (SHOWN + 1)) == ""
+    assert kept(f"{tmp_path}/my.index.queries", ["a"] * 6) == f" (all of them in {tmp_path}/my.index.queries.txt)"
+
+
+@pytest.mark.parametrize("written", ["pictures\\läsion.png", "pictures/la\u0308sion.png", "pictures\\la\u0308sion.png"])
+def test_paths_written_on_another_system_are_found(written, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    there = tmp_path / "pictures" / "l\u00e4sion.png"
+    there.touch()
+    (tmp_path / "cases.csv").write_text(f"case_id,image,mask\na,{written},empty;{written}\n", encoding="utf-8")
+    table = read_manifest(tmp_path / "cases.csv")
+    assert table["image"].tolist() == [str(there)] and table["mask"].tolist() == [f"empty;{there}"]
+    there.unlink()
+    assert read_manifest(tmp_path / "cases.csv")["image"].tolist() == [f"{tmp_path}/{written}"]
 
 
 def test_several_images_or_empty_beside_a_file_are_refused(tmp_path):

@@ -329,32 +329,23 @@ def test_published_table_shows_methods_by_lists():
     assert len(table) == 14 and "Not comparable" in pages.PUBLISHED_NOTE
 
 
-# --- lists, curves, scan ---------------------------------------------------------------------------------------------
+# --- curves ---------------------------------------------------------------------------------------------
 
 
-def test_lists_keep_own_rows_and_the_best_of_the_others(everything):
-    folder, runs = everything
-    table = draw.by_list(runs, "phantom", "quick", most=3)
-    assert list(dict.fromkeys(table["method"])) == ["ynet", "ynet-no-seg", "csq"]  # rivals before parts of Y-Net
-    parts = draw.by_list(runs[~runs["method"].isin(["csq", "dpsh"])], "phantom", "quick", most=3)
-    assert list(dict.fromkeys(parts["method"])) == ["ynet", "ynet-lesion", "ynet-no-seg"]
-    row = table[(table["method"] == "ynet") & (table["k"] == 50)].iloc[0]
-    assert row["map"] == pytest.approx(0.82 - 0.05, abs=1e-5) and row["runs"] == 5
-    assert draw.by_list(runs.iloc[:0], "phantom", "quick").empty
+def test_curves_keep_own_rows_and_the_best_of_the_others():
+    scores = pd.Series({"ynet": 0.8, "ynet-no-seg": 0.6, "ynet-lesion": 0.79, "csq": 0.7, "dpsh": 0.65})
+    assert draw._shown_methods(scores, 3) == ["ynet", "csq", "ynet-no-seg"]  # rivals before parts of Y-Net
+    assert draw._shown_methods(scores.drop(["csq", "dpsh"]), 3) == ["ynet", "ynet-lesion", "ynet-no-seg"]
 
 
 def test_a_method_that_lacks_a_fold_is_not_drawn_beside_those_that_have_it(tmp_path):
     for fold in (1, 2, 3, 4, 5):
         write(tmp_path, Config.from_preset("full", "busbra", fold=fold), 0.5 + 0.01 * fold)
         write(tmp_path, Config.from_preset("full", "busbra", "ynet-no-seg", fold=fold))
-    write(tmp_path, Config.from_preset("full", "busbra", fold=2, seed=1), 0.62)
     write(tmp_path, Config.from_preset("full", "busbra", "dpsh"))
     write(tmp_path, Config.from_preset("full", "busbra", "ynet-rmac", fold=2))
-    table = draw.by_list(store.read_runs(tmp_path), "busbra", "full")
-    assert set(table["method"]) == {"ynet", "ynet-no-seg"}
-    # the two seeds of fold 2 weigh as one fold: (.57 + .53 + .54 + .55) / 4
-    row = table[(table["method"] == "ynet") & (table["k"] == 10)].iloc[0]
-    assert row["map"] == pytest.approx(0.5475) and row["runs"] == 4
+    rows = draw._one_fold_set(store.read_runs(tmp_path), "busbra", "full")
+    assert set(rows["method"]) == {"ynet", "ynet-no-seg"} and set(rows["fold"]) == {2, 3, 4, 5}
 
 
 def test_common_folds():
@@ -409,7 +400,7 @@ def test_trials_show_what_tuning_alone_moves(tmp_path):
 def test_figures_are_made_for_what_has_rows_and_are_the_same_bytes(everything, tmp_path):
     folder, runs = everything
     made = draw.make(tmp_path / "a", runs, folder)
-    names = [f"ablation-{what}-phantom.png" for what in ("losses", "balance", "masks", "bits", "lists")]
+    names = [f"ablation-{what}-phantom.png" for what in ("losses", "balance", "masks", "bits")]
     assert [path.name for path in made] == names  # the phantom's codes are not kept
     drawn = draw.figure("balance", runs, "phantom", "quick", folder)
     assert drawing.save(drawn, tmp_path / "again.png").read_bytes() == made[1].read_bytes()
@@ -442,12 +433,6 @@ def test_balance_figure_draws_every_loss_and_the_trained_balance_apart(everythin
     plt.close(figure)
 
 
-def test_a_figure_of_too_many_methods_is_an_error():
-    table = pd.DataFrame({"method": [f"m{i}" for i in range(7)], "k": 10, "map": 0.5})
-    with pytest.raises(ValueError, match="7 methods beside Y-Net and its twin; a figure holds 6"):
-        plots.lists_figure(table)
-
-
 def test_loss_intervals_that_hold_zero_are_hollow():
     table = pd.DataFrame(
         {"without": ["outlines", "quantisation loss"], "points": [5.0, 0.2], "low": [3.0, -1.0], "high": [7.0, 1.4]}
@@ -476,7 +461,7 @@ def test_titles_name_the_set_behind_a_figure():
     assert draw.where("losses", runs, "busbra", "full") == "BUS-BRA, folds 2 to 5"
     assert draw.where("masks", runs, "busbra", "full") == "BUS-BRA, fold 1"
     assert draw.where("bits", runs, "phantom", "quick") == "phantom, seeds 0 and 1"
-    assert draw.where("lists", runs, "phantom", "quick") == "phantom, seeds 0 to 4"
+    assert draw.where("pr", runs, "phantom", "quick") == "phantom, seeds 0 to 4"
 
 
 def test_what_outlines_bring_stands_sorted_and_agrees_with_the_headline():

@@ -129,5 +129,5 @@ def test_planned_controls():
     everything = [cfg for cfgs in plans.values() for cfg in cfgs]
     assert len({provenance.run_id(cfg) for cfg in everything}) == len(everything)
     assert not any(run.keeps_codes(cfg) for cfg in everything)
-    assert {(cfg.lr, cfg.pair_sharpness) for cfg in plans["controls"]} == {second.TWIN["scratch"]["ynet-no-seg"]}
+    assert {(cfg.lr, cfg.pair_sharpness) for cfg in plans["controls"]} == {second.CHOSEN["scratch"]["ynet-no-seg"]}
     assert second.PLANS["controls"]("busi") == []  # its normal cases have no lesion

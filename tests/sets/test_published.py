@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +18,7 @@ from ynet_lite.sets import load_cases, published
 from ynet_lite.sets.published import PUBLISHED, ham10000, jsrt, origa, tnscui
 
 RNG = np.random.default_rng(0)
+FIXTURES = {"origa": "origa_like", "tnscui": "tnscui_like", "jsrt": "jsrt_like", "ham10000": "ham_like"}
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +78,8 @@ def test_origa(origa_like):
 def test_origa_through_the_command_line_and_csv(origa_like, tmp_path, capsys):
     path = tmp_path / "origa.csv"
     assert published.main(["origa", str(origa_like), str(path)]) == 0
-    assert "21 cases of 21 groups" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "origa: 21 of 650 published cases, 21 groups, 20 with an outline; 6 glaucoma, 15 normal" in said
     cases = load_cases(Config(dataset="csv", manifest=str(path), size=24, channels=3))
     assert cases.mask_names == ("background", "disc", "cup") and cases.class_names == ("glaucoma", "normal")
     assert (cases.masks[0, 4:20] == disc_and_cup()).all() and cases.has_mask.sum() == 20 and not cases.has_mask[2]
@@ -154,7 +158,7 @@ def test_tnscui(tnscui_like):
 
 
 def test_tnscui_tells_when_the_numbers_mean_something_else(tnscui_like, monkeypatch):
-    monkeypatch.setattr(published, "TNSCUI_IMAGES", 30)
+    monkeypatch.setitem(published.IMAGES, "tnscui", 30)
     monkeypatch.setattr(published, "TNSCUI_MALIGNANT", 15)
     tnscui(tnscui_like)
     monkeypatch.setattr(published, "TNSCUI_MALIGNANT", 20)
@@ -295,7 +299,15 @@ def test_ham10000_with_a_suffix_and_without_a_list(ham_like):
     before = ham10000(ham_like)
     (ham_like / "HAM10000_metadata").rename(ham_like / "HAM10000_metadata.csv")
     pd.testing.assert_frame_equal(ham10000(ham_like), before)
+    # as its DOI hands it out
+    table = pd.read_csv(ham_like / "HAM10000_metadata.csv", dtype=str)
     (ham_like / "HAM10000_metadata.csv").unlink()
+    table.to_csv(ham_like / "HAM10000_metadata.tab", sep="\t", index=False, quoting=csv.QUOTE_NONNUMERIC)
+    pd.testing.assert_frame_equal(ham10000(ham_like), before)
+    (ham_like / "HAM10000_metadata.tab").write_bytes(b"\xff\xfelesion_id\n")
+    with pytest.raises(ManifestError, match="HAM10000_metadata.tab: not a table in UTF-8"):
+        ham10000(ham_like)
+    (ham_like / "HAM10000_metadata.tab").unlink()
     with pytest.raises(FileNotFoundError, match="10.7910/DVN/DBW86T"):
         ham10000(ham_like)
 
@@ -303,10 +315,40 @@ def test_ham10000_with_a_suffix_and_without_a_list(ham_like):
 # ---- all of them
 
 
+def without_outlines(name, folder):
+    """Put the outlines of a set where nobody looks for them."""
+    if name == "origa":
+        (folder / "Semi-automatic-annotations").rename(folder / "Masks_Square")
+    elif name == "tnscui":
+        for path in (folder / "mask").iterdir():
+            path.rename(path.with_suffix(".bmp"))
+    elif name == "jsrt":  # the left lung only
+        for path in folder.rglob("right lung/*"):
+            path.unlink()
+    else:
+        for path in folder.rglob("*_segmentation.png"):
+            path.unlink()
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_a_set_without_any_outline_is_refused_until_that_is_said_or_said_where_outlines_come_apart(
+    name, request, tmp_path, capsys
+):
+    folder = request.getfixturevalue(FIXTURES[name])
+    without_outlines(name, folder)
+    call = [name, str(folder), str(tmp_path / "mine.csv")]
+    refused = name != "ham10000"
+    assert published.main(call) == refused and (tmp_path / "mine.csv").exists() != refused
+    said = capsys.readouterr()
+    assert ", 0 with an outline; " in said.out
+    assert f"no outline was found in {folder}; looked for {published.OUTLINES[name]}" in said.err
+    assert published.main([*call, "--without-outlines"]) == 0
+    assert set(read_manifest(tmp_path / "mine.csv")["mask"]) == {""}
+
+
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_each_set_survives_the_way_through_its_csv(name, request, tmp_path):
-    like = {"origa": "origa_like", "tnscui": "tnscui_like", "jsrt": "jsrt_like", "ham10000": "ham_like"}
-    folder = request.getfixturevalue(like[name])
+    folder = request.getfixturevalue(FIXTURES[name])
     table = PUBLISHED[name](folder)
     assert published.main([name, str(folder), str(tmp_path / "mine.csv")]) == 0
     again = read_manifest(tmp_path / "mine.csv")

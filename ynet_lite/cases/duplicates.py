@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from .manifest import ManifestError, first_few
+from .manifest import ManifestError, first_few, kept
 
 THUMBNAIL = 32  # pixels, both ways
 NEAR_DUPLICATE = 0.92  # correlation; in BUSI repeated scans of one view lie above it, the closest different views at .914
@@ -57,11 +57,12 @@ def check_pictures(table: pd.DataFrame, images: np.ndarray, boxes: np.ndarray, n
     if same:
         raise ManifestError(
             f"{name}: {len(same)} pair(s) of cases show the same picture: {first_few(same)}; keep one of each, or give both the "
-            "same label, patient and fold",
+            f"same label, patient and fold{kept(f'{name}-offenders', same)}",
             same,
         )
     if near:
         pairs = near_pairs(np.ascontiguousarray(image[0]) for image in shown)
         close = [why(i, j) for i, j in pairs if patient[i] != patient[j] and why(i, j)]
         if close:
-            warnings.warn(f"{name}: {len(close)} pair(s) of cases look nearly the same: {first_few(close)}", stacklevel=3)
+            text = f"{name}: {len(close)} pair(s) of cases look nearly the same: {first_few(close)}"
+            warnings.warn(text + kept(f"{name}-nearly-the-same", close), stacklevel=3)

@@ -22,7 +22,7 @@ from .core import CONTENT, Cases
 from .duplicates import check_pictures
 from .formats import open_picture, planes, read_mask, sha256
 from .grey import grey_range, to_bytes
-from .manifest import EMPTY, SEPARATOR, SHOWN, ManifestError, check_manifest, files, first_few, row_names
+from .manifest import EMPTY, SEPARATOR, SHOWN, ManifestError, check_manifest, files, first_few, kept, row_names
 
 READER = 3  # raise it when reading or resizing changes, so that older caches are not used
 
@@ -125,7 +125,8 @@ def load_table(
     mask_names = tuple(mask_names)
     unknown = [f"{r} {v!r}" for r, v in zip(row_names(table), table["label"], strict=True) if v not in class_names]
     if unknown:
-        raise ManifestError(f"{name}: label is none of {list(class_names)}: {first_few(unknown)}")
+        where = kept(f"{name}-offenders", unknown)
+        raise ManifestError(f"{name}: label is none of {list(class_names)}: {first_few(unknown)}{where}", unknown)
     lacking = [column for column in finer if column not in table]
     if lacking:
         raise ManifestError(f"{name}: no column {lacking} to refine the class; found {list(table.columns)}")
@@ -226,11 +227,9 @@ def _read_all(table, name: str, base: Path, arrays: dict, classes: int, centre_c
             blank.append(i)
         masks[i], has_mask[i] = small, True
     if offenders:
-        note = paths.cache() / f"{name}-offenders.txt"
-        _keep(note, lambda file: file.write("\n".join([*offenders, ""]).encode()))
-        more = [f"and {len(offenders) - SHOWN} more"] if len(offenders) > SHOWN else []
+        more = [f"and {len(offenders) - SHOWN} more{kept(f'{name}-offenders', offenders)}"] if len(offenders) > SHOWN else []
         text = "\n- ".join([f"{name}: {len(offenders)} of {n} cases cannot be used", *offenders[:SHOWN], *more])
-        raise ManifestError(f"{text}\n(all of them in {note})", offenders)
+        raise ManifestError(text, offenders)
     for i in deep:  # read again: white is known only now
         keep(i, open_picture(base / cells[i][1]))
     if has_mask.any() and not masks.any():
@@ -241,7 +240,8 @@ def _read_all(table, name: str, base: Path, arrays: dict, classes: int, centre_c
         found[f"mask file(s) are empty in a class that has lesions (write {EMPTY!r} when that is meant)"] = odd
     if found:
         parts = [f"{len(rows)} {what}: {first_few(rows)}" for what, rows in found.items()]
-        warnings.warn(f"{name}: " + "; ".join(parts), stacklevel=3)
+        lines = [f"{what}: {row}" for what, rows in found.items() for row in rows]
+        warnings.warn(f"{name}: {'; '.join(parts)}{kept(f'{name}-warnings', lines)}", stacklevel=3)
     return arrays
 
 
@@ -283,9 +283,11 @@ def _fingerprint(table, name: str, base: Path, described: str, expected: Mapping
     sums = {part: sha256(base / part) for part in tqdm(parts, desc=f"checking {name}", leave=False, delay=BAR)}
     changed = [part for part, value in sums.items() if (expected or {}).get(_below(part, base), value) != value]
     if changed:
+        where = kept(f"{name}-offenders", changed)
         raise ManifestError(
             f"{name}: {len(changed)} file(s) differ from the published ones by SHA-256: {first_few(changed)}; "
-            "get the set again, or use your own copy through a manifest (dataset csv)"
+            f"get the set again, or use your own copy through a manifest (dataset csv){where}",
+            changed,
         )
     full = hashlib.sha256(described.encode())
     for column in cells:

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .. import paths
+
 REQUIRED = ("case_id", "image", "label", "group")
 
 SEPARATOR = ";"  # between several mask files of one case
@@ -69,9 +71,16 @@ def read_manifest(path) -> pd.DataFrame:
     base = path.resolve().parent
     for column in ("image", "mask"):
         if column in table:
-            parts = [[part if part == EMPTY else str(base / part) for part in files(cell)] for cell in table[column]]
+            parts = [[part if part == EMPTY else _place(base, part) for part in files(cell)] for cell in table[column]]
             table[column] = [SEPARATOR.join(names) for names in parts]
     return table
+
+
+def _place(base: Path, part: str) -> str:
+    """The path of a file; found also where its name was written on another system: backslashes, another Unicode form."""
+    slashed = part.replace("\\", "/")
+    forms = [part, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
+    return str(base / next((form for form in forms if (base / form).exists()), part))
 
 
 def files(cell) -> list[str]:
@@ -91,6 +100,21 @@ def first_few(items: Sequence[str]) -> str:
     return ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
 
 
+def kept(name: str, lines: Sequence[str]) -> str:
+    """Where all ``lines`` are written down, as the end of a message, when they are more than `first_few` shows.
+
+    name : of the file, without its ending: in the folder of the cache, where it is not a whole path.
+    """
+    path = paths.cache() / f"{name}.txt"
+    if len(lines) <= SHOWN:
+        return ""
+    try:
+        paths.write_text(path, "\n".join([*lines, ""]))
+    except OSError:
+        return ""  # the message holds the first ones, and that is what matters
+    return f" (all of them in {path})"
+
+
 def check_manifest(table: pd.DataFrame, name: str, *, need_files: bool = True, folder=None) -> pd.DataFrame:
     """Return a clean copy of ``table`` (text labels, integer folds, a ``mask`` column), or raise one `ManifestError`.
 
@@ -104,7 +128,7 @@ def check_manifest(table: pd.DataFrame, name: str, *, need_files: bool = True, f
 
     The error has one line per kind of problem (missing column, empty table, blank cell or NaN label, duplicate case,
     one class only, one class or patient written in two ways, fold or split that is none, one side empty, patient on two sides,
-    missing file) with its first five offenders.
+    missing file) with its first five offenders; where there are more, all are written down (`kept`).
     """
     missing = [column for column in REQUIRED if column not in table]
     if "fold" not in table and "split" not in table:
@@ -117,11 +141,11 @@ def check_manifest(table: pd.DataFrame, name: str, *, need_files: bool = True, f
 
     table = table.assign(mask=table["mask"] if "mask" in table else "")
     rows = np.array(row_names(table), object)
-    problems: list[str] = []
+    problems: dict[str, Sequence[str]] = {}
 
     def problem(what: str, offenders: Sequence[str]) -> None:
         if len(offenders):
-            problems.append(f"{what}: {first_few(offenders)}")
+            problems[what] = list(offenders)
 
     def named(column: str, wrong) -> list[str]:
         return [f"{row} {value!r}" for row, value in zip(rows[wrong], table[column].to_numpy(object)[wrong], strict=True)]
@@ -135,7 +159,7 @@ def check_manifest(table: pd.DataFrame, name: str, *, need_files: bool = True, f
     problem("case_id stands in an earlier row already; it must be unique", named("case_id", twice))
     classes = sorted(set(table["label"]) - {""})
     if len(classes) < 2:
-        problems.append(f"one class only: {classes}; retrieval by class needs at least two")
+        problems[f"one class only: {classes}; retrieval by class needs at least two"] = []
     none = table["label"].str.lower().isin(NO_CLASS).to_numpy()
     problem("label says that there is none; leave the row out", named("label", none))
     for column, what, show in (("label", "each class", ascii), ("group", "each patient", repr)):
@@ -147,14 +171,18 @@ def check_manifest(table: pd.DataFrame, name: str, *, need_files: bool = True, f
             [" and ".join(map(show, several)) for several in spelt.values() if len(several) > 1],
         )
     if "fold" in table and "split" in table:
-        problems.append("both fold and split divide the cases; keep one of the two columns")
+        problems["both fold and split divide the cases; keep one of the two columns"] = []
     for column in ("fold", "split"):
         if column in table:
             _check_sides(table, column, rows, problem)
     if need_files:
         _check_files(table, rows, Path(folder or ""), problem)
     if problems:
-        raise ManifestError(f"{name}: {len(problems)} problem(s) in the manifest\n- " + "\n- ".join(problems))
+        shown = [f"{what}: {first_few(those)}" if those else what for what, those in problems.items()]
+        every = [f"{what}: {one}" for what, those in problems.items() for one in those]
+        where = kept(f"{name}-offenders", every) if max(map(len, problems.values())) > SHOWN else ""
+        head = f"{name}: {len(problems)} problem(s) in the manifest"
+        raise ManifestError("\n- ".join([head, *shown]) + where, every)
     return table
 
 

@@ -22,6 +22,7 @@ from ..sets import load_cases
 from . import scanner, statistics, store, tables
 from .ablations import ablated, draw, pages
 from .ambiguity import page
+from .second import CONTROLS
 from .select import (
     HEADLINE_FOLDS,
     OTHER_SETS,
@@ -300,6 +301,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "released": markdown(pages.published_table()),
         "tried": tried(),
         "commands": commands(),
+        "controls": controls(),
         "costs": markdown(pd.read_csv(paths.results() / "costs.csv", dtype=str).fillna("-")),
     }
     blocks |= {f"card-{name}": card(runs, name) for name in SHIPPED}
@@ -326,6 +328,24 @@ def tried() -> str:
     killed = killed.assign(lost=kills["lost"], leftovers=kills["left"])
     table = pd.concat([damaged.assign(lost="-", leftovers="-"), killed])
     return f"{tables.markdown(table)}\n\nRun at commits {fuzz['commit'][0]} and {kills['commit'][0]} ({kills['date'][0]})."
+
+
+def controls() -> str:
+    """What the twin from scratch still finds when something was taken from the data, on the folds that all controls have."""
+    rows = select(store.rows("second"), "busbra", "scratch", None)
+    rows = rows[(rows["method"] == TWIN) & (rows["seed"] == 0)]
+    done = [set(rows[rows["variant"] == variant]["fold"]) for variant in CONTROLS]
+    folds, columns, lines = set.intersection(*done), tables.pick("map ndcg accuracy"), []
+    for variant in ("", *CONTROLS):
+        part = rows[(rows["variant"] == variant) & rows["fold"].isin(folds)]
+        if len(part):
+            line = tables.retrieval_table(part, columns).iloc[0].drop("method").rename({"runs": "folds"})
+            lines.append(pd.concat([pd.Series({"training": variant or "nothing taken away"}), line]))
+    chance = (
+        tables.retrieval_table(part, columns, chance_rows("busbra", "full")).iloc[-1].drop("method").rename({"runs": "folds"})
+    )
+    lines.append(pd.concat([pd.Series({"training": "none: random codes"}), chance]))
+    return tables.markdown(pd.DataFrame(lines))
 
 
 def commands() -> str:

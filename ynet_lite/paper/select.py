@@ -35,10 +35,11 @@ def sets(runs: pd.DataFrame) -> list[tuple[str, str, str]]:
     return sorted(found.itertuples(index=False, name=None), key=lambda s: (order.get(s[0], 9), s[0], s[1] == "quick", s[2]))
 
 
-def select(runs: pd.DataFrame, dataset: str, group: str, variant: str = "") -> pd.DataFrame:
-    """Rows of one table."""
+def select(runs: pd.DataFrame, dataset: str, group: str, variant: str | None = "") -> pd.DataFrame:
+    """Rows of one table; ``variant`` None: of all its variants."""
     presets = ("full", "paper") if group == "full" else (group,)
-    return runs[(runs["dataset"] == dataset) & runs["preset"].isin(presets) & (runs["variant"] == variant)]
+    found = runs[(runs["dataset"] == dataset) & runs["preset"].isin(presets)]
+    return found if variant is None else found[found["variant"] == variant]
 
 
 def chance_rows(dataset: str, group: str) -> pd.DataFrame | None:

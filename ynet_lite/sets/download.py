@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from .. import paths
 from ..cases.formats import sha256 as sha256_of
+from ..cases.manifest import kept
 from . import SETS, find, named, verify
 from .busbra import BUSBRA
 
@@ -163,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if given.verify:
             report = verify(given.name, Path(given.to) if given.to else find(given.name))
-            print(report)
+            print(f"{report}{kept(f'{given.name}-offenders', report.offenders)}")
             return 0 if report.ok else 1
         if given.name != "busbra":
             print(f"{given.name} cannot be fetched by a program: {named(given.name).how_to_get}", file=sys.stderr)

@@ -14,7 +14,7 @@ from .. import paths
 from ..cases.core import Cases
 from ..cases.formats import sha256
 from ..cases.loading import load_table
-from ..cases.manifest import ManifestError, first_few
+from ..cases.manifest import ManifestError, first_few, kept
 from ..config import Data
 
 
@@ -46,7 +46,8 @@ def load_folder(one: DataSet, cfg: Data, manifest: Callable[[Path], pd.DataFrame
     if one.kept:
         report = verify(one, folder, only="*.csv")
         if not report.ok:
-            raise ManifestError(f"{report}; get the set again ({one.how_to_get})")
+            where = kept(f"{one.name}-offenders", report.offenders)
+            raise ManifestError(f"{report}; get the set again ({one.how_to_get}){where}", report.offenders)
         expected = checksums(one)
     about = {"name": cfg.dataset, "size": cfg.size, "channels": cfg.channels, "folder": folder, "expected": expected}
     return load_table(manifest(folder), **about, **settings)
@@ -63,8 +64,12 @@ class Verification:
     changed: tuple[str, ...]
 
     @property
+    def offenders(self) -> tuple[str, ...]:
+        return (*(f"missing: {path}" for path in self.missing), *(f"changed: {path}" for path in self.changed))
+
+    @property
     def ok(self) -> bool:
-        return not self.missing and not self.changed
+        return not self.offenders
 
     def __str__(self) -> str:
         if self.ok:
@@ -96,12 +101,21 @@ def find(one: DataSet, data_dir=None) -> Path:
 
 
 def read_columns(path: Path, wanted: list[str]) -> pd.DataFrame:
-    """A CSV of a published set, every cell as text without outer blanks. Raises `ManifestError` for a missing column."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").rename(columns=str.strip)
+    """A list of a published set, cells divided by commas or tabs, each as text without outer blanks.
+
+    Raises `ManifestError` for a missing column and for what is no such table.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            first = file.readline()
+        divided = "\t" if first.count("\t") > first.count(",") else ","
+        table = pd.read_csv(path, sep=divided, dtype=str, keep_default_na=False, encoding="utf-8-sig").rename(columns=str.strip)
+    except (ValueError, OSError) as error:  # of pandas, and of text that is not UTF-8
+        raise ManifestError(f"{path}: not a table in UTF-8, divided by commas or tabs ({error})") from error
     missing = [column for column in wanted if column not in table]
     if missing:
         raise ManifestError(f"{path}: missing column(s) {missing}; found {list(table.columns)}")
-    return table.apply(lambda column: column.str.strip())
+    return table.apply(lambda column: column.str.strip()) if len(table) else table
 
 
 def checksums(one: DataSet) -> dict[str, str]:

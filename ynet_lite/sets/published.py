@@ -22,12 +22,22 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
-from ..cases.manifest import SEPARATOR, ManifestError, check_manifest, first_few
+from ..cases.manifest import SEPARATOR, ManifestError, check_manifest, first_few, kept
 from ..cases.splits import deal
 from ..paths import write_csv, yours
 from .folders import read_columns
 
-TNSCUI_MALIGNANT, TNSCUI_IMAGES = 2003, 3644
+TNSCUI_MALIGNANT = 2003
+
+#: How many cases were published, and where outlines are looked for.
+IMAGES = {"origa": 650, "tnscui": 3644, "jsrt": 154, "ham10000": 10015}
+OUTLINES = {
+    "origa": "NNN.mat or NNN.png in Semi-automatic-annotations, manual marking or Masks",
+    "tnscui": "mask/N.PNG",
+    "jsrt": "JPCLNnnn.gif or .png in the folders left lung and right lung; both are needed",
+    "ham10000": "ISIC_NNNNNNN_segmentation.png",
+}
+APART = "ham10000"  # its outlines are an archive of their own
 
 HOW_TO_GET = {
     "origa": "ORIGA is given out on request by its authors (DOI 10.1109/IEMBS.2010.5626137)",
@@ -73,7 +83,7 @@ def tnscui(folder) -> pd.DataFrame:
     names = [Path(name).stem for name in listed["ID"]]
     labels = _labels(listed, "CATE", ("benign", "malignant"), folder / "train.csv")
     malignant = labels.count("malignant")
-    if len(labels) == TNSCUI_IMAGES and malignant != TNSCUI_MALIGNANT:
+    if len(labels) == IMAGES["tnscui"] and malignant != TNSCUI_MALIGNANT:
         raise ManifestError(
             f"{folder / 'train.csv'}: {malignant} of {len(labels)} cases have CATE 1, published are {TNSCUI_MALIGNANT} malignant "
             "ones; the numbers mean something else here, so write the manifest by hand"
@@ -127,7 +137,7 @@ def jsrt(folder) -> pd.DataFrame:
 def ham10000(folder) -> pd.DataFrame:
     """Manifest of HAM10000: 10,015 dermatoscopic images of 7,470 lesions, seven diagnoses (``dx``), lesion outlined.
 
-    Layout, at any depth below ``folder``: ``HAM10000_metadata`` (with or without ``.csv``; ``lesion_id, image_id, dx``),
+    Layout, at any depth below ``folder``: ``HAM10000_metadata`` (so, or with ``.csv`` or ``.tab``; ``lesion_id, image_id, dx``),
     ``ISIC_NNNNNNN.jpg`` and ``ISIC_NNNNNNN_segmentation.png``. Without a mask the outline is unknown. The columns ``dx_type`` and
     ``localization`` are kept, age and sex are not. ``group`` is the lesion (``lesion_id``): two lesions of one patient can stand
     on both sides. ``fold`` 1 to 5. Built from the published layout and never run on the real files.
@@ -136,7 +146,7 @@ def ham10000(folder) -> pd.DataFrame:
     Nature Medicine 26 (2020) 1229-1234.
     """
     folder = _folder("ham10000", folder)
-    listed = read_columns(_below("ham10000", folder, "HAM10000_metadata", ".csv"), ["lesion_id", "image_id", "dx"])
+    listed = read_columns(_below("ham10000", folder, "HAM10000_metadata", ".csv", ".tab"), ["lesion_id", "image_id", "dx"])
     paths = _files(folder)
     masks = {
         stem.removesuffix("_segmentation"): path
@@ -157,15 +167,31 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("name", choices=sorted(PUBLISHED))
     parser.add_argument("folder", help="where the set was unpacked")
     parser.add_argument("csv", type=Path, help="the manifest to write")
+    parser.add_argument("--without-outlines", action="store_true", help="write it also when no outline was found")
     given = parser.parse_args(argv)
     try:
         table = check_manifest(PUBLISHED[given.name](given.folder), given.name)
+        print(found(given.name, table))
+        if not (table["mask"] != "").any():
+            lacking = f"{given.name}: no outline was found in {given.folder}; looked for {OUTLINES[given.name]}"
+            if given.name != APART and not given.without_outlines:
+                raise ManifestError(f"{lacking}; --without-outlines takes the set as it is")
+            print(f"warning: {lacking}", file=sys.stderr)
         write_csv(table, given.csv)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{len(table)} cases of {table['group'].nunique()} groups in {given.csv}; {HOW_TO_GET[given.name]}")
+    print(f"written: {given.csv}; {HOW_TO_GET[given.name]}")
     return 0
+
+
+def found(name: str, table: pd.DataFrame) -> str:
+    """What a manifest holds, in one sentence, beside the number of cases that was published."""
+    classes = ", ".join(f"{count} {label}" for label, count in table["label"].value_counts().sort_index().items())
+    return (
+        f"{name}: {len(table)} of {IMAGES[name]} published cases, {table['group'].nunique()} groups, "
+        f"{(table['mask'] != '').sum()} with an outline; {classes}"
+    )
 
 
 def _folder(name: str, folder, *inside: str) -> Path:
@@ -176,9 +202,9 @@ def _folder(name: str, folder, *inside: str) -> Path:
     return folder
 
 
-def _below(name: str, folder: Path, wanted: str, ending: str = "") -> Path:
-    """The list of a set, at any depth below ``folder``; capitals do not count, ``ending`` may follow."""
-    names = (wanted.lower(), wanted.lower() + ending)
+def _below(name: str, folder: Path, wanted: str, *endings: str) -> Path:
+    """The list of a set, at any depth below ``folder``; capitals do not count, one of ``endings`` may follow."""
+    names = [wanted.lower() + ending for ending in ("", *endings)]
     found = [path for path in _files(folder) if path.name.lower() in names and path.is_file()]
     if not found:
         raise FileNotFoundError(f"{name}: no {wanted} below {folder}; {HOW_TO_GET[name]}")
@@ -189,7 +215,7 @@ def _labels(listed: pd.DataFrame, column: str, names: tuple[str, str], path: Pat
     """Class names for a column of 0 and 1."""
     odd = [f"row {i + 2} {value!r}" for i, value in enumerate(listed[column]) if value not in ("0", "1")]
     if odd:
-        raise ManifestError(f"{path}: {column} must be one of 0, 1: {first_few(odd)}")
+        raise ManifestError(f"{path}: {column} must be one of 0, 1: {first_few(odd)}{kept(f'{path.stem}-offenders', odd)}", odd)
     return [names[int(value)] for value in listed[column]]
 
 
@@ -208,7 +234,8 @@ def _manifest(names, images: dict[str, Path], masks: dict, labels, groups, folde
     """``masks`` holds a file or a list of files by name; without ``folds`` the caller adds a ``split``."""
     lost = [name for name in names if name.lower() not in images]
     if lost:
-        raise ManifestError(f"{folder}: {len(lost)} of {len(names)} listed cases have no image: {first_few(lost)}")
+        where = kept(f"{folder.name}-offenders", lost)
+        raise ManifestError(f"{folder}: {len(lost)} of {len(names)} listed cases have no image: {first_few(lost)}{where}", lost)
     own = [masks.get(name.lower(), []) for name in names]
     cells = {
         "case_id": list(names),

@@ -38,24 +38,6 @@ def _one_fold_set(runs: pd.DataFrame, dataset: str, group: str) -> pd.DataFrame:
     return rows[(rows["method"] == OURS) | ~rows["config_hash"].isin(ours)]
 
 
-def by_list(runs: pd.DataFrame, dataset: str, group: str, most: int = MOST_LINES) -> pd.DataFrame:
-    """mAP@k of methods: columns method, k, map, sd, runs, on the folds of `common_folds`, seeds of a fold averaged first.
-
-    Where more than ``most`` methods have rows, Y-Net, its twin, the paper's network and the released one stay, and the best of
-    the others by mAP@10 fill up: rivals where there are any, else parts of Y-Net.
-    """
-    rows = _one_fold_set(runs, dataset, group)
-    rows = rows[rows["metric"] == "map"]
-    if rows.empty:
-        return pd.DataFrame(columns=["method", "k", "map", "sd", "runs"])
-    rows = store.seeds_averaged(rows) if rows["fold"].nunique() > 1 else rows
-    table = rows.groupby(["method", "k"], as_index=False)["value"].agg(["mean", "std", "count"])
-    table = table.rename(columns={"mean": "map", "std": "sd", "count": "runs"})
-    kept = _shown_methods(table[table["k"] == 10].set_index("method")["map"], most)
-    table["place"] = table["method"].map({name: place for place, name in enumerate(kept)})
-    return table.dropna(subset="place").sort_values(["place", "k"], ignore_index=True).drop(columns="place")
-
-
 def _shown_methods(scores: pd.Series, most: int) -> list[str]:
     always = [name for name in (OURS, TWIN, "ynet-paper", "released") if name in scores.index]
     others = scores.drop(always).sort_values(ascending=False, kind="stable").index.tolist()
@@ -109,12 +91,9 @@ def where(what: str, runs: pd.DataFrame, dataset: str, group: str) -> str:
 def figure(what: str, runs: pd.DataFrame, dataset: str, group: str, source: str | Path | None = None) -> Figure | None:
     """One figure of a set, or None where too few rows exist to compare anything.
 
-    what : "losses", "balance", "masks", "bits", "lists" (mAP by length of the list) or "pr" (precision against recall).
+    what : "losses", "balance", "masks", "bits" or "pr" (precision against recall).
     """
     level, title = chance_level(dataset, group), where(what, runs, dataset, group)
-    if what == "lists":
-        table = by_list(runs, dataset, group)
-        return plots.lists_figure(table, level, title) if table["method"].nunique() > 1 else None
     if what == "pr":
         table, random = pr_curves(runs, dataset, group, source)
         return plots.pr_figure(table, random, title) if table["method"].nunique() > 1 else None
@@ -131,7 +110,7 @@ def figure(what: str, runs: pd.DataFrame, dataset: str, group: str, source: str 
     return {"balance": plots.balance_figure, "bits": plots.bits_figure}[what](table, level, title)
 
 
-FIGURES = (*HEADINGS, "lists", "pr")
+FIGURES = (*HEADINGS, "pr")
 
 
 def make(folder: str | Path, runs: pd.DataFrame, source: str | Path | None = None) -> list[Path]:

@@ -63,14 +63,6 @@ def _legend_above(figure: Figure, columns: int, title: str = "") -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, title=title or None)
 
 
-def _log_axis(axis: Axes, values: pd.Series, base: int) -> None:
-    """A logarithmic axis with a tick at each of the values and at nothing else."""
-    axis.set_xscale("log", base=base)
-    ticks = sorted(set(values.astype(int)))
-    axis.set_xticks(ticks, [str(n) for n in ticks])
-    axis.minorticks_off()
-
-
 def balance_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] | None = None, where: str = "") -> Figure:
     """Three panels against the balance a: mAP@10, Dice of the predicted outlines, distinct codes. table : of `ablated.balance`.
 
@@ -109,7 +101,9 @@ def bits_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] | N
         for method in shown:
             own = table[table["method"] == method].sort_values("bits")
             _line(axis, own["bits"].astype(float), own, column, METHOD_STYLES[method], METHOD_NAMES[method])
-        _log_axis(axis, table["bits"], 2)
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(ticks := sorted(set(table["bits"])), [str(n) for n in ticks])
+        axis.minorticks_off()
         axis.set(title=title, xlabel="length of the code, bits")
     axes[0].set_ylim(0, 1)
     axes[1].set_ylim(0, None)
@@ -164,43 +158,15 @@ def points_figure(
     return figure
 
 
-def _method_lines(table: pd.DataFrame, x: str, y: str) -> tuple[Figure, Axes]:
-    """One line per method of a table that holds the best method first, Y-Net's bold."""
-    figure, axis = plt.subplots(figsize=(8.6, 3.8))
-    methods = list(dict.fromkeys(table["method"]))
-    others = [method for method in methods if method not in METHOD_STYLES]
-    if len(others) > len(OTHER_STYLES):
-        raise ValueError(f"{len(others)} methods beside Y-Net and its twin; a figure holds {len(OTHER_STYLES)}")
-    styles = METHOD_STYLES | dict(zip(others, OTHER_STYLES, strict=False))
-    for place, method in enumerate(methods):
-        own = table[table["method"] == method]
-        # a marker on top of another would hide it: few points move sideways, many have markers that start at different ones
-        few = x == "k"
-        at = own[x] * 1.02 ** (place - (len(methods) - 1) / 2) if few else own[x]
-        how = {"lw": 2.4 if method == OURS else 1.4, "markevery": None if few else (3 * place % 20, 20)}
-        _line(axis, at, own, y, styles[method], METHOD_NAMES[method], bars=False, **how)
-    return figure, axis
-
-
-def lists_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] | None = None, where: str = "") -> Figure:
-    """mAP@k against k, one line per method. table : of `draw.by_list` (columns method, k, map), best method first.
-
-    The axis spans what the methods score, since lines that lie together could not be told apart from 0 to 1; chance is said.
-    """
-    figure, axis = _method_lines(table, "k", "map")
-    _log_axis(axis, table["k"], 10)
-    levels = [level for k in sorted(set(table["k"])) if (level := (chance or {}).get(("map", k))) is not None]
-    ends = sorted({f"{value:.2f}".removeprefix("0") for value in (min(levels), max(levels))}) if levels else []
-    low, high = np.floor(20 * table["map"].min() - 0.3) / 20, np.ceil(20 * table["map"].max() + 0.3) / 20
-    axis.set(title=where, ylabel="mAP@k", ylim=(max(low, 0), min(high, 1)))
-    axis.set_xlabel("length of the list, k" + (f" (chance: {' to '.join(ends)})" if ends else ""))
-    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return figure
-
-
 def pr_figure(table: pd.DataFrame, chance: float = np.nan, where: str = "") -> Figure:
     """Precision against recall, one line per method. table : of `draw.pr_curves`. chance : level of a random ranking."""
-    figure, axis = _method_lines(table, "recall", "precision")
+    figure, axis = plt.subplots(figsize=(8.6, 3.8))
+    others = iter(OTHER_STYLES)
+    for place, (method, own) in enumerate(table.groupby("method", sort=False)):
+        style = METHOD_STYLES.get(method) or next(others)
+        # markers start at different places, since one on top of another would hide it
+        how = {"lw": 2.4 if method == OURS else 1.4, "markevery": (3 * place % 20, 20)}
+        _line(axis, own["recall"], own, "precision", style, METHOD_NAMES[method], bars=False, **how)
     if not np.isnan(chance):
         axis.axhline(chance, color="black", ls=":", lw=1, label="chance")
     axis.set(title=where, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))

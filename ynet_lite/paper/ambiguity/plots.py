@@ -159,7 +159,9 @@ def attention_panels(cases: Cases, rows: Sequence[int], maps: Mapping[str, np.nd
 
     maps : {heading: float (N, H, W) in [0, 1]}, N = the cases. scores : {heading: (N,)}, written above the map.
     """
-    figure, axes = plt.subplots(len(rows), 1 + len(maps), figsize=(1.35 * (1 + len(maps)), 1.5 * len(rows) + 0.3), squeeze=False)
+    figure, axes = plt.subplots(
+        len(rows), 1 + len(maps), figsize=(1.3 * (1 + len(maps)) + 1.2, 1.4 * len(rows) + 0.3), squeeze=False
+    )
     for number, (line, row) in enumerate(zip(axes, rows, strict=True)):
         head = "image and outline\n" if number == 0 else ""
         draw_case(line[0], cases, row, title=f"{head}{cases.class_names[cases.labels[row]]}")
