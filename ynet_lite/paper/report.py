@@ -346,7 +346,7 @@ def controls() -> str:
     )
     alone = pd.read_csv(paths.results() / "trust" / "size-alone.csv").query("fold in @folds and k == 10")
     means, spread = (alone.groupby("metric")["value"].agg(what).reindex(["map", "ndcg", "accuracy"]) for what in ("mean", "std"))
-    texts = [tables.number(*pair) for pair in zip(means, spread, strict=True)]
+    texts = [tables.number(*pair, len(folds)) for pair in zip(means, spread, strict=True)]
     size = dict(zip(chance.index, [str(len(folds)), *texts], strict=True))
     lines.append(pd.Series({"training": "none: height and width of the outline"} | size))
     lines.append(pd.concat([pd.Series({"training": "none: random codes"}), chance]))
