@@ -344,6 +344,11 @@ def controls() -> str:
     chance = (
         tables.retrieval_table(part, columns, chance_rows("busbra", "full")).iloc[-1].drop("method").rename({"runs": "folds"})
     )
+    alone = pd.read_csv(paths.results() / "trust" / "size-alone.csv").query("fold in @folds and k == 10")
+    means, spread = (alone.groupby("metric")["value"].agg(what).reindex(["map", "ndcg", "accuracy"]) for what in ("mean", "std"))
+    texts = [tables.number(*pair, len(folds)) for pair in zip(means, spread, strict=True)]
+    size = dict(zip(chance.index, [str(len(folds)), *texts], strict=True))
+    lines.append(pd.Series({"training": "none: height and width of the outline"} | size))
     lines.append(pd.concat([pd.Series({"training": "none: random codes"}), chance]))
     return tables.markdown(pd.DataFrame(lines))
 
