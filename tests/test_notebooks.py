@@ -119,6 +119,15 @@ def test_facts_are_asserts_and_tables_fit(notebook):
             )
 
 
+def test_every_picture_says_what_it_shows(notebook):
+    """The alternative text of a cell's pictures, which the site reads."""
+    _, book = notebook
+    for number, output, _ in outputs(book):
+        if any(kind.startswith("image/") for kind in output.get("data", {})):
+            text = book.cells[number].metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+            assert 40 < len(text) < 160, f"cell {number}: a picture needs an alternative text"
+
+
 def test_a_table_marks_the_best_and_says_when_it_is_too_large():
     table = pd.DataFrame({"method": ["a", "<b>"], "mAP@10": [".783 ± .010", ".9 [.8, 1.0]"], "n": [1500, 2]})
     shown = tables.shown(table, best=["mAP@10"])

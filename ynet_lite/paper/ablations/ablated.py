@@ -21,7 +21,7 @@ from ...methods import BY_NAME, METHODS, OURS, TUNED, TWIN
 from ...sets import drawn_per_seed
 from .. import grids, statistics, store
 from ..grids import FOLDS, LOSSES
-from ..select import HEADLINE_FOLDS, headline, select
+from ..select import HEADLINE_FOLDS, complete, headline, select
 from . import plots
 
 #: What a table of an ablation shows: (metric, k).
@@ -246,7 +246,7 @@ def outlines(source: str | Path | None = None, n: int = 10_000) -> pd.DataFrame:
     parts, columns = [], ["what", "points", "low", "high"]
     for (edition, *where), name in OUTLINED.items():
         rows = select(store.rows(edition), *where)
-        rows = rows if edition == "second" else headline(rows)
+        rows = complete(rows, HEADLINE_FOLDS) if edition == "second" else headline(rows)
         parts += [(name, rows, ("ynet", "ynet-no-seg")), (f"{name}, HashNet", rows, ("hashnet+seg", "hashnet"))]
     rows, settings = _rows("balance", store.rows("first", "small"), "busbra", "full"), planned("balance", "busbra", "full")
     for loss in LOSSES:
