@@ -348,9 +348,10 @@ def test_two_writers_wait_for_each_other(archive, tmp_path):
     (tmp_path / "none").mkdir()
     shutil.copy(archive / "new.png", tmp_path / "none" / "first.png")
     Index.build(path, tmp_path / "none", MODEL, progress=False)[0].close()
-    spawn = multiprocessing.get_context("spawn")
+    server = multiprocessing.get_context("forkserver")  # imports once, for all writers
+    server.set_forkserver_preload(["ynet_lite.index"])
     folders = [archive / "images" / "disease A", archive / "images" / "disease B", archive / "images" / "disease A"]
-    writers = [spawn.Process(target=_add_in_process, args=(path, folder)) for folder in folders]
+    writers = [server.Process(target=_add_in_process, args=(path, folder)) for folder in folders]
     for writer in writers:
         writer.start()
     for writer in writers:

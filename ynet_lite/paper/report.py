@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .. import drawing, methods, paths
+from ..cases.loading import resize_cases
 from ..encoding import distances, encode_floats
 from ..methods import AGGREGATED, METHOD_NAMES, OURS, PAPER_METHODS, RIVALS, TWIN
 from ..provenance import run_id
@@ -76,7 +77,8 @@ def comparison(part: pd.DataFrame, metric: str = "map", without: Sequence[str] =
     ``without``: ids of cases that are not counted as queries.
     """
     ours = set(part[part["method"] == OURS]["config_hash"])
-    rivals = [m for m in METHOD_NAMES if m in set(part[~part["config_hash"].isin(ours)]["method"])]
+    others = set(part[~part["config_hash"].isin(ours)]["method"])
+    rivals = [m for m in METHOD_NAMES if m in others]
     if not ours or not rivals:
         return None
     return statistics.compare_methods(OURS, rivals, part, metric, without=without)
@@ -342,6 +344,11 @@ def controls() -> str:
     chance = (
         tables.retrieval_table(part, columns, chance_rows("busbra", "full")).iloc[-1].drop("method").rename({"runs": "folds"})
     )
+    alone = pd.read_csv(paths.results() / "trust" / "size-alone.csv").query("fold in @folds and k == 10")
+    means, spread = (alone.groupby("metric")["value"].agg(what).reindex(["map", "ndcg", "accuracy"]) for what in ("mean", "std"))
+    texts = [tables.number(*pair, len(folds)) for pair in zip(means, spread, strict=True)]
+    size = dict(zip(chance.index, [str(len(folds)), *texts], strict=True))
+    lines.append(pd.Series({"training": "none: height and width of the outline"} | size))
     lines.append(pd.concat([pd.Series({"training": "none: random codes"}), chance]))
     return tables.markdown(pd.DataFrame(lines))
 
@@ -409,7 +416,7 @@ def query_page() -> object:
     checkpoint, _ = load_shipped("phantom-quick")
     cfg = checkpoint.cfg
     cases = load_cases(cfg.but(size=96))
-    small = load_cases(cfg)
+    small = resize_cases(cases, cfg.size, cfg.channels)  # as `load_cases` does, without drawing the phantom again
     (database, queries), (shown_database, shown_queries) = small.split(cfg.fold), cases.split(cfg.fold)
     found, base = (encode_floats(checkpoint.model, cfg, part) for part in (queries, database))
     rows = [int(np.flatnonzero(queries.labels == c)[0]) for c in np.unique(queries.labels)]
