@@ -120,6 +120,8 @@ def grad_cam(
     and of its twin do read lies nearer to this place than to the middle of the cell's s x s block. It does not lie exactly there,
     and on a coarse stage half a cell changes what a map covers.
 
+    Parameters
+    ----------
     model : network in evaluation mode; on return its weights, gradients, flags and hooks are as before.
     cfg : how its codes are made. With ``flip_codes`` the code is the mean over image and mirror image; the map is the sum of
         both passes' maps.
@@ -131,8 +133,11 @@ def grad_cam(
         Carin, 2020, arXiv 2011.08891). Grad-CAM spreads each channel's weight evenly over the map and therefore cannot show
         *where* a pooling looks; with lesion-weighted pooling or R-MAC this one can.
 
-    Returns float32 (N, H, W) in [0, 1]; zeros where nothing speaks for the target (zero gradient, or no positive part). Raises
-    ``ValueError`` for a network in training mode, an unknown level, or images that do not fit.
+    Returns
+    -------
+    float32 (N, H, W) in [0, 1]; zeros where nothing speaks for the target (zero gradient, or no positive part).
+
+    Raises ``ValueError`` for a network in training mode, an unknown level, or images that do not fit.
     """
     if level not in LEVELS:
         raise ValueError(f"grad_cam: level {level!r}; the stages are {', '.join(map(str, LEVELS))}")

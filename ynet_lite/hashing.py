@@ -105,6 +105,8 @@ def hamming(packed_q, packed_db) -> np.ndarray:
 class Codes:
     """Binary codes of a set of cases.
 
+    Attributes
+    ----------
     packed : uint8 array (N, bits / 8), see `pack`.
     ids : str array (N,), unique; the ``case_id`` of each case, which also orders ties in a ranking.
     labels : int64 array (N,), class index.

@@ -43,14 +43,18 @@ def search(
 ) -> pd.DataFrame:
     """The ``k`` cases nearest to ``image`` by Hamming distance of hash codes.
 
+    Parameters
+    ----------
     image : path of an image file (PNG, JPEG, TIFF, BMP, DICOM; any size, grey or colour), or a uint8 array (H, W) or (C, H, W).
     k : length of the list; at most the size of the database.
     model : a shipped model ("phantom-quick", "busbra-full") or the path of a checkpoint (.safetensors).
     codes : `Codes` or the path of saved codes; needed with a checkpoint of your own.
 
-    Returns a table with ``rank`` (1 = nearest), ``case_id``, ``label`` (class name), ``distance`` (bits that differ) and
-    ``percentile``: how many in a hundred cases of the database have their nearest other case closer than that. Equal distances
-    are ordered by ``case_id``. Near 100, the image is unlike the database; a low number is no proof that it is like it.
+    Returns
+    -------
+    DataFrame with ``rank`` (1 = nearest), ``case_id``, ``label`` (class name), ``distance`` (bits that differ), ``percentile``:
+    how many in a hundred cases of the database have their nearest other case closer than that. Equal distances are ordered by
+    ``case_id``. Near 100, the image is unlike the database; a low number is no proof that it is like it.
     """
     if str(model) in SHIPPED:
         checkpoint, database = load_shipped(str(model))
