@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .. import drawing, methods, paths
+from .. import drawing, methods, metrics, paths
 from ..cases.loading import resize_cases
 from ..encoding import distances, encode_floats
+from ..hashing import hamming
 from ..methods import AGGREGATED, METHOD_NAMES, OURS, PAPER_METHODS, RIVALS, TWIN
 from ..provenance import run_id
 from ..search import SHIPPED, load_shipped
@@ -411,16 +412,31 @@ def filled(runs: pd.DataFrame) -> dict[Path, str]:
     return {path: fill(path.read_text(), blocks) for path in (paths.root() / name for name in PAGES)}
 
 
-def query_page() -> object:
-    """The shipped phantom model at work: one query of each disease (the first in the manifest) and its ten nearest cases."""
+def query_page() -> Figure:
+    """The shipped phantom network at work beside a hash of the pixels that learned nothing: two queries, ten nearest cases each.
+
+    By rule: the query at nine tenths of the gain in average precision, and the one with the greatest loss. The hash has 64 bits
+    too: which of 8 x 8 cells of the image are brighter than their mean.
+    """
     checkpoint, _ = load_shipped("phantom-quick")
     cfg = checkpoint.cfg
     cases = load_cases(cfg.but(size=96))
     small = resize_cases(cases, cfg.size, cfg.channels)  # as `load_cases` does, without drawing the phantom again
     (database, queries), (shown_database, shown_queries) = small.split(cfg.fold), cases.split(cfg.fold)
     found, base = (encode_floats(checkpoint.model, cfg, part) for part in (queries, database))
-    rows = [int(np.flatnonzero(queries.labels == c)[0]) for c in np.unique(queries.labels)]
-    return drawing.retrieval_page(shown_queries, shown_database, rows, distances(cfg, found, base))
+    cells = [
+        part.images.mean(1).reshape(len(part), 8, cfg.size // 8, 8, cfg.size // 8).mean((2, 4)) for part in (queries, database)
+    ]
+    hashes = [np.packbits(cell.reshape(-1, 64) > cell.mean((1, 2))[:, None], axis=1) for cell in cells]
+    far = {"pixel hash": hamming(*hashes), "Y-Net": distances(cfg, found, base)}
+    precision = {name: metrics.average_precision(one, metrics.same_class(queries, database), 10) for name, one in far.items()}
+    order = np.argsort(precision["Y-Net"] - precision["pixel hash"], kind="stable")
+    asked = [(row, name) for row in (order[round(0.9 * (len(order) - 1))], order[0]) for name in far]
+    both, shown = np.stack([far[name][row] for row, name in asked]), shown_queries.take([row for row, _ in asked])
+    figure = drawing.retrieval_page(shown, shown_database, range(len(asked)), both)
+    for (_, name), axis in zip(asked, figure.axes[::11], strict=True):
+        axis.set_ylabel(name, fontsize=10)
+    return figure
 
 
 def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
