@@ -381,8 +381,11 @@ def run_notebook(lab, open_page, name: str):
     page.locator('[data-command="runmenu:run-all"]').click()
     page.wait_for_function(
         """() => {
-          const cells = [...document.querySelectorAll(".jp-NotebookPanel .jp-CodeCell .jp-InputPrompt")];
-          return cells.length && cells.every((prompt) => /^\\[\\d+\\]:?$/.test(prompt.textContent.trim()));
+          // a folded cell shows a placeholder without a number; when it has run is known by the kernel alone
+          const shown = ".jp-NotebookPanel .jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)";
+          const cells = [...document.querySelectorAll(shown)];
+          return cells.length && cells.every((prompt) => /^\\[\\d+\\]:?$/.test(prompt.textContent.trim()))
+            && document.querySelector("#jp-main-statusbar").innerText.includes("(ipykernel) | Idle");
         }""",
         timeout=LONG,
         polling=500,
@@ -410,7 +413,7 @@ def test_the_first_notebook_runs_in_jupyterlab(lab, open_page):
     assert pictures.count() == sum("figure = " in cell.source for cell in code) >= 2
     widths = pictures.evaluate_all("(found) => found.map((image) => image.complete ? image.naturalWidth : 0)")
     assert min(widths) > 200
-    assert any("mAP@10 above chance: True" in text for text in page.locator(".jp-OutputArea-output").all_inner_texts())
+    assert "checked" in [text.strip() for text in page.locator(".jp-OutputArea-output").all_inner_texts()]
 
     # the page in the last cell: its pictures, its controls, and a list that follows them
     shown = page.locator(".jp-OutputArea-output .ynl", has=page.locator(".card.query"))
