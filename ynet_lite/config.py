@@ -30,7 +30,7 @@ class Data(Input):
     manifest: str = unhashed("")
     phantom_cases: int = 1000
     confounding: float = 0.9
-    # what `paper.controls` takes from the data of a run, and the share of the training patients that keep their labels
+    # read by `paper.run` alone: what it takes from the data (`paper.controls`), and the share of patients that keep their labels
     control: str = one_of("", "labels shuffled", "lesion blanked", "background blanked", "masks other", young=True)
     label_share: float = young(1.0)
 

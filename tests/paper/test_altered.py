@@ -17,6 +17,7 @@ import matplotlib
 import nbformat
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 
 from ynet_lite import paths
 from ynet_lite.paper import report, scanner, select, statistics
@@ -135,8 +136,11 @@ def test_notebooks_show_the_rows_that_they_read(name, altered, tmp_path, monkeyp
     for variable in ("YNET_DATASET", "YNET_PRESET", "YNET_DATA_DIR", "YNET_MANIFEST", "YNET_CHANNELS"):
         monkeypatch.delenv(variable, raising=False)
     both = [cells(name, folder, monkeypatch) for folder in (paths.results(), altered)]
-    with matplotlib.rc_context():
-        for (text, kept), (other, _) in zip(*both, strict=True):
-            if text.split() == kept.split() != other.split() or "failed" in other and "failed" not in text:
-                return  # the stored output is what the committed rows say, and no longer what the altered ones say
+    try:
+        with matplotlib.rc_context():
+            for (text, kept), (other, _) in zip(*both, strict=True):
+                if text.split() == kept.split() != other.split() or "failed" in other and "failed" not in text:
+                    return  # the stored output is what the committed rows say, and no longer what the altered ones say
+    finally:
+        plt.close("all")
     pytest.fail(f"{name} shows nothing of an altered row")

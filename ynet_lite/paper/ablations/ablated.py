@@ -247,7 +247,7 @@ def outlines(source: str | Path | None = None, n: int = 10_000) -> pd.DataFrame:
     for (edition, *where), name in OUTLINED.items():
         rows = select(store.rows(edition), *where)
         rows = complete(rows, HEADLINE_FOLDS) if edition == "second" else headline(rows)
-        parts += [(name, rows, ("ynet", "ynet-no-seg")), (f"{name}, HashNet", rows, ("hashnet+seg", "hashnet"))]
+        parts += [(name, rows, (OURS, TWIN)), (f"{name}, HashNet", rows, ("hashnet+seg", "hashnet"))]
     rows, settings = _rows("balance", store.rows("first", "small"), "busbra", "full"), planned("balance", "busbra", "full")
     for loss in LOSSES:
         which = rows["config_hash"].map({name: str(a) for name, (own, a) in settings.items() if own == loss})
