@@ -55,18 +55,19 @@ def test_a_loss_is_one_file_and_one_name_and_a_method_one_row(copied):
         copied,
         "import ynet_lite, draw\n"
         "from ynet_lite.config import Config\n"
-        "from ynet_lite.paper import run, store, tables, tuning\n"
+        "from ynet_lite.paper import run, second, store, tables\n"
         "assert ynet_lite.__file__.startswith(draw.__file__[:-8])\n"
         "cases = draw.draw()\n"
         f"cfg = Config.from_preset(method='toy', {TINY})\n"
         "rows = store.read_run(run.run(cfg, cases, progress=False))\n"
         "table = tables.retrieval_table(rows)\n"
-        "print(len(tuning.trials('toy', 'quick', 'phantom')), 'toy' in tuning.TUNABLE)\n"
+        "tried = [second.trial('phantom', 'toy', place, 100) for place in second.first_grid('toy')]\n"
+        "print(len({(cfg.lr, cfg.rival_scale) for cfg in tried}), {cfg.method for cfg in tried})\n"
         "print(table['method'].tolist(), set(rows['method']))\n"
         "print(sorted(ynet_lite.train(cfg, cases, progress=False).history))\n",
     )
     lines = printed.splitlines()
-    assert lines[0] == "6 True" and lines[1] == "['Toy'] {'toy'}"
+    assert lines[0] == "9 {'toy'}" and lines[1] == "['Toy'] {'toy'}"
     assert "'centred'" in lines[2] and "'even'" in lines[2]
 
 

@@ -9,34 +9,34 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import benchmarks
 import nbformat
 import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
 from ynet_lite import paths
-from ynet_lite.paper import benchmark, scaling
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "10_scaling_out.ipynb"
 
 
 def test_a_line_starts_at_one():
-    rows = scaling.line("time against size", "things", {1: 2.0, 10: 30.0})
+    rows = benchmarks.line("time against size", "things", {1: 2.0, 10: 30.0})
     assert [row["ratio"] for row in rows] == [1.0, 15.0] and [row["size"] for row in rows] == ["1 things", "10 things"]
 
 
 def test_rows_take_the_place_of_earlier_ones(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "results", lambda: tmp_path)
-    first = benchmark.row("a", "b", "1", 2, 4, "s")
+    first = benchmarks.row("a", "b", "1", 2, 4, "s")
     pd.DataFrame([first]).to_csv(tmp_path / "benchmarks.csv", index=False)
-    shown = benchmark.keep([benchmark.row("a", "b", "1", 3, 4, "s"), benchmark.row("a", "c", "1", 3, 4, "s")])
+    shown = benchmarks.keep([benchmarks.row("a", "b", "1", 3, 4, "s"), benchmarks.row("a", "c", "1", 3, 4, "s")])
     kept = pd.read_csv(tmp_path / "benchmarks.csv")
     assert list(kept["ratio"]) == [0.75, 0.75] and list(shown["reference"]) == ["b", "c"] and first["ratio"] == 0.5
 
 
 def test_seconds_are_medians_taken_in_turn():
     order, ticks = [], iter(range(100))
-    found = scaling.seconds({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, lambda: next(ticks))
+    found = benchmarks.seconds({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, lambda: next(ticks))
     assert order == ["a", "b"] * 3 and found == {"a": 1, "b": 1}
 
 

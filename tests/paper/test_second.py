@@ -35,17 +35,15 @@ def test_trials_stay_on_the_development_fold_with_seeds_of_their_own(part):
 
 
 def test_every_method_of_a_part_has_as_many_trials_per_parameter():
-    sizes = {len(second.first_grid(method)) for method in second.PARAMETER if second.PARAMETER[method]}
+    methods = {method for _, _, methods, _ in second.PARTS.values() for method in methods}
+    sizes = {len(second.first_grid(method)) for method in methods if second.hangs_on(method)}
     assert sizes == {9}
 
 
 def test_search_runs_until_the_winner_lies_inside(tmp_path, monkeypatch):
     wanted, made = (2, 0), []
 
-    def run(cfg, folder, progress):
-        made.append(cfg.variant)
-
-    monkeypatch.setattr(second, "run", run)
+    monkeypatch.setattr(second, "run_all", lambda configs, *_: made.extend(cfg.variant for cfg in configs))
     monkeypatch.setattr(second, "kept_trials", lambda part: pd.DataFrame({"run_id": [], "ndcg@10": []}))
     monkeypatch.setattr(second, "done", lambda cfg, folder: cfg.variant in made)
     far = {
@@ -80,7 +78,7 @@ def test_settings_of_the_runs_are_the_winners_of_the_committed_trials_and_lie_in
             scores |= {place: own[second.trial(part, method, place, 100).variant] for place in places}
             places = second.beyond(scores, second.best(scores))
         won = second.trial(part, method, second.best(scores), 100)
-        assert (won.lr, getattr(won, second.PARAMETER[method])) == (rate, parameter), method
+        assert (won.lr, getattr(won, second.hangs_on(method))) == (rate, parameter), method
 
 
 def test_runs_of_the_second_edition_hold_no_case_of_the_development_fold():

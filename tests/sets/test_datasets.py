@@ -16,7 +16,6 @@ from ynet_lite.cases.loading import resize_cases
 from ynet_lite.cases.manifest import ManifestError, check_manifest
 from ynet_lite.cases.splits import validation_rows
 from ynet_lite.config import Config
-from ynet_lite.paper import tuning
 from ynet_lite.sets import busbra, busi, folders, load_cases
 
 REAL = os.environ.get("YNET_DATA_DIR")
@@ -384,8 +383,8 @@ def test_the_validation_cases_of_busbra_are_those_of_the_rule(real):
     table = busbra.busbra(real("busbra"))
     training = table[table["fold"] != 1]
     listed = pd.read_csv(paths.splits() / "busbra_validation.csv", dtype={"case_id": str}).set_index("case_id")
-    for column, seed in (("design", 0), ("trials", tuning.SEED)):
-        drawn = training["case_id"][validation_rows(training["group"], training["label"], tuning.SHARE, seed)]
+    for column, seed in (("design", 0), ("trials", 100)):
+        drawn = training["case_id"][validation_rows(training["group"], training["label"], 0.2, seed)]
         assert set(listed.index[listed[column] == 1]) == set(drawn)
 
 

@@ -25,5 +25,4 @@ ASH = HashLoss(
     "ASH",
     "Fang et al., Attention-based Saliency Hashing, BIBM 2020, arXiv 2012.03466",
     lambda batch, scale: ash_loss(batch.z, batch.same, scale=scale),
-    factors=(1 / 16, 1 / 4, 1.0),
 )

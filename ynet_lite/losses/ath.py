@@ -48,5 +48,4 @@ ATH = HashLoss(
     "Fang et al., Attention-based Triplet Hashing, Medical Image Analysis 2021, arXiv 2101.12346",
     lambda batch, scale: ath_loss(batch.z, batch.same, batch.labels, batch.logits, scale=scale),
     needs=("classifier",),
-    factors=(1.0, 4.0, 16.0),
 )

@@ -31,8 +31,7 @@ class HashLoss:
     """One loss: ``terms(batch, scale)`` -> named scalar tensors, each multiplied by its own weight already; they are summed.
 
     name : as in ``Config.loss``. source : the paper. needs : "centres", "classifier". scale : the setting that ``scale`` is read
-    from, the one constant the loss hangs on most. factors : by what that setting is multiplied when it is tuned. own : a
-    classification loss of Y-Net itself; the others replace it.
+    from, the one constant the loss hangs on most, which is tuned. own : a classification loss of Y-Net itself; the others replace it.
     """
 
     name: str
@@ -41,5 +40,4 @@ class HashLoss:
     terms: Callable[[Batch, float], dict[str, Tensor]]
     needs: tuple[str, ...] = ()
     scale: str = "rival_scale"
-    factors: tuple[float, ...] = (0.25, 1.0, 4.0)
     own: bool = False

@@ -50,5 +50,4 @@ DRH = HashLoss(
     "DRH",
     "Conjeti et al., Deep Residual Hashing, MICCAI 2017, arXiv 1612.05400",
     lambda batch, scale: drh_loss(batch.z, batch.same, scale=scale),
-    factors=(1 / 16, 1 / 4, 1.0),
 )

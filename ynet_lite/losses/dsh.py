@@ -37,5 +37,4 @@ DSH = HashLoss(
     "DSH",
     "Liu et al., Deep Supervised Hashing, CVPR 2016",
     lambda batch, scale: dsh_loss(batch.z, batch.same, scale=scale),
-    factors=(1 / 16, 1 / 4, 1.0),
 )

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 import joblib
@@ -51,13 +51,6 @@ def done(cfg: Config, folder: Path) -> bool:
     return (folder / "runs" / f"{provenance.run_id(cfg)}.csv").is_file()
 
 
-def in_parallel(function: Callable[..., str], calls: Collection[tuple], jobs: int, what: str) -> None:
-    """``function(*call)`` for each of ``calls``, in processes or wherever joblib is told to; shows the lines that they return."""
-    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-    for line in tqdm(parallel(joblib.delayed(function)(*call) for call in calls), total=len(calls), desc=what):
-        tqdm.write(line)
-
-
 def _together(configs: list[Config], folder: Path) -> str:
     """Do runs that share one training one after the other; returns a line for the log."""
     began = time.perf_counter()
@@ -66,6 +59,20 @@ def _together(configs: list[Config], folder: Path) -> str:
         if not done(cfg, folder):  # another runner on the same folder may have been here since
             run(cfg, folder=folder, progress=False, maps=maps)
     return f"{', '.join(provenance.run_id(cfg) for cfg in configs)} in {time.perf_counter() - began:.0f} s"
+
+
+def run_all(configs: Collection[Config], folder: Path, jobs: int, what: str) -> None:
+    """Do the given runs in processes, or wherever joblib is told to; ``what`` they are stands at the progress bar.
+
+    Each run writes its own rows, so an interruption loses only the runs under way, and those resume at their last epoch. Runs
+    that share a training go to one process: two would write one checkpoint.
+    """
+    shared: dict[tuple, list[Config]] = {}
+    for cfg in configs:
+        shared.setdefault((cfg.dataset, cfg.training_hash(), cfg.fold, cfg.seed), []).append(cfg)
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+    for line in tqdm(parallel(joblib.delayed(_together)(some, folder) for some in shared.values()), total=len(shared), desc=what):
+        tqdm.write(line)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,12 +105,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     for name in sorted({cfg.dataset for cfg in missing if named(cfg.dataset).folders}):
         find(name)  # a missing set is an error now, not after an hour of other runs
-    # each run writes its own rows, so an interruption loses only the runs under way, and those resume at their last epoch
-    # runs that share a training go to one process: two would write one checkpoint
-    shared: dict[tuple, list[Config]] = {}
-    for cfg in missing:
-        shared.setdefault((cfg.dataset, cfg.training_hash(), cfg.fold, cfg.seed), []).append(cfg)
-    in_parallel(_together, [(configs, given.folder) for configs in shared.values()], given.jobs, "trainings")
+    run_all(missing, given.folder, given.jobs, "trainings")
     for cfg in {(cfg.dataset, cfg.preset): cfg for cfg in reversed(configs) if cfg.preset != "paper"}.values():
         database, queries = load_cases(cfg.but(fold=1, seed=0)).split(1)
         chance = metrics.chance(queries, database, cfg.ks)  # what random codes score, in closed form

@@ -11,49 +11,40 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import joblib
 import pandas as pd
-from tqdm.auto import tqdm
 
-from .. import paths, provenance
+from .. import losses, paths, provenance
 from ..config import Config
+from ..methods import METHODS
 from . import store
-from .run import done, run
+from .run import done, run_all
 
 DEVELOPMENT_FOLD = 1
 FOLDS = (2, 3, 4, 5)
-
-#: The one parameter that each method's loss hangs on most; none: only the rate is tried.
-PARAMETER = {
-    "ynet": "pair_sharpness",
-    "ynet-no-seg": "pair_sharpness",
-    "dpsh": "rival_scale",
-    "hashnet": "rival_scale",
-    "hashnet+seg": "rival_scale",
-    "ath": "rival_scale",
-    "gap-itq": None,
-}
 
 #: Methods of each part, the encoder's preset, seeds of its trials, and where their grids start: (rate, parameter).
 PARTS = {
     "busi": ("busi", "scratch", ("ynet-no-seg", "ynet", "dpsh", "hashnet", "ath"), (100, 101, 102)),
     "pretrained": ("busbra", "pretrained", ("ynet-no-seg", "ynet", "hashnet", "hashnet+seg", "gap-itq"), (100,)),
     "scratch": ("busbra", "scratch", ("ynet-no-seg", "ynet", "hashnet", "hashnet+seg"), (100,)),
+    "phantom": ("phantom", "quick", (), (100,)),  # for methods that are named: a loss of one's own, in minutes
 }
-START = {"pair_sharpness": 0.125, "rival_scale": 0.5, None: 0.0}
-RATE = {"scratch": 2e-3, "pretrained": 1e-3}
+START = {"pair_sharpness": 0.125, "rival_scale": 0.5, "": 0.0}
+RATE = {"scratch": 2e-3, "pretrained": 1e-3, "quick": 4e-3}
 RATE_STEP, PARAMETER_STEP = 2.0, 4.0
 
-#: What all methods of a part share, chosen on its twin.
-SHARED: dict[str, dict] = {"busi": {}, "pretrained": {}, "scratch": {}}
+
+def hangs_on(method: str) -> str:
+    """The one parameter that a method's loss hangs on most; "" where only the rate is tried."""
+    return losses.named(METHODS[method.removesuffix("+seg")].get("loss", "pairwise")).scale
 
 
 def configuration(part: str, method: str, rate: float, parameter: float, **changes) -> Config:
     """One method of a part at one point of its grid; ``hashnet+seg``: HashNet's loss and the segmentation loss, half and half."""
     dataset, preset, _, _ = PARTS[part]
-    settings = {"lr": float(f"{rate:.4g}")} | SHARED[part]
-    if PARAMETER[method]:
-        settings[PARAMETER[method]] = float(f"{parameter:.4g}")
+    settings = {"lr": float(f"{rate:.4g}")}
+    if name := hangs_on(method):
+        settings[name] = float(f"{parameter:.4g}")
     base = method.removesuffix("+seg")
     settings |= {"balance": 0.5} if method.endswith("+seg") else {}
     return Config.from_preset(preset, dataset, base, **settings, **changes).but(method=method)
@@ -61,13 +52,11 @@ def configuration(part: str, method: str, rate: float, parameter: float, **chang
 
 def trial(part: str, method: str, place: tuple[int, int], seed: int) -> Config:
     """The trial at ``place``, steps of (rate, parameter) from where the grid starts."""
-    preset = PARTS[part][1]
-    rate = RATE[preset] * RATE_STEP ** place[0]
-    parameter = START[PARAMETER[method]] * PARAMETER_STEP ** place[1]
+    name = hangs_on(method)
+    rate = RATE[PARTS[part][1]] * RATE_STEP ** place[0]
+    parameter = START.get(name, getattr(Config, name, 0.0)) * PARAMETER_STEP ** place[1]
     cfg = configuration(part, method, rate, parameter, fold=DEVELOPMENT_FOLD, seed=seed)
-    return cfg.but(
-        variant="trial " + " ".join(f"{name}={getattr(cfg, name):g}" for name in filter(None, ("lr", PARAMETER[method])))
-    )
+    return cfg.but(variant="trial " + " ".join(f"{key}={getattr(cfg, key):g}" for key in filter(None, ("lr", name))))
 
 
 #: The winners of finished trials, (rate, parameter): what the runs of each part are made with.
@@ -124,7 +113,7 @@ PLANS = {"runs": runs} | {
 
 def first_grid(method: str) -> list[tuple[int, int]]:
     """Where every grid starts: three rates by three parameters, or three rates."""
-    return [(i, j) for i in (-1, 0, 1) for j in ((-1, 0, 1) if PARAMETER[method] else (0,))]
+    return [(i, j) for i in (-1, 0, 1) for j in ((-1, 0, 1) if hangs_on(method) else (0,))]
 
 
 def best(scores: dict[tuple[int, int], float]) -> tuple[int, int]:
@@ -163,11 +152,7 @@ def search(part: str, method: str, folder: Path, jobs: int = 1) -> dict[tuple[in
     places = first_grid(method)
     while places:
         configs = [trial(part, method, place, seed) for place in places for seed in seeds]
-        missing = [cfg for cfg in configs if known(part, cfg, folder) is None]
-        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-        jobs_left = parallel(joblib.delayed(run)(cfg, folder=folder, progress=False) for cfg in missing)
-        for _ in tqdm(jobs_left, total=len(missing), desc=f"{part} {method}"):
-            pass
+        run_all([cfg for cfg in configs if known(part, cfg, folder) is None], folder, jobs, f"{part} {method}")
         for place in places:
             scores[place] = sum(known(part, trial(part, method, place, seed), folder) for seed in seeds) / len(seeds)
         places = beyond(scores, best(scores))
@@ -238,11 +223,9 @@ def main(argv: list[str] | None = None) -> int:
             print(table(part, given.folder).to_string(index=False))
             continue
         if given.plan:
-            missing = [cfg for cfg in PLANS[given.plan](part) if not done(cfg, given.folder)]
-            parallel = joblib.Parallel(n_jobs=given.jobs, return_as="generator_unordered")
-            left = parallel(joblib.delayed(run)(cfg, folder=given.folder, progress=False) for cfg in missing)
-            for _ in tqdm(left, total=len(missing), desc=f"{part} {given.plan}"):
-                pass
+            kept = set(store.rows("second")["run_id"])
+            configs = [cfg for cfg in PLANS[given.plan](part) if provenance.run_id(cfg) not in kept]
+            run_all([cfg for cfg in configs if not done(cfg, given.folder)], given.folder, given.jobs, f"{part} {given.plan}")
             continue
         for method in given.methods or PARTS[part][2]:
             scores = search(part, method, given.folder, given.jobs)

@@ -107,7 +107,7 @@ def others(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def validated() -> set[str]:
     """Cases of BUS-BRA on which a setting was chosen: validation patients among the training patients of fold 1.
 
-    They are queries of folds 2 to 5. From ``sets/data/busbra_validation.csv``: ``trials`` are those of `.tuning`,
+    They are queries of folds 2 to 5. From ``sets/data/busbra_validation.csv``: ``trials`` are those of the first edition,
     ``design`` those of the older tables in ``data/results/tuning``, which shaped the preset.
     """
     return set(pd.read_csv(paths.splits() / "busbra_validation.csv", dtype=str)["case_id"])

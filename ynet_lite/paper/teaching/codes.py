@@ -1,4 +1,4 @@
-"""Bits and ties in numbers, for the notebook on hashing."""
+"""Bits and ties in numbers, and codes by the million, for the notebooks on hashing and on scaling out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+
+from ...hashing import Codes
 
 
 def bit_correlation(bits) -> np.ndarray:
@@ -64,3 +66,15 @@ def extreme_scores(distances: np.ndarray, relevance: np.ndarray, k: int) -> tupl
         for order in (last, first)
     )
     return float(np.nanmean(low)), float(np.nanmean(high))
+
+
+def clustered(n: int, bits: int = 64, seed: int = 0, words: int = 20, flips: float = 0.03) -> Codes:
+    """``n`` codes that crowd as trained ones do: few words, each bit flipped with probability ``flips``; ids in order."""
+    rng = np.random.default_rng(seed)
+    packed = rng.integers(0, 256, (words, bits // 8), np.uint8)[rng.integers(0, words, n)]
+    for bit in range(bits):
+        packed[rng.random(n) < flips, bit // 8] ^= np.uint8(1 << bit % 8)
+    digits = np.empty((n, 8), np.uint32)  # of the ids, as NumPy keeps text: no Python string for each of 1e8 cases
+    for place in range(8):
+        digits[:, 7 - place] = np.arange(n) // 10**place % 10 + ord("0")
+    return Codes(packed, digits.view("U8")[:, 0], np.zeros(n, np.int64), bits)

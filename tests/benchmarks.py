@@ -1,13 +1,14 @@
-"""What grows with what: cost of searching, encoding and training against size, as ratios, for ``data/results/benchmarks.csv``.
+"""``python tests/benchmarks.py [PART ...]``: what grows with what, and how fast a search is; rows of ``benchmarks.csv``.
 
-``python -m ynet_lite.paper.scaling [PART ...]``. Times are processor time of one thread, except where processes work side by
-side; compared things are timed in turn within one run.
+Costs of searching, encoding and training against size, as ratios; a search beside faiss called directly, its heap and NumPy.
+Times are processor time of one thread, except where processes work side by side; compared things are timed in turn within one run.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import resource
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
+import faiss
 import numpy as np
 import pandas as pd
 import torch
@@ -24,21 +26,51 @@ from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 from torch.nn import functional as F
 
-from ..cases.formats import read_image
-from ..cases.loading import letterbox
-from ..config import Config
-from ..encoding import represent
-from ..hashing import HammingIndex, pack
-from ..index import Index, encode_files, load_model
-from ..losses.unified import UnifiedLoss
-from ..methods import METHOD_NAMES, OURS, TWIN
-from ..model import YNet
-from ..search import encode_image
-from ..sets.phantom import make_phantom
-from ..viewer.gallery import MOST_BYTES
-from .benchmark import clustered, keep, row
+from ynet_lite import paths, provenance
+from ynet_lite.cases.formats import read_image
+from ynet_lite.cases.loading import letterbox
+from ynet_lite.config import Config
+from ynet_lite.encoding import represent
+from ynet_lite.hashing import HammingIndex, pack, search_reference
+from ynet_lite.index import Index, encode_files, load_model
+from ynet_lite.losses.unified import UnifiedLoss
+from ynet_lite.methods import METHOD_NAMES, OURS, TWIN
+from ynet_lite.model import YNet
+from ynet_lite.paper.teaching.codes import clustered
+from ynet_lite.search import encode_image
+from ynet_lite.sets.phantom import make_phantom
+from ynet_lite.viewer.gallery import MOST_BYTES
 
 MODEL = "busbra-full"
+
+
+def row(
+    name: str, reference: str, size: str, value: float, reference_value: float, unit: str, threads: int = 1, ratio=None
+) -> dict:
+    """One row of ``benchmarks.csv``; the ratio is that of the values where it was not measured by itself."""
+    ratio = value / reference_value if ratio is None else ratio
+    numbers = {"value": value, "reference_value": reference_value, "ratio": ratio}
+    return {
+        "name": name,
+        "reference": reference,
+        "size": size,
+        **{key: float(f"{number:.4g}") for key, number in numbers.items()},
+        "unit": unit,
+        "threads": threads,
+        "device": provenance.device_name(Config()),
+        "versions": provenance.versions(),
+        "commit": provenance.commit()[0],
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def keep(rows: list[dict]) -> pd.DataFrame:
+    """Put rows in place of earlier ones of the same name, reference and size; returns what is worth showing of them."""
+    path, new = paths.results() / "benchmarks.csv", pd.DataFrame(rows)
+    table = pd.concat([pd.read_csv(path, dtype=str), new.astype(str)])
+    with paths.replacing(path) as temporary:
+        table.drop_duplicates(["name", "reference", "size"], keep="last").to_csv(temporary, index=False)
+    return new[["name", "reference", "size", "value", "reference_value", "ratio"]]
 
 
 def seconds(work: dict[str, Callable[[], object]], repetitions: int = 3, clock=time.process_time) -> dict[str, float]:
@@ -232,12 +264,74 @@ def encoders() -> list[dict]:
     return rows
 
 
-PARTS = {part.__name__: part for part in (database, bits, image_side, cases, encoding, archive, commands, encoders, training)}
+def searched(n: int, k: int = 10, queries: int = 128, repetitions: int = 15, numpy_queries: int = 2) -> list[dict]:
+    """Queries per second of processor time, one thread, on ``n`` clustered 64-bit codes: `HammingIndex.search` and three others.
+
+    Every repetition times ours and the reference one after the other, in alternating order; the ratio is the median of the
+    ratios, the values are medians. Answers are compared with NumPy's first. Two more rows: seconds to build the index from
+    codes, and the memory that ids, labels, codes and index take, beside the codes alone.
+    """
+    faiss.omp_set_num_threads(1)
+    database, packed = clustered(n), clustered(queries, seed=1).packed
+    # queries of the same words as the database: its own codes with a few bits flipped
+    packed = database.packed[:: max(1, n // queries)][:queries] ^ (packed & np.uint8(0x11))
+    began = time.process_time()
+    index = HammingIndex(database)
+    building = time.process_time() - began
+    held = database.packed.nbytes * 2 + database.ids.nbytes + database.labels.nbytes + index._by_id.nbytes  # faiss copies codes
+    direct = {}
+    for name, heap in (("faiss, use_heap=False", False), ("faiss, heap", True)):
+        direct[name] = faiss.IndexBinaryFlat(database.bits)
+        direct[name].use_heap = heap
+        began = time.process_time()
+        direct[name].add(database.packed)
+        adding = time.process_time() - began
+    few = packed[:numpy_queries]
+    if not np.array_equal(index.search(few, k)[1], search_reference(few, database, k)[1]):
+        raise AssertionError("HammingIndex.search and search_reference differ")
+    searches = {name: (one.search, packed) for name, one in direct.items()}
+    searches["NumPy"] = (lambda codes, k: search_reference(codes, database, k), few)
+
+    def rate(search, codes) -> float:
+        began = time.process_time()  # not the clock on the wall: other processes may share the core
+        search(codes, k)
+        return len(codes) / (time.process_time() - began)
+
+    rows = [
+        row("building HammingIndex", "faiss, add", f"{n} codes", building, adding, "s of CPU"),
+        row("memory of HammingIndex with its ids", "codes alone", f"{n} codes", held / 1e9, database.packed.nbytes / 1e9, "GB"),
+    ]
+    for name, reference in searches.items():
+        pairs = []
+        for repetition in range(min(3, repetitions // 5) if name == "NumPy" else repetitions):
+            both = [(index.search, packed), reference]
+            order = (0, 1) if repetition % 2 == 0 else (1, 0)
+            rates = {i: rate(*both[i]) for i in order}
+            pairs.append((rates[0], rates[1]))
+        ours, theirs = np.array(pairs).T
+        about = f"HammingIndex.search, {k} nearest of clustered 64-bit codes"
+        rates = np.median(ours), np.median(theirs)
+        rows.append(row(about, name, f"{n} codes", *rates, "queries/s of CPU", ratio=np.median(ours / theirs)))
+    return rows
+
+
+def search() -> list[dict]:
+    """`searched` at growing sizes; of the largest with fewer queries, which takes minutes and not an hour."""
+    return [
+        line
+        for n in (10**5, 10**6, 10**7, 10**8)
+        for line in searched(n, **({"queries": 16, "repetitions": 5} if n > 10**7 else {}))
+    ]
+
+
+PARTS = {
+    part.__name__: part for part in (database, bits, image_side, cases, encoding, archive, commands, encoders, training, search)
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and put the rows in place of earlier ones."""
-    parser = argparse.ArgumentParser(prog="python -m ynet_lite.paper.scaling", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python tests/benchmarks.py", description=main.__doc__)
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"default: {' '.join(PARTS)}")
     torch.set_num_threads(1)
     for part in parser.parse_args(argv).parts:
