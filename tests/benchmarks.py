@@ -1,7 +1,7 @@
 """``python tests/benchmarks.py [PART ...]``: what grows with what, and how fast a search is; rows of ``benchmarks.csv``.
 
 Costs of searching, encoding and training against size, as ratios; a search beside faiss called directly, its heap and NumPy.
-Times are processor time of one thread, except where processes work side by side; compared things are timed in turn within one run.
+Times are processor time of one thread, except where processes work side by side; compared things are timed in turn.
 """
 
 from __future__ import annotations

@@ -1,47 +1,38 @@
-"""What the committed rows say about where cells lie."""
+"""What the page of ambiguity says of where cells lie, against the committed rows."""
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from ynet_lite.paper import store
 from ynet_lite.paper.ambiguity import page
 
 
-def test_the_section_by_hand():
-    def row(method, seed, measure, down, right, weights="trained", stride=9):
-        about = {"run_id": f"{method}-{seed}", "dataset": "phantom", "preset": "quick"}
-        about |= {"method": method, "seed": seed, "measure": measure, "weights": weights, "level": 5, "stride": stride}
-        return about | {"shift_rows": down, "shift_columns": right, "se_rows": 0.4, "se_columns": 0.8}
-
-    rows = pd.DataFrame(
-        [
-            row("ynet", 0, "gradient", 1, 2),
-            row("ynet", 1, "gradient", 0, 3),
-            row("ynet", 0, "frame", 4, 3),
-            row("ynet-no-seg", 0, "occlusion", -1, 0),
-            row("ynet", 0, "gradient", 0.2, -0.1, "random"),
-            row("ynet", 0, "frame", 1, 2, "random"),
-        ]
-    )
-    # half a pixel of stride 9 is 4; (4, 3) lies nearer to (4, 4) than to (0, 0)
-    assert page.shares(rows)["nearer"].tolist() == [True, True, False, True, True, True]
-    assert page.shares(rows)["right"].tolist() == [0.5, 0.75, 0.75, 0, -0.025, 0.5]
-    table = page.alignment_table(rows)
-    assert table["gradient"].tolist() == ["+0.5, +2.5", "-", "+0.2, -0.1"]
-    assert table["occlusion"].tolist() == ["-", "-1.0, +0.0", "-"]
-    assert table["network"].tolist() == ["Y-Net (ours)", "twin: no segmentation", "random weights"]
-    assert table["runs"].tolist() == [2, 1, 1] and set(table["half a pixel"]) == {"4.0"}
-    said = page.alignment_text(rows)
-    assert "3 of 3 places on windows, and 0 of 1 in the frame" in said
-    assert "average 0.00 down and 0.42 right; the largest is 0.75 along one axis, the largest standard error 0.20." in said
-    assert "windows are off by 0.05 at most, but the frame by 0.38 on average" in said
+def shares(rows: pd.DataFrame) -> pd.DataFrame:
+    """Shifts as shares of half a pixel's, (s - 1) / 2: 0 = receptive field, 1 = half pixel; ``nearer``: to the receptive field."""
+    half = (rows["stride"] - 1) / 2
+    down, right = rows["shift_rows"] / half, rows["shift_columns"] / half
+    return pd.DataFrame({"down": down, "right": right, "nearer": np.hypot(down, right) < np.hypot(1 - down, 1 - right)})
 
 
-def test_the_committed_rows_support_the_rule():
+def test_the_committed_rows_support_the_rule_and_the_sentences():
     """Maps are drawn by the receptive field: that was measured, for both methods of every set and by every measure on windows."""
     rows = store.small("ambiguity/alignment")
     assert {"ynet", "ynet-no-seg"} == set(rows["method"]) and {"phantom", "busbra"} == set(rows["dataset"])
     assert not rows["dirty"].astype(bool).any(), "a row was made by code that no commit holds"
-    whole = rows[(rows["weights"] == "trained") & (rows["measure"] != "frame")]
-    assert len(whole) and page.shares(whole)["nearer"].all()
+    trained, framed = rows["weights"] == "trained", rows["measure"] == "frame"
+    whole, cut = shares(rows[trained & ~framed]), shares(rows[trained & framed])
+    assert len(whole) and whole["nearer"].all()
+    errors = rows.loc[trained & ~framed, ["se_rows", "se_columns"]].div((rows["stride"] - 1) / 2, axis=0)
+    random, random_cut = (shares(rows[~trained & part])[["down", "right"]] for part in (~framed, framed))
+    said = " ".join(page.ABOUT.split())
+    for sentence in (
+        f"{whole['nearer'].sum()} of {len(whole)} places lie nearer",
+        f"average {whole['down'].mean():.2f} down and {whole['right'].mean():.2f} right, "
+        f"{whole[['down', 'right']].max(axis=None):.2f} at most, the largest standard error {errors.max(axis=None):.2f}",
+        f"off by {random.abs().max(axis=None):.2f} at most",
+        f"{cut['nearer'].sum()} of {len(cut)} places lie so",
+        f"weights by {random_cut.mean(axis=None):.2f}",
+    ):
+        assert sentence in said, sentence

@@ -31,7 +31,8 @@ class HashLoss:
     """One loss: ``terms(batch, scale)`` -> named scalar tensors, each multiplied by its own weight already; they are summed.
 
     name : as in ``Config.loss``. source : the paper. needs : "centres", "classifier". scale : the setting that ``scale`` is read
-    from, the one constant the loss hangs on most, which is tuned. own : a classification loss of Y-Net itself; the others replace it.
+    from, the one constant the loss hangs on most, which is tuned. own : a classification loss of Y-Net itself; the others
+    replace it.
     """
 
     name: str
