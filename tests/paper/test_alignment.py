@@ -10,7 +10,7 @@ from ynet_lite.paper.ambiguity import page
 
 
 def shares(rows: pd.DataFrame) -> pd.DataFrame:
-    """Shifts as shares of half a pixel's, (s - 1) / 2: 0 = receptive field, 1 = half pixel; ``nearer``: to the receptive field."""
+    """Shifts as shares of half a pixel's, (s - 1) / 2: 0 = receptive field, 1 = half pixel; ``nearer``: to the first."""
     half = (rows["stride"] - 1) / 2
     down, right = rows["shift_rows"] / half, rows["shift_columns"] / half
     return pd.DataFrame({"down": down, "right": right, "nearer": np.hypot(down, right) < np.hypot(1 - down, 1 - right)})

@@ -20,7 +20,7 @@ from ..methods import AGGREGATED, METHOD_NAMES, OURS, PAPER_METHODS, RIVALS, TWI
 from ..provenance import run_id
 from ..search import SHIPPED, load_shipped
 from ..sets import load_cases
-from . import scanner, statistics, store, tables
+from . import hypotheses, scanner, statistics, store, tables
 from .ablations import ablated, draw, pages
 from .ambiguity import page
 from .second import CONTROLS
@@ -299,6 +299,8 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "busi": BUSI_NOTE,
         "busi-tuned": busi,
         "busi-said": busi_said,
+        "hypotheses": markdown(hypotheses.table(store.rows("second"))),
+        "scratch": scratch(),
         "released": markdown(pages.published_table()),
         "tried": tried(),
         "commands": commands(),
@@ -307,6 +309,15 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
     }
     blocks |= {f"card-{name}": card(runs, name) for name in SHIPPED}
     return blocks | {f"gain-{name}": line for name, line in gains(runs).items()}
+
+
+def scratch() -> str:
+    """From scratch under the second edition's protocol: the methods that have every fold, beside chance and Y-Net's lead."""
+    part = complete(select(store.rows("second"), "busbra", "scratch"), HEADLINE_FOLDS)
+    if OURS not in set(part["method"]):
+        return "No method has every fold yet."
+    table, _ = with_lead(part, "map precision ndcg mask_agreement accuracy distinct_codes dice")
+    return tables.markdown(table)
 
 
 def card(runs: pd.DataFrame, model: str) -> str:

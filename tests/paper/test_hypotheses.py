@@ -1,0 +1,41 @@
+"""The board of hypotheses: complete pairs are judged, others are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from ynet_lite.paper import hypotheses, report, select, store
+
+
+@pytest.fixture
+def posing():
+    """Rows of BUSI, tuned there, under the name of BUS-BRA: all runs that H5 asks for."""
+    rows = store.rows("second")
+    return rows[(rows["dataset"] == "busi") & (rows["preset"] == "scratch")].assign(dataset="busbra")
+
+
+def test_a_complete_pair_has_the_lead_of_its_table_and_counts_the_whole_family(posing):
+    table = hypotheses.table(posing).set_index("")
+    own = select.complete(select.select(store.rows("second"), "busi", "scratch"), select.HEADLINE_FOLDS)
+    lead = report.comparison(own[own["method"].isin(["ynet", "ynet-no-seg"])]).iloc[0]
+    assert table.loc["H5", "points"] == f"{lead['points']:+.1f} [{lead['points_low']:.1f}, {lead['points_high']:.1f}]"
+    p = float(table.loc["H5", "p (Holm)"])
+    assert p == pytest.approx(min(1, 6 * lead["p"]), abs=6e-4) and 0 < float(table.loc["H5", "p (folds)"]) < 1
+    low, high = (float(end) for end in table.loc["H5", "with trainings"].split("[")[1].strip("]").split(","))
+    assert low < lead["points_low"] and high > lead["points_high"]
+    assert table.loc["H5", hypotheses.RUNS] == "12, 12 of 12"
+    assert (table.drop("H5")["points"] == "-").all() and (table.drop("H5")["p (Holm)"] == "-").all()
+
+
+def test_a_missing_run_leaves_a_hypothesis_open(posing):
+    first = posing[posing["method"] == "ynet"]["run_id"].iloc[0]
+    line = hypotheses.table(posing[posing["run_id"] != first]).set_index("").loc["H5"]
+    assert line[hypotheses.RUNS] == "11, 12 of 12" and line["points"] == line["p (Holm)"] == "-"
+
+
+def test_wrong_outlines_are_set_against_the_plain_twin_of_one_seed(posing):
+    ours = posing["method"] == "ynet"
+    rows = posing.assign(preset="pretrained", variant=ours.map({True: "masks other", False: ""}))
+    table = hypotheses.table(rows, n=50).set_index("")
+    assert table.loc["H6", hypotheses.RUNS] == "4, 4 of 4" and table.loc["H6", "points"] != "-"
+    assert table.loc["H3", hypotheses.RUNS] == "0, 12 of 12"
