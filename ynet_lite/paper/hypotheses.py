@@ -55,7 +55,7 @@ def table(rows: pd.DataFrame, n: int = 10_000) -> pd.DataFrame:
         ours, twin = pair(rows, one)
         done = [part["run_id"].nunique() for part in (ours, twin)]
         line = {"": one.name, "encoder": one.preset, "measure": tables.BESIDE.get(one.metric, one.metric)}
-        line |= {RUNS: f"{done[0]}, {done[1]} of {planned * len(one.seeds)}"}
+        line |= {RUNS: f"{done[0]}, {done[1]} of {planned * len(one.seeds)}", "least": False}
         p.append(1.0)
         if min(done) == planned * len(one.seeds):
             a, b = (statistics.per_query_table(part, one.metric) for part in (ours, twin))
@@ -68,7 +68,7 @@ def table(rows: pd.DataFrame, n: int = 10_000) -> pd.DataFrame:
         lines.append(line)
     made = pd.DataFrame(lines).reindex(columns=["", "encoder", "measure", RUNS, "points", "with trainings", "least", "p (folds)"])
     adjusted = np.where(made["points"].isna(), np.nan, statistics.holm(p))
-    least = made.pop("least") == True  # noqa: E712  (NaN where undecided)
+    least = made.pop("least")
     made.insert(6, "p (Holm)", [statistics.p_text(*one) for one in zip(adjusted, least, strict=True)])
     made["p (folds)"] = [statistics.p_text(value) for value in made["p (folds)"].astype(float)]
     return made.astype(object).fillna("-")
