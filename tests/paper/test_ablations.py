@@ -93,7 +93,7 @@ def test_balance_holds_the_whole_grid(everything):
     table = ablated.balance(runs, "phantom", "quick")
     assert len(table) == len(grids.LOSSES) * (len(grids.BALANCES) + 1)
     assert table["loss"].drop_duplicates().tolist() == list(grids.LOSSES)
-    assert (table["runs"] == 2).all() and ablated.missing("balance", table) == []
+    assert (table["runs"] == 2).all()
     for row in table.itertuples():
         a = 0.4 if row.a == "trainable" else row.a
         expected = 0.8 - abs(a - 0.5) / 2 - 0.05 * grids.LOSSES.index(row.loss) + 0.005
@@ -114,7 +114,6 @@ def test_a_default_of_other_settings_stays_out(tmp_path):
         write(tmp_path, phantom(balance=a, variant=f"a={a}"))
     table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick")
     assert table["a"].tolist() == [0.1, 0.25]
-    assert "pairwise a=0.5" in ablated.missing("balance", table)
 
 
 def test_a_loss_tuned_otherwise_still_counts_but_one_line_has_one_tuning(tmp_path):
@@ -149,7 +148,7 @@ def test_bits_take_the_default_run_as_their_point_at_64(everything):
     folder, runs = everything
     table = ablated.bits(runs, "phantom", "quick")
     assert table[["method", "bits"]].values.tolist() == [[m, b] for m in grids.BOTH for b in (8, 16, 32, 64, 128)]
-    assert (table["runs"] == 2).all() and ablated.missing("bits", table) == []
+    assert (table["runs"] == 2).all()
     ours = table[table["method"] == "ynet"]["map@10"].tolist()
     assert ours == pytest.approx([0.745, 0.765, 0.785, 0.805, 0.785])
 
@@ -242,38 +241,18 @@ def test_losses_say_why_nothing_can_be_compared(tmp_path):
         ablated.losses(store.read_runs(tmp_path), "phantom", "quick", source=tmp_path)
 
 
-# --- missing, text ---------------------------------------------------------------------------------------------------
+# --- text ------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_missing_is_named(tmp_path):
-    nothing = store.read_runs(tmp_path)
-    sizes = {"balance": 36, "bits": 10, "masks": 9, "losses": 7}
-    for what in pages.HEADINGS:
-        empty = pages.make(what, nothing, "phantom", "quick", tmp_path)
-        assert empty.empty and pages.not_run(what, empty) == f"not run yet: nothing of {sizes[what]} settings"
-    write(tmp_path, phantom())
-    runs = store.read_runs(tmp_path)
-    masks = ablated.masks(runs, "phantom", "quick")
-    assert pages.not_run("masks", masks) == (
-        "not run yet: masks=0%, masks=10%, masks=25%, masks=50%, masks dilated, masks eroded, masks box, masks shifted"
-    )
-    bits = ablated.bits(runs, "phantom", "quick")
-    assert "ynet-no-seg bits=64" in ablated.missing("bits", bits)
-    assert pages.not_run("bits", bits) == "not run yet: ynet bits=8, bits=16, bits=32, bits=128; ynet-no-seg (all 5)"
-    balance = pages.not_run("balance", ablated.balance(runs, "phantom", "quick"))
-    assert balance.startswith("not run yet: pairwise a=0.0, a=0.05,") and balance.endswith(
-        "; circle (all 9); ce (all 9); centres (all 9)"
-    )
-
-
-def test_missing_names_are_those_of_the_grid():
-    """What is said to be missing can be looked up in ``python -m ynet_lite.paper.run --list``."""
-    variants = {cfg.variant for cfg in grids.grid("phantom-ablations")} - {""}  # a = .5 is Y-Net itself
-    empty = {what: ablated.table(what, pd.DataFrame(columns=store.COLUMNS), "phantom", "quick") for what in ablated.SETTINGS}
-    named = {name.removeprefix("pairwise ") for name in ablated.missing("balance", empty["balance"])}
-    named |= {name.split(" ", 1)[1] for name in ablated.missing("bits", empty["bits"])}
-    named |= set(ablated.missing("masks", empty["masks"]))
-    assert named - variants == {"a=0.5", "bits=64", "masks=100%"} and variants <= named
+def test_the_page_says_that_every_planned_setting_was_run():
+    assert "Every planned setting was run." in pages.text(pd.DataFrame(columns=store.COLUMNS))
+    runs = store.rows("first", "small")
+    for dataset, group in ablated.ABLATED:
+        for what, one in ablated.SETTINGS.items():
+            table = ablated.table(what, runs, dataset, group)
+            there = set(table[list(one.columns)].itertuples(index=False, name=None))
+            assert there == set(ablated.planned(what, dataset, group).values())
+        assert set(ablated.losses(runs, dataset, group, n=10)["method"]) == set(ablated.PARTS)
 
 
 def test_text_is_complete_and_marks_the_numbers_of_others(everything, tmp_path):
@@ -281,13 +260,8 @@ def test_text_is_complete_and_marks_the_numbers_of_others(everything, tmp_path):
     page = pages.text(runs, folder, n=200)
     for heading in pages.HEADINGS.values():
         assert f"### {heading}" in page
-    assert page.count("All settings were run.") == 4
     assert "+29.0 [" in page and "| pairwise | 0.25 | 2 |" in page and ".705 ± .007" in page
     assert pages.PUBLISHED_NOTE in page
-    partly = pages.text(runs[runs["variant"] == ""], folder, n=200)
-    assert (
-        "Not run yet: masks=0%" in partly and "Not run yet: ynet bits=8, bits=16, bits=32, bits=128; ynet-no-seg bits=8" in partly
-    )
     assert "## phantom" not in pages.text(runs[runs["method"] == "dpsh"], folder)
 
 
@@ -303,7 +277,7 @@ def test_text_of_a_table_has_dashes_where_nothing_is(tmp_path):
 def test_committed_rows_make_a_page():
     runs = store.rows("first", "small")
     page = pages.text(runs, n=200)
-    assert "## phantom, preset quick" in page and ("ot run yet" in page or "All settings were run" in page)
+    assert "## phantom, preset quick" in page
 
 
 # --- the released notebooks' numbers ---------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 Everything here reads committed rows and trains nothing. What a run stands for is read from the hash of its configuration, not
 from its name: a row counts where its configuration is one that `grids` plans, so that a row of other epochs or of another
 learning rate cannot stand between two that it does not fit to. A default run (empty variant) counts only with the folds and
-seeds of the ablation: the mean over five phantoms is no point on a curve over two. `missing` names settings without rows.
+seeds of the ablation: the mean over five phantoms is no point on a curve over two.
 """
 
 from __future__ import annotations
@@ -39,13 +39,12 @@ ABLATED = {("phantom", "quick"): grids.quick, ("busbra", "full"): grids.full}
 
 @dataclass(frozen=True)
 class Ablation:
-    """``columns`` that a ``setting`` of a configuration fills, its ``name``, and the ``configs`` planned beside the default."""
+    """``columns`` that a ``setting`` of a configuration fills, and the ``configs`` planned beside the default."""
 
     heading: str
     columns: tuple[str, str]
     configs: Callable[..., list[Config]]
     setting: Callable[[Config], tuple]
-    name: Callable[..., str]
     variants: str
 
 
@@ -55,7 +54,6 @@ SETTINGS = {
         ("loss", "a"),
         grids.balances,
         lambda cfg: (cfg.loss, "trainable" if cfg.balance_trainable else cfg.balance),
-        lambda loss, a: f"{loss} a={a}",
         "a=",
     ),
     "masks": Ablation(
@@ -63,7 +61,6 @@ SETTINGS = {
         ("share", "quality"),
         grids.masks,
         lambda cfg: (cfg.mask_share, cfg.mask_quality),
-        lambda share, quality: f"masks={share:.0%}" if quality == "exact" else f"masks {quality}",
         "masks",
     ),
     "bits": Ablation(
@@ -71,7 +68,6 @@ SETTINGS = {
         ("method", "bits"),
         grids.bits,
         lambda cfg: (cfg.method, cfg.bits),
-        lambda method, n: f"{method} bits={n}",
         "bits=",
     ),
 }
@@ -141,14 +137,6 @@ masks = partial(table, "masks")
 
 #: Y-Net and its twin at each length of the code: columns method, bits.
 bits = partial(table, "bits")
-
-
-def missing(what: str, table: pd.DataFrame) -> list[str]:
-    """Names of the settings of an ablation ("losses" or one of `SETTINGS`) that ``table`` does not hold, in order."""
-    if what == "losses":
-        return [method for method in PARTS if method not in set(table["method"])]
-    there = set(table[list(SETTINGS[what].columns)].itertuples(index=False, name=None))
-    return [SETTINGS[what].name(*setting) for setting in planned(what).values() if setting not in there]
 
 
 def balance_text(table: pd.DataFrame) -> str:

