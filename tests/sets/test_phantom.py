@@ -87,6 +87,25 @@ def test_same_arguments_same_cases(cases):
     assert cases.fingerprint == again.fingerprint
 
 
+def test_kept_frames_are_the_drawn_ones(cases, tmp_path, monkeypatch):
+    monkeypatch.setenv("YNET_CACHE", str(tmp_path))
+    drawn = make_phantom(40, seed=3)
+    for again in (make_phantom(40, seed=3, kept=True), make_phantom(40, seed=3, kept=True)):
+        pd.testing.assert_frame_equal(again.table, drawn.table)
+        assert np.array_equal(again.images, drawn.images) and np.array_equal(again.masks, drawn.masks)
+        assert again.fingerprint == drawn.fingerprint
+    (file,) = tmp_path.glob("*.npz")
+    monkeypatch.setattr(phantom, "_frames", lambda *_: pytest.fail("drawn again"))
+    make_phantom(40, seed=3, kept=True)
+    monkeypatch.undo()
+    monkeypatch.setenv("YNET_CACHE", str(tmp_path))
+    make_phantom(40, seed=3, confounding=0.5, kept=True)
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.warns(UserWarning, match="damaged"):
+        assert np.array_equal(make_phantom(40, seed=3, kept=True).images, drawn.images)
+
+
 def test_case_does_not_depend_on_n(cases):
     few = make_phantom(61, seed=3)
     assert np.array_equal(few.images, cases.images[:61]) and np.array_equal(few.masks, cases.masks[:61])

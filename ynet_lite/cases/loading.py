@@ -141,11 +141,11 @@ def load_table(
         "has_mask": np.zeros(len(table), bool),
         "boxes": np.zeros((len(table), len(BOX)), np.int32),
     }
-    arrays = _read_cache(cached, empty)
+    arrays = read_cache(cached, empty)
     fresh = arrays is None
     if fresh:
         arrays = _read_all(table, name, base, empty, len(mask_names), centre_crop, tuple(mask_values))
-        _keep(cached, lambda file: np.savez(file, **arrays))
+        keep(cached, lambda file: np.savez(file, **arrays))
     out = table.reset_index(drop=True)
     out[list(BOX)] = arrays["boxes"].astype(np.int64)
     check_pictures(out, arrays["images"], arrays["boxes"][:, 2:], name, near=fresh)
@@ -293,7 +293,7 @@ def _fingerprint(table, name: str, base: Path, described: str, expected: Mapping
     for column in cells:
         full.update(json.dumps([[sums.get(part, part) for part in cell] for cell in column]).encode())
     fingerprint = full.hexdigest()[:16]
-    _keep(note, lambda file: file.write(json.dumps({"fingerprint": fingerprint}).encode()))
+    keep(note, lambda file: file.write(json.dumps({"fingerprint": fingerprint}).encode()))
     return fingerprint
 
 
@@ -305,7 +305,8 @@ def _below(part: str, base: Path) -> str:
         return part
 
 
-def _read_cache(path: Path, like: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+def read_cache(path: Path, like: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+    """Arrays of a file of the cache; None where there is none, a damaged one, or one of other shapes or types than ``like``."""
     if not path.is_file():
         return None
     try:
@@ -318,7 +319,7 @@ def _read_cache(path: Path, like: dict[str, np.ndarray]) -> dict[str, np.ndarray
     return arrays if same else None
 
 
-def _keep(path: Path, write) -> None:
+def keep(path: Path, write) -> None:
     """Write a file of the cache; a folder that cannot be written only costs time."""
     try:
         with paths.replacing(path) as temporary, temporary.open("wb") as file:

@@ -15,12 +15,14 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from .. import paths
 from ..cases.core import Cases
-from ..cases.loading import BOX, resize_cases
+from ..cases.loading import BOX, keep, read_cache, resize_cases
 from ..config import Data
 from .folders import DataSet
 
@@ -86,7 +88,13 @@ class PhantomStyle:
 
 
 def make_phantom(
-    n_cases: int = 1000, seed: int = 0, size: int = SIZE, confounding: float = 0.9, style: PhantomStyle | None = None
+    n_cases: int = 1000,
+    seed: int = 0,
+    size: int = SIZE,
+    confounding: float = 0.9,
+    style: PhantomStyle | None = None,
+    *,
+    kept: bool = False,
 ) -> Cases:
     """Make ``n_cases`` ultrasound-like cases; case ``i`` is the same whatever ``n_cases`` is.
 
@@ -95,7 +103,8 @@ def make_phantom(
 
     ``n_cases`` : at least 40, so that every disease has training and test cases. ``seed`` : integer >= 0. ``size`` : side of the
     images in pixels, 48 to 512; the look is made for 96. ``confounding`` : 0 (background independent of the disease) to 1
-    (background tells the disease of every training case). ``style`` : difficulty and looks.
+    (background tells the disease of every training case). ``style`` : difficulty and looks. ``kept`` : in a checkout, frames that
+    were drawn before come from the folder of the cache (`ynet_lite.paths.cache`), and new ones are left there.
 
     Returns `Cases` with images uint8 (n, 1, size, size), masks uint8 0/1 (n, size, size), never empty, labels 0-3, and a table
     with ``case_id, label, group, split, disease, stage`` (1-3), ``manifestation`` (margin and echo), ``background`` (id as text),
@@ -115,14 +124,15 @@ def make_phantom(
     if not number or not 0 <= confounding <= 1:
         raise ValueError(f"make_phantom: confounding must be a number from 0 to 1, got {confounding!r}")
     rows = _plan(n_cases, seed, confounding, style)
-    frames = [_draw(row, np.random.SeedSequence([seed, 1, i]), size, style) for i, row in enumerate(rows)]
-    images, masks, drawn = zip(*frames, strict=True)
-    table = pd.DataFrame([row | more for row, more in zip(rows, drawn, strict=True)])
     parameters = {"n_cases": int(n_cases), "seed": int(seed), "size": int(size), "confounding": float(confounding)}
     text = json.dumps({"version": GENERATOR_VERSION, **parameters, "style": asdict(style)}, sort_keys=True)
+    about = (rows, seed, size, style)
+    drawn = _kept_frames(text, *about) if kept and paths.in_checkout() else _frames(*about)
+    images, masks = drawn.pop("images"), drawn.pop("masks")
+    table = pd.DataFrame(rows).assign(**drawn)
     return Cases(
-        images=np.stack(images)[:, None],
-        masks=np.stack(masks),
+        images=images[:, None],
+        masks=masks,
         has_mask=np.ones(n_cases, bool),
         labels=np.array([DISEASES.index(disease) for disease in table["disease"]], np.int64),
         table=table,
@@ -183,6 +193,30 @@ def _plan(n_cases: int, seed: int, confounding: float, style: PhantomStyle) -> l
 
 
 # ------------------------------------------------------------------ how a case is drawn
+
+
+#: What is known of a frame only when it was drawn, beside its pixels.
+DRAWN = {"distractors": np.int64, "text": bool, "calipers": bool, "area": np.float64}
+
+
+def _frames(rows: list[dict], seed: int, size: int, style: PhantomStyle) -> dict[str, np.ndarray]:
+    """Images and masks, uint8 (n, size, size), and the columns of `DRAWN`."""
+    frames = [_draw(row, np.random.SeedSequence([seed, 1, i]), size, style) for i, row in enumerate(rows)]
+    images, masks, drawn = zip(*frames, strict=True)
+    columns = {name: np.array([one[name] for one in drawn], kind) for name, kind in DRAWN.items()}
+    return {"images": np.stack(images), "masks": np.stack(masks)} | columns
+
+
+def _kept_frames(text: str, rows: list[dict], seed: int, size: int, style: PhantomStyle) -> dict[str, np.ndarray]:
+    """`_frames` by way of the cache, under a key made of ``text`` (all parameters), this file and NumPy's version."""
+    key = hashlib.sha256(Path(__file__).read_bytes() + f"{text} {np.__version__}".encode()).hexdigest()[:16]
+    path, shape = paths.cache() / f"phantom-{size}-{key}.npz", (len(rows), size, size)
+    like = {name: np.zeros(shape, np.uint8) for name in ("images", "masks")}
+    arrays = read_cache(path, like | {name: np.zeros(len(rows), kind) for name, kind in DRAWN.items()})
+    if arrays is None:
+        arrays = _frames(rows, seed, size, style)
+        keep(path, lambda file: np.savez_compressed(file, **arrays))
+    return arrays
 
 
 def _draw(row: dict, sequence: np.random.SeedSequence, size: int, style: PhantomStyle):
@@ -481,7 +515,7 @@ def _marks(rng, grey: np.ndarray, lesion: dict, mask: np.ndarray, size: int, sty
 
 def load(cfg: Data) -> Cases:
     """The phantom that ``cfg`` describes, drawn from ``cfg.seed`` and resized; the table holds the box of the content."""
-    cases = make_phantom(n_cases=cfg.phantom_cases, seed=cfg.seed, size=SIZE, confounding=cfg.confounding)
+    cases = make_phantom(n_cases=cfg.phantom_cases, seed=cfg.seed, size=SIZE, confounding=cfg.confounding, kept=True)
     table = cases.table.assign(**dict(zip(BOX, (SIZE, SIZE, 0, 0, cfg.size, cfg.size), strict=True)))
     return resize_cases(replace(cases, table=table), cfg.size, cfg.channels)
 
