@@ -20,7 +20,7 @@ from ..methods import AGGREGATED, METHOD_NAMES, OURS, PAPER_METHODS, RIVALS, TWI
 from ..provenance import run_id
 from ..search import SHIPPED, load_shipped
 from ..sets import load_cases
-from . import hypotheses, scanner, statistics, store, tables
+from . import hypotheses, scanner, statistics, store, tables, tissue
 from .ablations import ablated, draw, pages
 from .ambiguity import page
 from .second import CONTROLS
@@ -305,6 +305,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "tried": tried(),
         "commands": commands(),
         "controls": controls(),
+        "tissue": tissue_text(),
         "costs": markdown(pd.read_csv(paths.results() / "costs.csv", dtype=str).fillna("-")),
     }
     blocks |= {f"card-{name}": card(runs, name) for name in SHIPPED}
@@ -363,6 +364,12 @@ def controls() -> str:
     lines.append(pd.Series({"training": "none: height and width of the outline"} | size))
     lines.append(pd.concat([pd.Series({"training": "none: random codes"}), chance]))
     return tables.markdown(pd.DataFrame(lines))
+
+
+def tissue_text() -> str:
+    """Scores of queries in other tissue, and what it costs with and without outlines."""
+    rows = tissue.read()
+    return f"{tables.markdown(tissue.table(rows))}\n\n{tissue.lost(rows)}" if len(rows) else "Not measured yet."
 
 
 def commands() -> str:
