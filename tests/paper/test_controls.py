@@ -131,7 +131,7 @@ def test_a_search_by_size_knows_height_and_width_only(sides):
 
 
 def test_planned_controls():
-    plans = {name: second.PLANS[name]("scratch") for name in ("controls", "shares")}
+    plans = {name: second.PLANS[name]("scratch") for name in ("controls", "outlines")}
     assert {cfg.fold for cfgs in plans.values() for cfg in cfgs} == {2, 3, 4, 5}
     assert {cfg.seed for cfgs in plans.values() for cfg in cfgs} == {0}
     assert len(plans["controls"]) == 3 * 4 and {cfg.method for cfg in plans["controls"]} == {"ynet-no-seg"}

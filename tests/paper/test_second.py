@@ -25,17 +25,18 @@ def test_the_best_place_by_hand():
 
 @pytest.mark.parametrize("part", second.PARTS)
 def test_trials_stay_on_the_development_fold_with_seeds_of_their_own(part):
-    _, _, methods, seeds = second.PARTS[part]
+    methods, seeds = second.PARTS[part].methods, second.PARTS[part].trial_seeds
     for method in methods:
         configs = [second.trial(part, method, place, seed) for place in second.first_grid(method) for seed in seeds]
         assert {cfg.fold for cfg in configs} == {second.DEVELOPMENT_FOLD} and second.DEVELOPMENT_FOLD not in second.FOLDS
         assert min(cfg.seed for cfg in configs) >= 100
         assert len({cfg.hash() for cfg in configs}) == len(second.first_grid(method))
+        assert {cfg.label_share for cfg in configs} == {second.PARTS[part].share}
         assert {cfg.uses_masks for cfg in configs} == {method == "ynet" or method.endswith("+seg")}
 
 
 def test_every_method_of_a_part_has_as_many_trials_per_parameter():
-    methods = {method for _, _, methods, _ in second.PARTS.values() for method in methods}
+    methods = {method for part in second.PARTS.values() for method in part.methods}
     sizes = {len(second.first_grid(method)) for method in methods if second.hangs_on(method)}
     assert sizes == {9}
 
@@ -85,3 +86,16 @@ def test_runs_of_the_second_edition_hold_no_case_of_the_development_fold():
     rows = store.rows("second")
     assert set(rows["fold"]) <= set(second.FOLDS) and not rows["dirty"].any()
     assert set(rows["preset"]) <= {"scratch", "pretrained"}
+
+
+def test_settings_of_a_share_are_tried_and_run_at_that_share(monkeypatch):
+    """A setting is never carried to another amount of labels."""
+    assert second.runs("scratch-10") == []  # no trials yet
+    monkeypatch.setitem(second.CHOSEN, "scratch-10", {"ynet": (0.004, 0.125)})
+    runs = second.runs("scratch-10")
+    assert {(cfg.fold, cfg.seed) for cfg in runs} == {(fold, seed) for fold in (2, 3, 4, 5) for seed in (0, 1)}
+    assert {(cfg.label_share, cfg.variant, cfg.lr) for cfg in runs} == {(0.1, "labels=10%", 0.004)}
+    tried = second.trial("scratch-10", "ynet", (1, 0), 100)
+    assert tried.variant == "trial labels=10% lr=0.004 pair_sharpness=0.125" and tried.hash() == runs[0].hash()
+    whole = second.trial("scratch", "ynet", (1, 0), 100)
+    assert tried.hash() != whole.hash() and tried.epochs == whole.epochs

@@ -12,7 +12,7 @@ import pytest
 from scipy import ndimage
 from scipy.stats import chi2_contingency
 
-from ynet_lite.sets import phantom
+from ynet_lite.sets import frames, phantom
 from ynet_lite.sets.phantom import (
     BACKGROUNDS,
     DISEASES,
@@ -304,7 +304,7 @@ def test_undecided_cue_hides_the_disease():
     twin = {**row, "inner": "heterogeneous", "rim": "bright"}
 
     def frame(case):
-        return phantom._draw(case, np.random.SeedSequence(1), 96, PhantomStyle())[0]
+        return frames.draw(case, np.random.SeedSequence(1), 96, PhantomStyle())[0]
 
     assert np.array_equal(frame(row), frame(twin))
     assert not np.array_equal(frame({**row, "ambiguous": False}), frame({**twin, "ambiguous": False}))

@@ -7,28 +7,48 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from .. import losses, paths, provenance
 from ..config import Config
-from ..methods import METHODS
+from ..methods import METHODS, OURS, TWIN
 from . import store
 from .run import done, run_all
 
 DEVELOPMENT_FOLD = 1
 FOLDS = (2, 3, 4, 5)
 
-#: Methods of each part, the encoder's preset, seeds of its trials, and where their grids start: (rate, parameter).
+
+class Part(NamedTuple):
+    """Methods whose grids belong together: set and preset, seeds of trials and of runs, share of patients with labels."""
+
+    dataset: str
+    preset: str
+    methods: tuple[str, ...]
+    trial_seeds: tuple[int, ...] = (100,)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    share: float = 1.0
+
+
 PARTS = {
-    "busi": ("busi", "scratch", ("ynet-no-seg", "ynet", "dpsh", "hashnet", "ath"), (100, 101, 102)),
-    "pretrained": ("busbra", "pretrained", ("ynet-no-seg", "ynet", "hashnet", "hashnet+seg", "gap-itq"), (100,)),
-    "scratch": ("busbra", "scratch", ("ynet-no-seg", "ynet", "hashnet", "hashnet+seg"), (100,)),
-    "phantom": ("phantom", "quick", (), (100,)),  # for methods that are named: a loss of one's own, in minutes
+    "busi": Part("busi", "scratch", (TWIN, OURS, "dpsh", "hashnet", "ath"), (100, 101, 102)),
+    "pretrained": Part("busbra", "pretrained", (TWIN, OURS, "hashnet", "hashnet+seg", "gap-itq")),
+    "scratch": Part("busbra", "scratch", (TWIN, OURS, "hashnet", "hashnet+seg")),
+    "phantom": Part("phantom", "quick", ()),  # for methods that are named: a loss of one's own, in minutes
 }
+PARTS |= {
+    f"{preset}-{percent}": Part("busbra", preset, (TWIN, OURS), seeds=seeds, share=percent / 100)
+    for preset, seeds in (("scratch", (0, 1)), ("pretrained", (0,)))
+    for percent in (10, 25, 50)
+}
+
+#: Where grids start: rates by preset, the parameter by its name; and by what factor their steps go.
 START = {"pair_sharpness": 0.125, "rival_scale": 0.5, "": 0.0}
 RATE = {"scratch": 2e-3, "pretrained": 1e-3, "quick": 4e-3}
 RATE_STEP, PARAMETER_STEP = 2.0, 4.0
@@ -41,60 +61,60 @@ def hangs_on(method: str) -> str:
 
 def configuration(part: str, method: str, rate: float, parameter: float, **changes) -> Config:
     """One method of a part at one point of its grid; ``hashnet+seg``: HashNet's loss and the segmentation loss, half and half."""
-    dataset, preset, _, _ = PARTS[part]
+    dataset, preset, *_, share = PARTS[part]
     settings = {"lr": float(f"{rate:.4g}")}
     if name := hangs_on(method):
         settings[name] = float(f"{parameter:.4g}")
     base = method.removesuffix("+seg")
     settings |= {"balance": 0.5} if method.endswith("+seg") else {}
+    settings |= {"label_share": share, "variant": f"labels={share:.0%}"} if share < 1 else {}
     return Config.from_preset(preset, dataset, base, **settings, **changes).but(method=method)
 
 
 def trial(part: str, method: str, place: tuple[int, int], seed: int) -> Config:
     """The trial at ``place``, steps of (rate, parameter) from where the grid starts."""
     name = hangs_on(method)
-    rate = RATE[PARTS[part][1]] * RATE_STEP ** place[0]
+    rate = RATE[PARTS[part].preset] * RATE_STEP ** place[0]
     parameter = START.get(name, getattr(Config, name, 0.0)) * PARAMETER_STEP ** place[1]
     cfg = configuration(part, method, rate, parameter, fold=DEVELOPMENT_FOLD, seed=seed)
-    return cfg.but(variant="trial " + " ".join(f"{key}={getattr(cfg, key):g}" for key in filter(None, ("lr", name))))
+    tried = (f"{key}={getattr(cfg, key):g}" for key in ("lr", name) if key)
+    return cfg.but(variant=" ".join(filter(None, ("trial", cfg.variant, *tried))))
 
 
 #: The winners of finished trials, (rate, parameter): what the runs of each part are made with.
 CHOSEN: dict[str, dict[str, tuple[float, float]]] = {
     "busi": {
-        "ynet": (0.002, 0.5),
-        "ynet-no-seg": (0.004, 0.5),
+        OURS: (0.002, 0.5),
+        TWIN: (0.004, 0.5),
         "dpsh": (0.002, 2.0),
         "hashnet": (0.002, 0.5),
         "ath": (0.001, 0.5),
     },
-    "scratch": {"ynet": (0.001, 0.5), "ynet-no-seg": (0.002, 0.5)},
+    "scratch": {OURS: (0.001, 0.5), TWIN: (0.002, 0.5)},
 }
-SEEDS = (0, 1, 2)
 
 
 def runs(part: str) -> list[Config]:
-    """The reported runs of a part whose trials are finished: every method on folds 2 to 5, three seeds."""
+    """The reported runs of a part whose trials are finished: every method on folds 2 to 5."""
     return [
         configuration(part, method, *settings, fold=fold, seed=seed)
-        for seed in SEEDS
+        for seed in PARTS[part].seeds
         for fold in FOLDS
         for method, settings in CHOSEN.get(part, {}).items()
     ]
 
 
 #: Trainings on data that something was taken from, by variant: methods, and what changes (`.controls`). One seed.
-CONTROLS = {name: (("ynet-no-seg",), {"control": name}) for name in ("labels shuffled", "lesion blanked", "background blanked")}
+CONTROLS = {name: ((TWIN,), {"control": name}) for name in ("labels shuffled", "lesion blanked", "background blanked")}
 OUTLINES = {
-    "masks other": (("ynet",), {"control": "masks other"}),
-    "masks box": (("ynet",), {"mask_quality": "box"}),
+    "masks other": ((OURS,), {"control": "masks other"}),
+    "masks box": ((OURS,), {"mask_quality": "box"}),
 }
-SHARES = {f"labels={share:.0%}": (("ynet", "ynet-no-seg"), {"label_share": share}) for share in (0.1, 0.25, 0.5)}
 
 
 def varied(part: str, changes: dict[str, tuple[tuple[str, ...], dict]], seeds=(0,)) -> list[Config]:
-    """The runs of `CONTROLS`, `OUTLINES` or `SHARES` on folds 2 to 5 of BUS-BRA, for methods whose trials are finished."""
-    settings = CHOSEN.get(part, {}) if PARTS[part][0] == "busbra" else {}
+    """The runs of `CONTROLS` or `OUTLINES` on folds 2 to 5 of BUS-BRA, for methods whose trials are finished."""
+    settings = CHOSEN.get(part, {}) if PARTS[part].dataset == "busbra" and PARTS[part].share == 1 else {}
     return [
         configuration(part, method, *settings[method], fold=fold, seed=seed, variant=variant, **more)
         for seed in seeds
@@ -106,9 +126,7 @@ def varied(part: str, changes: dict[str, tuple[tuple[str, ...], dict]], seeds=(0
 
 
 #: What ``python -m ynet_lite.paper.second --<name>`` runs of a part.
-PLANS = {"runs": runs} | {
-    name: partial(varied, changes=what) for name, what in (("controls", CONTROLS), ("outlines", OUTLINES), ("shares", SHARES))
-}
+PLANS = {"runs": runs} | {name: partial(varied, changes=what) for name, what in (("controls", CONTROLS), ("outlines", OUTLINES))}
 
 
 def first_grid(method: str) -> list[tuple[int, int]]:
@@ -148,7 +166,7 @@ def known(part: str, cfg: Config, folder: Path) -> float | None:
 
 def search(part: str, method: str, folder: Path, jobs: int = 1) -> dict[tuple[int, int], float]:
     """Run the grid of a method until its winner lies inside; {place: mean NDCG@10 over the trial seeds}."""
-    seeds, scores = PARTS[part][3], {}
+    seeds, scores = PARTS[part].trial_seeds, {}
     places = first_grid(method)
     while places:
         configs = [trial(part, method, place, seed) for place in places for seed in seeds]
@@ -162,11 +180,11 @@ def search(part: str, method: str, folder: Path, jobs: int = 1) -> dict[tuple[in
 def table(part: str, folder: Path) -> pd.DataFrame:
     """What is known of the trials of a part: one line per method and place, with NDCG@10 and whether it won."""
     lines = []
-    for method in PARTS[part][2]:
+    for method in PARTS[part].methods:
         places, scores = first_grid(method), {}
         while places:
             for place in places:
-                found = [known(part, trial(part, method, place, seed), folder) for seed in PARTS[part][3]]
+                found = [known(part, trial(part, method, place, seed), folder) for seed in PARTS[part].trial_seeds]
                 if None not in found:
                     scores[place] = sum(found) / len(found)
             places = beyond(scores, best(scores)) if scores and set(places) <= set(scores) else []
@@ -184,7 +202,10 @@ def trial_rows(part: str, folder: Path) -> pd.DataFrame:
     for path in paths.listed(folder / "runs"):
         rows = pd.read_csv(path, dtype={"commit": str, "config_hash": str}, keep_default_na=False)
         first = rows.iloc[0]
-        if [first["dataset"], first["preset"]] != list(PARTS[part][:2]) or not first["variant"].startswith("trial"):
+        one, share = PARTS[part], re.search("labels=(\\d+)%", first["variant"])
+        if (first["dataset"], first["preset"], int(share[1]) / 100 if share else 1.0) != (one.dataset, one.preset, one.share):
+            continue
+        if not first["variant"].startswith("trial"):
             continue
         value = rows.set_index(["metric", "k"])["value"].astype(float)
         scores = {f"{metric}@10": value[(metric, 10)] for metric in ("ndcg", "map", "precision", "mask_agreement")}
@@ -206,7 +227,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ynet_lite.paper.second", description=main.__doc__)
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"which parts (default: {' '.join(PARTS)})")
     parser.add_argument("--methods", nargs="*", help="only these methods")
-    about = ("reported runs", "leak controls", "runs with outlines of another image or boxes", "runs with a share of the labels")
+    about = ("reported runs", "leak controls", "runs with outlines of another image or boxes")
     for name, text in zip(PLANS, about, strict=True):
         help_ = f"do the {text} of the parts whose trials are finished"
         parser.add_argument(f"--{name}", dest="plan", action="store_const", const=name, help=help_)
@@ -227,7 +248,7 @@ def main(argv: list[str] | None = None) -> int:
             configs = [cfg for cfg in PLANS[given.plan](part) if provenance.run_id(cfg) not in kept]
             run_all([cfg for cfg in configs if not done(cfg, given.folder)], given.folder, given.jobs, f"{part} {given.plan}")
             continue
-        for method in given.methods or PARTS[part][2]:
+        for method in given.methods or PARTS[part].methods:
             scores = search(part, method, given.folder, given.jobs)
             print(
                 f"{part} {method}: {trial(part, method, best(scores), 0).variant}, NDCG@10 {scores[best(scores)]:.4f}", flush=True
