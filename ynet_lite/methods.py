@@ -90,9 +90,10 @@ class Method:
 
     name : as in the result rows. title : as in tables and figures. changes : what it changes on top of its preset; an ablation is
     a weight of zero or one switch. kind : "ours", "part" (Y-Net with something taken away), "paper" (always in the paper preset),
-    "loss" (a deep hashing loss with our encoder and aggregation) or "aggregation" (features of one shared encoder). source : the
-    paper. parent : the method whose tuned settings it uses. tuned : by preset, what six validation trials chose (rows in
-    data/results/tuning). without : what it lacks, in words; a pair where it depends on the pooling (inside the lesion, R-MAC).
+    "loss" (a deep hashing loss with our encoder and aggregation), "aggregation" (features of one shared encoder) or "frozen" (no
+    training). source : the paper. parent : the method whose tuned settings it uses. tuned : by preset, what six validation trials
+    chose (rows in data/results/tuning). without : what it lacks, in words; a pair where it depends on the pooling (inside the
+    lesion, R-MAC).
     """
 
     name: str
@@ -200,6 +201,15 @@ ALL: tuple[Method, ...] = (
     *_aggregations("crow", "CroW", "Kalantidis et al., Cross-dimensional Weighting, ECCV workshops 2016, arXiv 1512.04065"),
     *_aggregations("cam", "CAM", "Jimenez et al., Class-Weighted Convolutional Features, BMVC 2017, arXiv 1707.02581"),
     *_aggregations("regional-attention", "regional attention", "Kim and Yoon, Regional Attention Based Deep Feature, BMVC 2018"),
+    # what needs no training: features of photographs. The epoch only teaches a classifier that nothing reads
+    Method(
+        "frozen-itq",
+        "frozen ImageNet encoder, ITQ code",
+        {"encoder": "lite0", "frozen": 4, "size": 224, "epochs": 1, "augment": False, "validation": 0.0, "precision": "float32"}
+        | {"loss": "ce", "cls_target": "descriptor", "balance": 1.0, "quant_weight": 0.0, "pooling": "gap", "pool_levels": (5,)}
+        | {"aggregation": "gap", "code_source": "itq"},
+        "frozen",
+    ),
 )
 
 BY_NAME = {method.name: method for method in ALL}

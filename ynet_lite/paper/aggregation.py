@@ -172,7 +172,7 @@ def itq(descriptors, bits: int, *, seed: int, iterations: int = 50) -> ITQ:
 
 @torch.inference_mode()
 def features(model: YNet, cases: Cases, batch: int = 64) -> np.ndarray:
-    """C5 of every case in full precision: float32 (N, C, h, w), >= 0."""
+    """C5, or the level that the network pools, of every case in full precision: float32 (N, C, h, w)."""
     if len(cases) == 0:
         raise ValueError("features: no cases; at least one is needed")
     model.eval()
@@ -180,7 +180,7 @@ def features(model: YNet, cases: Cases, batch: int = 64) -> np.ndarray:
     found = []
     for start in range(0, len(cases), batch):
         images = torch.from_numpy(cases.images[start : start + batch]).to(device).float()
-        found.append(model.encode(images)[-1].float().cpu().contiguous().numpy())
+        found.append(model.encode(images)[model.cfg.pool_levels[-1] - 2].float().cpu().contiguous().numpy())
     return np.concatenate(found)
 
 

@@ -125,8 +125,22 @@ def varied(part: str, changes: dict[str, tuple[tuple[str, ...], dict]], seeds=(0
     ]
 
 
+#: The better of the two last levels of the frozen encoder, by its two trials.
+FROZEN_LEVEL = 5
+
+
+def frozen(part: str) -> list[Config]:
+    """The pretrained encoder as it comes, with ITQ: one trial per level, then folds 2 to 5."""
+    if part != "pretrained":
+        return []
+    base = Config.from_preset("pretrained", "busbra", "frozen-itq")
+    tried = [base.but(pool_levels=(n,), fold=DEVELOPMENT_FOLD, seed=100, variant=f"trial pool_levels={n}") for n in (4, 5)]
+    return tried + [base.but(pool_levels=(FROZEN_LEVEL,), fold=fold, seed=seed) for seed in PARTS[part].seeds for fold in FOLDS]
+
+
 #: What ``python -m ynet_lite.paper.second --<name>`` runs of a part.
-PLANS = {"runs": runs} | {name: partial(varied, changes=what) for name, what in (("controls", CONTROLS), ("outlines", OUTLINES))}
+PLANS = {"runs": runs, "frozen": frozen}
+PLANS |= {name: partial(varied, changes=what) for name, what in (("controls", CONTROLS), ("outlines", OUTLINES))}
 
 
 def first_grid(method: str) -> list[tuple[int, int]]:
@@ -227,7 +241,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ynet_lite.paper.second", description=main.__doc__)
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"which parts (default: {' '.join(PARTS)})")
     parser.add_argument("--methods", nargs="*", help="only these methods")
-    about = ("reported runs", "leak controls", "runs with outlines of another image or boxes")
+    about = (
+        "reported runs",
+        "trials and runs of the frozen encoder",
+        "leak controls",
+        "runs with outlines of another image or boxes",
+    )
     for name, text in zip(PLANS, about, strict=True):
         help_ = f"do the {text} of the parts whose trials are finished"
         parser.add_argument(f"--{name}", dest="plan", action="store_const", const=name, help=help_)
