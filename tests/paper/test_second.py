@@ -99,3 +99,12 @@ def test_settings_of_a_share_are_tried_and_run_at_that_share(monkeypatch):
     assert tried.variant == "trial labels=10% lr=0.004 pair_sharpness=0.125" and tried.hash() == runs[0].hash()
     whole = second.trial("scratch", "ynet", (1, 0), 100)
     assert tried.hash() != whole.hash() and tried.epochs == whole.epochs
+
+
+def test_the_level_of_the_frozen_encoder_is_that_of_the_better_trial():
+    trials = second.kept_trials("pretrained").set_index("variant")["ndcg@10"]
+    scores = {level: trials[f"trial pool_levels={level}"] for level in (4, 5)}
+    assert max(scores, key=scores.get) == second.FROZEN_LEVEL
+    configs = second.frozen("pretrained")
+    assert [cfg.fold for cfg in configs[:2]] == [second.DEVELOPMENT_FOLD] * 2 and len(configs) == 2 + 12
+    assert {cfg.pool_levels for cfg in configs[2:]} == {(second.FROZEN_LEVEL,)} and not any(cfg.uses_masks for cfg in configs)

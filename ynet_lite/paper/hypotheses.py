@@ -72,3 +72,9 @@ def table(rows: pd.DataFrame, n: int = 10_000) -> pd.DataFrame:
     made.insert(6, "p (Holm)", [statistics.p_text(*one) for one in zip(adjusted, least, strict=True)])
     made["p (folds)"] = [statistics.p_text(value) for value in made["p (folds)"].astype(float)]
     return made.astype(object).fillna("-")
+
+
+def said(board: pd.DataFrame) -> str:
+    """One sentence on H5 for the first page. ``board``: of `table`."""
+    lead = board.set_index("").loc["H5", "with trainings"]
+    return f"Tuned anew, other trainings in the interval: {lead} points over the twin (second edition)." if lead != "-" else ""

@@ -279,6 +279,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
     table = tables.comparison_table(rivals).drop(columns=["Y-Net's", "patients"])
     near = chosen[chosen["method"].isin([*few, "dpsh", "hashnet", "ath"])]
     busi, busi_said = tuned_busi()
+    board = hypotheses.table(store.rows("second"))
     blocks = {
         "busbra-fold1": shown(complete(busbra, (1,)), [*few, *PAPER_METHODS]),
         "busbra": shown(chosen, [*few, *PAPER_METHODS]),
@@ -299,8 +300,10 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "busi": BUSI_NOTE,
         "busi-tuned": busi,
         "busi-said": busi_said,
-        "hypotheses": markdown(hypotheses.table(store.rows("second"))),
-        "scratch": scratch(),
+        "hypotheses": markdown(board),
+        "tuned-anew": hypotheses.said(board),
+        "scratch": second_table("scratch"),
+        "pretrained": second_table("pretrained"),
         "released": markdown(pages.published_table()),
         "tried": tried(),
         "commands": commands(),
@@ -312,13 +315,16 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
     return blocks | {f"gain-{name}": line for name, line in gains(runs).items()}
 
 
-def scratch() -> str:
-    """From scratch under the second edition's protocol: the methods that have every fold, beside chance and Y-Net's lead."""
-    part = complete(select(store.rows("second"), "busbra", "scratch"), HEADLINE_FOLDS)
-    if OURS not in set(part["method"]):
+def second_table(preset: str) -> str:
+    """BUS-BRA in the second edition: the methods that have every fold, beside chance and, where it is run, Y-Net's lead."""
+    part = complete(select(store.rows("second"), "busbra", preset), HEADLINE_FOLDS)
+    metrics = "map precision ndcg mask_agreement accuracy distinct_codes dice"
+    if {OURS, TWIN} <= set(part["method"]):
+        return tables.markdown(with_lead(part, metrics)[0])
+    part = part[part["method"] != OURS]  # alone it compares with nothing
+    if part.empty:
         return "No method has every fold yet."
-    table, _ = with_lead(part, "map precision ndcg mask_agreement accuracy distinct_codes dice")
-    return tables.markdown(table)
+    return tables.markdown(tables.retrieval_table(part, tables.pick(metrics), chance_rows("busbra", "full")))
 
 
 def card(runs: pd.DataFrame, model: str) -> str:
