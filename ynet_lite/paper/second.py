@@ -9,8 +9,10 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pandas as pd
@@ -20,20 +22,22 @@ from ..config import Config
 from ..methods import METHODS, OURS, TWIN
 from . import store
 from .run import done, run_all
+from .select import HEADLINE_FOLDS
 
 DEVELOPMENT_FOLD = 1
-FOLDS = (2, 3, 4, 5)
 
 
 class Part(NamedTuple):
-    """Methods whose grids belong together: set and preset, seeds of trials and of runs, share of patients with labels."""
+    """Methods whose grids belong together: set, preset, seeds of trials, seeds and folds of runs, share of patients with labels."""
 
     dataset: str
     preset: str
     methods: tuple[str, ...]
     trial_seeds: tuple[int, ...] = (100,)
     seeds: tuple[int, ...] = (0, 1, 2)
+    folds: tuple[int, ...] = HEADLINE_FOLDS
     share: float = 1.0
+    changes: Mapping = MappingProxyType({})
 
 
 PARTS = {
@@ -46,6 +50,12 @@ PARTS |= {
     f"{preset}-{percent}": Part("busbra", preset, (TWIN, OURS), seeds=seeds, share=percent / 100)
     for preset, seeds in (("scratch", (0, 1)), ("pretrained", (0,)))
     for percent in (10, 25, 50)
+}
+PARTS |= {  # each seed draws another phantom
+    f"phantom-{percent}": Part(
+        "phantom", "quick", (TWIN, OURS), seeds=(0, 1, 2, 3, 4), folds=(1,), share=percent / 100, changes={"validation": 0.0}
+    )
+    for percent in (10, 25, 50, 100)
 }
 
 #: Where grids start: rates by preset, the parameter by its name; and by what factor their steps go.
@@ -61,8 +71,8 @@ def hangs_on(method: str) -> str:
 
 def configuration(part: str, method: str, rate: float, parameter: float, **changes) -> Config:
     """One method of a part at one point of its grid; ``hashnet+seg``: HashNet's loss and the segmentation loss, half and half."""
-    dataset, preset, *_, share = PARTS[part]
-    settings = {"lr": float(f"{rate:.4g}")}
+    dataset, preset, share = PARTS[part].dataset, PARTS[part].preset, PARTS[part].share
+    settings = dict(PARTS[part].changes) | {"lr": float(f"{rate:.4g}")}
     if name := hangs_on(method):
         settings[name] = float(f"{parameter:.4g}")
     base = method.removesuffix("+seg")
@@ -95,11 +105,11 @@ CHOSEN: dict[str, dict[str, tuple[float, float]]] = {
 
 
 def runs(part: str) -> list[Config]:
-    """The reported runs of a part whose trials are finished: every method on folds 2 to 5."""
+    """The reported runs of a part whose trials are finished: every method on every fold and seed."""
     return [
         configuration(part, method, *settings, fold=fold, seed=seed)
         for seed in PARTS[part].seeds
-        for fold in FOLDS
+        for fold in PARTS[part].folds
         for method, settings in CHOSEN.get(part, {}).items()
     ]
 
@@ -118,7 +128,7 @@ def varied(part: str, changes: dict[str, tuple[tuple[str, ...], dict]], seeds=(0
     return [
         configuration(part, method, *settings[method], fold=fold, seed=seed, variant=variant, **more)
         for seed in seeds
-        for fold in FOLDS
+        for fold in PARTS[part].folds
         for variant, (methods, more) in changes.items()
         for method in methods
         if method in settings
@@ -135,7 +145,9 @@ def frozen(part: str) -> list[Config]:
         return []
     base = Config.from_preset("pretrained", "busbra", "frozen-itq")
     tried = [base.but(pool_levels=(n,), fold=DEVELOPMENT_FOLD, seed=100, variant=f"trial pool_levels={n}") for n in (4, 5)]
-    return tried + [base.but(pool_levels=(FROZEN_LEVEL,), fold=fold, seed=seed) for seed in PARTS[part].seeds for fold in FOLDS]
+    return tried + [
+        base.but(pool_levels=(FROZEN_LEVEL,), fold=fold, seed=seed) for seed in PARTS[part].seeds for fold in HEADLINE_FOLDS
+    ]
 
 
 #: What ``python -m ynet_lite.paper.second --<name>`` runs of a part.
