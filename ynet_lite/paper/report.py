@@ -20,7 +20,7 @@ from ..methods import AGGREGATED, METHOD_NAMES, OURS, PAPER_METHODS, RIVALS, TWI
 from ..provenance import run_id
 from ..search import SHIPPED, load_shipped
 from ..sets import load_cases
-from . import hypotheses, scanner, statistics, store, tables, tissue
+from . import hypotheses, scanner, shares, statistics, store, tables, tissue
 from .ablations import ablated, draw, pages
 from .ambiguity import page
 from .second import CONTROLS
@@ -156,9 +156,9 @@ def lookup_text(part: pd.DataFrame) -> str:
 
 
 def newest() -> tuple[str, pd.DataFrame]:
-    """Rows of the newest comparison on BUS-BRA from scratch that has Y-Net on folds 2 to 5, and how to call it."""
+    """Rows of the newest comparison on BUS-BRA from scratch that has Y-Net, its twin and a rival on folds 2 to 5, and its name."""
     second = complete(select(store.rows("second"), "busbra", "scratch"), HEADLINE_FOLDS)
-    if {OURS, TWIN} <= set(second["method"]):
+    if {OURS, TWIN, "hashnet"} <= set(second["method"]):
         return "BUS-BRA, folds 2 to 5, second edition", second
     return "BUS-BRA, folds 2 to 5, first edition", headline(select(published(), "busbra", "full"))
 
@@ -302,6 +302,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "busi-said": busi_said,
         "hypotheses": markdown(board),
         "tuned-anew": hypotheses.said(board),
+        "shares": markdown(shares.table(shares.committed())),
         "scratch": second_table("scratch"),
         "pretrained": second_table("pretrained"),
         "released": markdown(pages.published_table()),
@@ -475,6 +476,8 @@ def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
     made += draw.make(folder, runs)
     made += page.make(folder)
     made.append(drawing.save(query_page(), folder / "queries-phantom.png"))
+    if len(gains := shares.committed()):
+        made.append(drawing.save(shares.figure(gains), folder / "when-outlines-pay.png"))
     return made
 
 

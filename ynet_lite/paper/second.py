@@ -28,7 +28,7 @@ DEVELOPMENT_FOLD = 1
 
 
 class Part(NamedTuple):
-    """Methods whose grids belong together: set, preset, seeds of trials, seeds and folds of runs, share of patients with labels."""
+    """Methods whose grids belong together: set, preset, seeds of trials, seeds and folds of runs, share of the labels."""
 
     dataset: str
     preset: str

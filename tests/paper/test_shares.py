@@ -1,0 +1,47 @@
+"""Gains against the share of labels: only complete shares count, and the numbers are those of the statistics."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from ynet_lite.paper import hypotheses, shares, store
+
+
+@pytest.fixture
+def posing():
+    """Rows of BUSI under the name of BUS-BRA: all runs of the whole set, and those of two seeds once more as a tenth."""
+    rows = store.rows("second")
+    rows = rows[(rows["dataset"] == "busi") & (rows["preset"] == "scratch")].assign(dataset="busbra")
+    return pd.concat([rows, rows[rows["seed"] < 2].assign(variant="labels=10%")], ignore_index=True)
+
+
+def test_a_line_per_complete_share(posing):
+    found = shares.gains(posing)
+    assert found[["where", "share"]].drop_duplicates().values.tolist() == [
+        ["BUS-BRA, from scratch", 1.0],
+        ["BUS-BRA, from scratch", 0.1],
+    ]
+    whole = found[found["share"] == 1].set_index("metric").loc["map"]
+    said = hypotheses.table(posing).set_index("").loc["H5", "with trainings"]
+    assert said == f"{whole['points']:+.1f} [{whole['low']:.1f}, {whole['high']:.1f}]" and whole["runs"] == 12
+    own = posing[(posing["method"] == "ynet") & (posing["metric"] == "map") & (posing["k"] == 10) & (posing["variant"] == "")]
+    assert whole["ours"] == pytest.approx(own["value"].mean())
+    text = shares.table(found)
+    assert text["share"].tolist() == ["100%", "10%"] and text["trainings"].tolist() == ["12 each", "8 each"]
+    assert text["mAP@10"].iloc[0] == said
+
+
+def test_a_share_with_a_missing_run_is_left_out(posing):
+    first = posing[posing["method"] == "ynet-no-seg"]["run_id"].iloc[0]
+    assert shares.gains(posing[posing["run_id"] != first]).empty
+    assert shares.table(shares.gains(posing[:0])).empty
+
+
+def test_the_figure_has_a_panel_per_metric(posing):
+    figure = shares.figure(shares.gains(posing, n=50))
+    assert [axis.get_title() for axis in figure.axes] == ["mAP@10", "NDCG@10", "mask agreement@10", "accuracy"]
+    line = figure.axes[0].get_lines()[0]
+    assert line.get_xdata().tolist() == [0.1, 1.0]
+    plt.close(figure)
