@@ -156,7 +156,7 @@ def lookup_text(part: pd.DataFrame) -> str:
 
 
 def newest() -> tuple[str, pd.DataFrame]:
-    """Rows of the newest comparison on BUS-BRA from scratch that has Y-Net, its twin and a rival on folds 2 to 5, and its name."""
+    """Rows of the newest comparison on BUS-BRA from scratch that has Y-Net, twin and a rival on folds 2 to 5, and its name."""
     second = complete(select(store.rows("second"), "busbra", "scratch"), HEADLINE_FOLDS)
     if {OURS, TWIN, "hashnet"} <= set(second["method"]):
         return "BUS-BRA, folds 2 to 5, second edition", second
