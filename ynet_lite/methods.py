@@ -241,7 +241,8 @@ def tuned(preset: str, name: str) -> Mapping:
 
 
 METHODS = {method.name: method.changes for method in ALL}
-METHOD_NAMES = {method.name: method.title for method in ALL}
+#: Titles in the order of every table; a rival with outlines stands behind the rival.
+METHOD_NAMES = {name: title(name) for m in ALL for name in (m.name, *[f"{m.name}+seg"] * (m.kind == "loss"))}
 #: Deep hashing losses that stand in the place of ours, aggregations of one shared encoder, and what always has the paper preset.
 RIVALS, PAPER_METHODS = names("loss"), names("paper")
 AGGREGATED = names("aggregation")

@@ -55,7 +55,7 @@ def retrieval_table(runs: pd.DataFrame, columns: dict[tuple[str, int], str] | No
     _one_each(runs, ["dataset", "variant"], "retrieval_table")
     unnamed = sorted(set(runs["method"]) - set(METHOD_NAMES))
     if unnamed:
-        raise ValueError(f"retrieval_table: methods {unnamed} have no name in plots.METHOD_NAMES")
+        raise ValueError(f"retrieval_table: methods {unnamed} have no title in ynet_lite.methods")
     means = summary(seeds_averaged(runs) if runs["fold"].nunique() > 1 else runs, columns, by=("method",))
     lines = []
     for method in [m for m in METHOD_NAMES if m in means.index]:
