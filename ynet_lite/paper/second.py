@@ -103,6 +103,7 @@ CHOSEN: dict[str, dict[str, tuple[float, float]]] = {
     "scratch": {OURS: (0.001, 0.5), TWIN: (0.002, 0.5)},
     "phantom-10": {OURS: (0.008, 2.0), TWIN: (0.008, 2.0)},
     "phantom-25": {OURS: (0.004, 0.5), TWIN: (0.002, 2.0)},
+    "phantom-50": {OURS: (0.016, 0.5), TWIN: (0.002, 0.5)},
     "phantom-100": {OURS: (0.008, 0.5), TWIN: (0.004, 2.0)},
 }
 
