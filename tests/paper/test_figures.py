@@ -56,7 +56,17 @@ def test_tables_of_the_pages_are_the_committed_rows(runs, monkeypatch):
 
 
 #: Blocks of other pages than docs/results.md.
-ELSEWHERE = ("headline", "tried", "controls", "commands", "second-said", "costs", "card-phantom-quick", "card-busbra-full")
+ELSEWHERE = (
+    "headline",
+    "tried",
+    "controls",
+    "tissue",
+    "commands",
+    "second-said",
+    "costs",
+    "card-phantom-quick",
+    "card-busbra-full",
+)
 
 
 def test_readme_is_short():

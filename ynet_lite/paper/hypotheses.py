@@ -77,4 +77,6 @@ def table(rows: pd.DataFrame, n: int = 10_000) -> pd.DataFrame:
 def said(board: pd.DataFrame) -> str:
     """One sentence on H5 for the first page. ``board``: of `table`."""
     lead = board.set_index("").loc["H5", "with trainings"]
-    return f"Second edition, tuned anew, other trainings in the interval: the lead over the twin is {lead}." if lead != "-" else ""
+    if lead == "-":
+        return ""
+    return f"Second edition, tuned anew, other trainings in the interval: the lead over the twin is {lead}."
