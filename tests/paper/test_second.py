@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from ynet_lite import provenance
+from ynet_lite.methods import AGGREGATED, RIVALS
 from ynet_lite.paper import second, store
-from ynet_lite.paper.select import HEADLINE_FOLDS
+from ynet_lite.paper.select import HEADLINE_FOLDS, complete, select
 
 
 def test_a_grid_grows_only_beyond_the_edge_where_its_winner_lies():
@@ -112,3 +113,23 @@ def test_the_level_of_the_frozen_encoder_is_that_of_the_better_trial():
     configs = second.frozen("pretrained")
     assert [cfg.fold for cfg in configs[:2]] == [second.DEVELOPMENT_FOLD] * 2 and len(configs) == 2 + 12
     assert {cfg.pool_levels for cfg in configs[2:]} == {(second.FROZEN_LEVEL,)} and not any(cfg.uses_masks for cfg in configs)
+
+
+def test_what_is_committed_is_left_out_of_a_plan(tmp_path, monkeypatch):
+    planned = []
+    monkeypatch.setattr(second, "run_all", lambda configs, *_: planned.append(configs))
+    for what in ("--runs", "--controls"):
+        assert second.main(["scratch", what, "--folder", str(tmp_path)]) == 0
+    assert second.main(["pretrained", "--frozen", "--folder", str(tmp_path)]) == 0
+    assert planned == [[], [], []]
+    monkeypatch.setattr(store, "rows", lambda edition: pd.DataFrame({"run_id": []}))
+    second.main(["scratch", "--runs", "--folder", str(tmp_path)])
+    assert planned[-1] == second.runs("scratch")
+
+
+def test_every_rival_of_the_first_edition_ranks_above_the_frozen_encoder():
+    """As docs/results.md and docs/faq.md say."""
+    first = complete(select(store.rows("first", "small"), "busbra", "full"), HEADLINE_FOLDS)
+    frozen = complete(select(store.rows("second"), "busbra", "pretrained"), HEADLINE_FOLDS)
+    scores = [part[(part["metric"] == "map") & (part["k"] == 10)].groupby("method")["value"].mean() for part in (first, frozen)]
+    assert scores[0][[*RIVALS, *AGGREGATED]].min() > scores[1]["frozen-itq"]

@@ -79,4 +79,4 @@ def said(board: pd.DataFrame) -> str:
     lead = board.set_index("").loc["H5", "with trainings"]
     if lead == "-":
         return ""
-    return f"Second edition, tuned anew, other trainings in the interval: the lead over the twin is {lead}."
+    return f"Second edition, tuned anew, other trainings in the interval: the lead over the twin is {lead} points."

@@ -279,7 +279,7 @@ def main(argv: list[str] | None = None) -> int:
             print(table(part, given.folder).to_string(index=False))
             continue
         if given.plan:
-            kept = set(store.rows("second")["run_id"])
+            kept = {*store.rows("second")["run_id"], *kept_trials(part)["run_id"]}
             configs = [cfg for cfg in PLANS[given.plan](part) if provenance.run_id(cfg) not in kept]
             run_all([cfg for cfg in configs if not done(cfg, given.folder)], given.folder, given.jobs, f"{part} {given.plan}")
             continue

@@ -41,7 +41,7 @@ def gains(rows: pd.DataFrame, n: int = 10_000) -> pd.DataFrame:
             about = (WHERE[part.dataset, part.preset], part.share, metric)
             lines.append((*about, *estimate, *means, whole))
     columns = ["where", "share", "metric", "points", "low", "high", "ours", "twin", "runs"]
-    return pd.DataFrame(lines, columns=columns).drop_duplicates(["where", "share", "metric"])
+    return pd.DataFrame(lines, columns=columns)
 
 
 def table(found: pd.DataFrame) -> pd.DataFrame:
