@@ -314,26 +314,33 @@ def trainings_interval(a: pd.DataFrame, b: pd.DataFrame, *, n: int = 10_000, see
     and b are not the same queries, or none is left.
     """
     _same_queries(a.drop_duplicates(QUERY), b.drop_duplicates(QUERY))
-    rng = np.random.default_rng([seed, 2])
-    total, again = np.zeros(3), np.zeros((n, 3))  # sums of a, sums of b, queries
-    both = pd.concat([a.assign(method=0), b.assign(method=1)])
+    both, folds = pd.concat([a.assign(method=0), b.assign(method=1)]), []
     for _, fold in both.groupby(["fingerprint", "fold"]):
         values = fold.pivot(index=["group", "case_id"], columns=["method", "run_id"], values="value").dropna()
-        if values.empty:
-            continue
-        by_patient = values.groupby(level="group")
-        sums, queries = by_patient.sum(), by_patient.size().to_numpy(np.float64)
-        patients = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), n)  # how often each was drawn, (n, P)
-        for method in (0, 1):
-            runs = sums[method].to_numpy()  # (P, S)
-            drawn = rng.multinomial(runs.shape[1], np.full(runs.shape[1], 1 / runs.shape[1]), n) / runs.shape[1]
+        if len(values):
+            by_patient = values.groupby(level="group")
+            folds.append((by_patient.size().to_numpy(np.float64), *(by_patient.sum()[method].to_numpy() for method in (0, 1))))
+    total, again = np.zeros(3), np.zeros((n, 3))  # sums of a, sums of b, queries
+    sizes = tuple((len(queries), *(runs.shape[1] for runs in pair)) for queries, *pair in folds)
+    for (queries, *pair), (patients, *trainings) in zip(folds, _redrawn(sizes, n, seed), strict=True):
+        patients = patients.astype(np.float64)
+        for method, (runs, drawn) in enumerate(zip(pair, trainings, strict=True)):  # runs: (P, S)
             total[method] += runs.mean(axis=1).sum()
-            again[:, method] += (patients @ runs * drawn).sum(axis=1)
+            again[:, method] += (patients @ runs * (drawn / runs.shape[1])).sum(axis=1)
         total[2] += queries.sum()
         again[:, 2] += patients @ queries
     if not total[2]:
         raise ValueError("trainings_interval: no query has a value in every training of both methods")
     return _estimate(100 * (total[0] - total[1]) / total[2], 100 * (again[:, 0] - again[:, 1]) / again[:, 2], alpha)
+
+
+@lru_cache(maxsize=4)
+def _redrawn(sizes: tuple[tuple[int, ...], ...], n: int, seed: int) -> list[list[np.ndarray]]:
+    """How often each of ``count`` things is drawn in each replicate, uint16 (n, count), for every count of every fold.
+
+    Methods with as many trainings on the same patients are resampled by the same draws."""
+    rng = np.random.default_rng([seed, 2])
+    return [[rng.multinomial(one, np.full(one, 1 / one), n).astype(np.uint16) for one in counts] for counts in sizes]
 
 
 def corrected_t(a: pd.DataFrame, b: pd.DataFrame, ratio: float = 0.25) -> tuple[float, float]:
