@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 
 def validation_rows(groups: Sequence, labels: Sequence, share: float, seed: int) -> np.ndarray:
@@ -23,29 +24,23 @@ def validation_rows(groups: Sequence, labels: Sequence, share: float, seed: int)
         raise ValueError(f"validation_rows: one group and one label per case, got {groups.shape} and {labels.shape}")
     if not 0 <= share < 1:
         raise ValueError(f"validation_rows: share must be in [0, 1), got {share}")
-    chosen = np.zeros(len(groups), bool)
     if share == 0 or len(groups) == 0:
-        return chosen
-    patients, patient = np.unique(groups, return_inverse=True)
-    classes, label = np.unique(labels, return_inverse=True)
-    counts = np.zeros((len(patients), len(classes)), np.int64)
-    np.add.at(counts, (patient, label), 1)
-    rarest_first = np.argsort(counts.sum(axis=0), kind="stable")
-    patient_class = rarest_first[np.argmax(counts[:, rarest_first], axis=1)]
+        return np.zeros(len(groups), bool)
+    counts = pd.crosstab(groups, labels)  # patients and classes in the order of their names
+    rarest_first = counts.columns[np.argsort(counts.sum(), kind="stable")]
+    patient_class = counts[rarest_first].idxmax(axis=1)
     rng = np.random.default_rng(seed)
-    drawn = []
-    for index in range(len(classes)):
-        members = np.flatnonzero(patient_class == index)
+    drawn: list[str] = []
+    for name in counts.columns:
+        members = patient_class.index[patient_class == name]
         wanted = min(max(int(np.floor(share * len(members) + 0.5)), 1), len(members) - 1)
-        drawn.append(rng.permutation(members)[: max(wanted, 0)])
-    drawn = np.concatenate(drawn)
-    if len(drawn) == 0:
+        drawn += list(rng.permutation(members)[: max(wanted, 0)])
+    if not drawn:
         raise ValueError(
-            f"validation_rows: {len(patients)} patient(s) of {len(classes)} class(es) are too few to draw validation "
+            f"validation_rows: {len(counts)} patient(s) of {counts.shape[1]} class(es) are too few to draw validation "
             "from; at least one class needs two patients, or use a share of 0"
         )
-    chosen[np.isin(patient, drawn)] = True
-    return chosen
+    return np.isin(groups, drawn)
 
 
 def deal(groups: Sequence, labels: Sequence, folds: int) -> np.ndarray:
@@ -60,12 +55,10 @@ def deal(groups: Sequence, labels: Sequence, folds: int) -> np.ndarray:
     groups, labels = [str(group) for group in groups], [str(label) for label in labels]
     if len(groups) != len(labels):
         raise ValueError(f"deal: one group and one label per case, got {len(groups)} and {len(labels)}")
-    own: dict[str, list[str]] = {}
-    for group, label in zip(groups, labels, strict=True):
-        own.setdefault(group, []).append(label)
-    if folds < 2 or len(own) < folds:
-        raise ValueError(f"deal: {len(own)} group(s) into {folds} folds; at least two folds and one group for each are needed")
-    kind = {group: max(sorted(set(seen)), key=seen.count) for group, seen in own.items()}
-    order = sorted(own, key=lambda group: (kind[group], hashlib.sha256(group.encode()).hexdigest()))
+    n = len(set(groups))
+    if folds < 2 or n < folds:
+        raise ValueError(f"deal: {n} group(s) into {folds} folds; at least two folds and one group for each are needed")
+    kind = pd.crosstab(np.array(groups), np.array(labels)).idxmax(axis=1).to_dict()
+    order = sorted(kind, key=lambda group: (kind[group], hashlib.sha256(group.encode()).hexdigest()))
     fold = {group: 1 + i % folds for i, group in enumerate(order)}
     return np.array([fold[group] for group in groups], np.int64)
