@@ -305,7 +305,7 @@ def test_ham10000_with_a_suffix_and_without_a_list(ham_like):
     table.to_csv(ham_like / "HAM10000_metadata.tab", sep="\t", index=False, quoting=csv.QUOTE_NONNUMERIC)
     pd.testing.assert_frame_equal(ham10000(ham_like), before)
     (ham_like / "HAM10000_metadata.tab").write_bytes(b"\xff\xfelesion_id\n")
-    with pytest.raises(ManifestError, match="HAM10000_metadata.tab: not a table in UTF-8"):
+    with pytest.raises(ManifestError, match="HAM10000_metadata.tab: not a comma- or tab-separated table in UTF-8"):
         ham10000(ham_like)
     (ham_like / "HAM10000_metadata.tab").unlink()
     with pytest.raises(FileNotFoundError, match="10.7910/DVN/DBW86T"):

@@ -15,13 +15,9 @@ import pandas as pd
 from .. import paths
 
 REQUIRED = ("case_id", "image", "label", "group")
-
 SEPARATOR = ";"  # between several mask files of one case
-
 EMPTY = "empty"  # mask cell of a case that is known to show no lesion
-
 NO_CLASS = ("none", "null", "na", "n/a", "?", "-")
-
 SHOWN = 5  # offenders that an error lists
 
 
@@ -34,46 +30,53 @@ class ManifestError(ValueError):
 
 
 def read_manifest(path) -> pd.DataFrame:
-    """Read a manifest CSV: every cell as text without outer blanks, paths made absolute relative to the CSV's folder.
+    """Read a manifest CSV (see `read_text`) with its paths made absolute, relative to the CSV's folder.
 
-    Fully blank lines are left out, but the index keeps counting them, so that ``index + 2`` is the line of the file (as
-    long as no cell holds a line break). A blank ``mask`` cell means "outline unknown", the word ``empty`` "known to
-    show no lesion"; several mask files are separated by ``;``. Raises ``FileNotFoundError`` when there is no such file
-    and `ManifestError` when it is not a CSV table. The table is only read here; `check_manifest` judges it.
+    A blank ``mask`` cell means "outline unknown", the word ``empty`` "known to show no lesion"; several mask files are separated
+    by ``;``. Raises ``FileNotFoundError`` and `ManifestError`. The table is only read here; `check_manifest` judges it.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"manifest {path}: no such file; it must be a CSV with the columns {', '.join(REQUIRED)} and fold or split"
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            # no index: rows that end in a comma which the header lacks would move all columns by one
-            table = pd.read_csv(
-                path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig", index_col=False
-            )
-    except pd.errors.EmptyDataError:
-        raise ManifestError(f"manifest {path}: the file is empty; its first line must name the columns") from None
-    except pd.errors.ParserWarning:
-        raise ManifestError(
-            f"manifest {path}: its rows have more cells than the first line has names; a comma at the end of the rows does this: "
-            "remove it, or put one at the end of the first line too"
-        ) from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        raise ManifestError(f"manifest {path}: not a comma-separated table in UTF-8 ({error})") from None
-    table = table.fillna("")
-    table.columns = [str(column).strip() for column in table.columns]
-    if len(set(table.columns)) < len(table.columns):
-        raise ManifestError(f"manifest {path}: a column name stands twice in {list(table.columns)}")
-    table = table.apply(lambda column: column.str.strip()) if len(table) else table
-    table = table[(table != "").any(axis=1)] if len(table) else table
+    table = read_text(path, f"manifest {path}")
     base = path.resolve().parent
     for column in ("image", "mask"):
         if column in table:
             parts = [[part if part == EMPTY else _place(base, part) for part in files(cell)] for cell in table[column]]
             table[column] = [SEPARATOR.join(names) for names in parts]
     return table
+
+
+def read_text(path: Path, name: str, tabs: bool = False) -> pd.DataFrame:
+    """A table in UTF-8, divided by commas, or with ``tabs`` by tabs where its first line has more of them; stripped text cells.
+
+    Fully blank lines are left out, but the index keeps counting them: ``index + 2`` is the line of the file as long as no cell
+    holds a line break. Raises `ManifestError`, which calls the file ``name``.
+    """
+    try:
+        first = path.read_bytes().partition(b"\n")[0]
+        mark, divided = ("tab", "\t") if tabs and first.count(b"\t") > first.count(b",") else ("comma", ",")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # no index: rows that end in a comma which the header lacks would move all columns by one
+            settings = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "index_col": False}
+            table = pd.read_csv(path, sep=divided, encoding="utf-8-sig", **settings).fillna("")
+    except pd.errors.EmptyDataError:
+        raise ManifestError(f"{name}: the file is empty; its first line must name the columns") from None
+    except pd.errors.ParserWarning:
+        raise ManifestError(
+            f"{name}: its rows have more cells than the first line has names; a {mark} at the end of the rows does this: "
+            "remove it, or put one at the end of the first line too"
+        ) from None
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+        raise ManifestError(f"{name}: not a {'comma- or tab' if tabs else 'comma'}-separated table in UTF-8 ({error})") from None
+    table.columns = [str(column).strip() for column in table.columns]
+    if table.columns.has_duplicates:
+        raise ManifestError(f"{name}: a column name stands twice in {list(table.columns)}")
+    table = table.map(str.strip)
+    return table[(table != "").any(axis=1)]
 
 
 def _place(base: Path, part: str) -> str:
@@ -105,9 +108,9 @@ def kept(name: str, lines: Sequence[str]) -> str:
 
     name : of the file, without its ending: in the folder of the cache, where it is not a whole path.
     """
-    path = paths.cache() / f"{name}.txt"
     if len(lines) <= SHOWN:
         return ""
+    path = paths.cache() / f"{name}.txt"
     try:
         paths.write_text(path, "\n".join([*lines, ""]))
     except OSError:
@@ -123,12 +126,9 @@ def check_manifest(table: pd.DataFrame, name: str, *, need_files: bool = True, f
     table : columns ``case_id, image, label, group`` and ``fold`` (integers) or ``split`` (``train`` / ``test``), optional
         ``mask`` and any others. The index is kept; rows are named as ``index + 2``, their line in the CSV.
     name : what the error calls the set.
-    need_files : also require that every image and mask file exists.
-    folder : what relative paths are relative to; the current folder when None.
+    need_files : also require that every image and mask file exists, relative paths below ``folder`` (the current one when None).
 
-    The error has one line per kind of problem (missing column, empty table, blank cell or NaN label, duplicate case,
-    one class only, one class or patient written in two ways, fold or split that is none, one side empty, patient on two sides,
-    missing file) with its first five offenders; where there are more, all are written down (`kept`).
+    The error has one line per kind of problem with its first five offenders; where there are more, all are written down (`kept`).
     """
     missing = [column for column in REQUIRED if column not in table]
     if "fold" not in table and "split" not in table:
@@ -141,11 +141,11 @@ def check_manifest(table: pd.DataFrame, name: str, *, need_files: bool = True, f
 
     table = table.assign(mask=table["mask"] if "mask" in table else "")
     rows = np.array(row_names(table), object)
-    problems: dict[str, Sequence[str]] = {}
+    problems: dict[str, list[str]] = {}
 
-    def problem(what: str, offenders: Sequence[str]) -> None:
-        if len(offenders):
-            problems[what] = list(offenders)
+    def problem(what: str, offenders: list[str]) -> None:
+        if offenders:
+            problems[what] = offenders
 
     def named(column: str, wrong) -> list[str]:
         return [f"{row} {value!r}" for row, value in zip(rows[wrong], table[column].to_numpy(object)[wrong], strict=True)]

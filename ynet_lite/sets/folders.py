@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -14,7 +15,7 @@ from .. import paths
 from ..cases.core import Cases
 from ..cases.formats import sha256
 from ..cases.loading import load_table
-from ..cases.manifest import ManifestError, first_few, kept
+from ..cases.manifest import ManifestError, first_few, kept, read_text
 from ..config import Data
 
 
@@ -53,8 +54,7 @@ def load_folder(one: DataSet, cfg: Data, manifest: Callable[[Path], pd.DataFrame
     return load_table(manifest(folder), **about, **settings)
 
 
-@dataclass(frozen=True)
-class Verification:
+class Verification(NamedTuple):
     """What `verify` found: how many files it compared, which are missing and which differ (paths below ``folder``)."""
 
     name: str
@@ -101,21 +101,12 @@ def find(one: DataSet, data_dir=None) -> Path:
 
 
 def read_columns(path: Path, wanted: list[str]) -> pd.DataFrame:
-    """A list of a published set, cells divided by commas or tabs, each as text without outer blanks.
-
-    Raises `ManifestError` for a missing column and for what is no such table.
-    """
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            first = file.readline()
-        divided = "\t" if first.count("\t") > first.count(",") else ","
-        table = pd.read_csv(path, sep=divided, dtype=str, keep_default_na=False, encoding="utf-8-sig").rename(columns=str.strip)
-    except (ValueError, OSError) as error:  # of pandas, and of text that is not UTF-8
-        raise ManifestError(f"{path}: not a table in UTF-8, divided by commas or tabs ({error})") from error
+    """A list of a published set, divided by commas or tabs (see `read_text`), which must have the ``wanted`` columns."""
+    table = read_text(path, str(path), tabs=True)
     missing = [column for column in wanted if column not in table]
     if missing:
         raise ManifestError(f"{path}: missing column(s) {missing}; found {list(table.columns)}")
-    return table.apply(lambda column: column.str.strip()) if len(table) else table
+    return table
 
 
 def checksums(one: DataSet) -> dict[str, str]:

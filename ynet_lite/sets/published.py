@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
-from ..cases.manifest import SEPARATOR, ManifestError, check_manifest, first_few, kept
+from ..cases.manifest import SEPARATOR, ManifestError, check_manifest, first_few, kept, row_names
 from ..cases.splits import deal
 from ..paths import write_csv, yours
 from .folders import read_columns
@@ -148,11 +148,8 @@ def ham10000(folder) -> pd.DataFrame:
     folder = _folder("ham10000", folder)
     listed = read_columns(_below("ham10000", folder, "HAM10000_metadata", ".csv", ".tab"), ["lesion_id", "image_id", "dx"])
     paths = _files(folder)
-    masks = {
-        stem.removesuffix("_segmentation"): path
-        for stem, path in _by_stem(paths, ".png").items()
-        if stem.endswith("_segmentation")
-    }
+    outlines = [path for path in paths if path.stem.lower().endswith("_segmentation")]
+    masks = {stem.removesuffix("_segmentation"): path for stem, path in _by_stem(outlines, ".png").items()}
     images = _by_stem(paths, ".jpg", ".jpeg")
     table = _manifest(listed["image_id"], images, masks, listed["dx"], listed["lesion_id"], folder, folds=5)
     return _with(table, listed, dx_type="dx_type", localization="localization")
@@ -213,7 +210,7 @@ def _below(name: str, folder: Path, wanted: str, *endings: str) -> Path:
 
 def _labels(listed: pd.DataFrame, column: str, names: tuple[str, str], path: Path) -> list[str]:
     """Class names for a column of 0 and 1."""
-    odd = [f"row {i + 2} {value!r}" for i, value in enumerate(listed[column]) if value not in ("0", "1")]
+    odd = [f"{row} {value!r}" for row, value in zip(row_names(listed), listed[column], strict=True) if value not in ("0", "1")]
     if odd:
         raise ManifestError(f"{path}: {column} must be one of 0, 1: {first_few(odd)}{kept(f'{path.stem}-offenders', odd)}", odd)
     return [names[int(value)] for value in listed[column]]
