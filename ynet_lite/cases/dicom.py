@@ -15,13 +15,9 @@ import numpy as np
 from .grey import Pixels, Refused
 
 SUFFIXES = (".dcm", ".dicom")
-
 GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")  # of an enhanced file, C.7.6.16
-
 MACROS = ("FrameVOILUTSequence", "PixelValueTransformationSequence")
-
 WINDOW = ("WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleSlope", "RescaleIntercept")
-
 PALETTE = ("{}PaletteColorLookupTableDescriptor", "{}PaletteColorLookupTableData", "Segmented{}PaletteColorLookupTableData")
 
 # Only these are read from the header, so that no name is ever in memory together with the pixels.
@@ -38,7 +34,6 @@ IDENTITY_TAGS = (
 ).split()
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
-
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
@@ -82,10 +77,9 @@ def pixels(content: bytes, *, mask: bool = False, most: int | None = None) -> Pi
     frames = _number(dataset, "NumberOfFrames") or 1
     if mask and frames > 1:
         raise Refused(f"a mask of {frames:.0f} frames; give one file a mask (several are joined with ;)")
-    kind = str(dataset.PhotometricInterpretation).strip().upper()
-    if not mask and kind not in (*GREY, *COLOUR, "PALETTE COLOR"):
-        known = ", ".join((*GREY, *COLOUR))
-        raise Refused(f"photometric interpretation {kind!r} is not understood; {known}, PALETTE COLOR are")
+    kind, known = _says(dataset, "PhotometricInterpretation"), (*GREY, *COLOUR, "PALETTE COLOR")
+    if not mask and kind not in known:
+        raise Refused(f"photometric interpretation {kind!r} is not understood; {', '.join(known)} are")
     array = _decode(dataset)
     if mask:
         return Pixels(array)
@@ -111,15 +105,14 @@ def warn_about(files: Sequence) -> None:
     - Burnt-in annotation: the attribute says YES, or is missing (then nobody knows; it may only be trusted when it says NO).
     - Identity: a patient's name, number, birth date and the like are filled in, and the file does not say that the identity
       was removed. The values are neither shown nor kept.
-    - Several frames: only the first is read.
 
-    Headers only are read. Files that cannot be read are passed over: reading their pixels says what is wrong. An empty list
-    needs no pydicom and gives no warning. Raises ``ImportError`` without pydicom.
+    Headers only are read; files that cannot be read are passed over, since reading their pixels says what is wrong. Raises
+    ``ImportError`` without pydicom, but not for an empty list.
     """
     if not files:
         return
     dcmread = _pydicom().dcmread
-    burnt, unknown, named, frames = 0, 0, 0, 0
+    burnt = unknown = named = frames = 0
     tags = [*IDENTITY_TAGS, "PatientIdentityRemoved", "BurnedInAnnotation", "NumberOfFrames"]
     for file in files:
         try:
@@ -175,9 +168,8 @@ def _number(dataset, tag: str) -> float | None:
     """The first number of an attribute; None when it is missing, empty or no number (a decimal comma, say)."""
     try:
         value = dataset.get(tag)
-        value = value if value is None or isinstance(value, str) or not hasattr(value, "__iter__") else next(iter(value), None)
-        return None if value in (None, "") else float(value)
-    except Exception:  # pydicom checks a value when it is asked for
+        return float(value if np.ndim(value) == 0 else value[0])
+    except Exception:  # also of pydicom, which checks a value when it is asked for
         return None
 
 

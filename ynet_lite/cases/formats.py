@@ -18,11 +18,8 @@ from .grey import Pixels, Refused, to_bytes
 from .manifest import first_few
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")  # besides DICOM, JSRT's raw files and, for masks, MATLAB matrices
-
 MOST_PIXELS = 178_956_970  # no picture is unpacked beyond this: a small file may hold gigabytes of one colour
-
 JSRT_SIDE, JSRT_WHITE = 2048, 4095  # pixels both ways of a raw radiograph, and its 12 bits
-
 PNG, ORIENTATION, BITS, PLANES = b"\x89PNG\r\n\x1a\n", 274, 258, 284  # a signature, and numbers of TIFF tags
 
 

@@ -27,11 +27,8 @@ from .manifest import EMPTY, SEPARATOR, SHOWN, ManifestError, check_manifest, fi
 READER = 3  # raise it when reading or resizing changes, so that older caches are not used
 
 BOX = ("height", "width", *CONTENT)
-
 MASK_SCALES = (2, 4)  # a mask may be drawn at this part or multiple of its image's size
-
 NEARLY_CONSTANT = 8  # grey values between the darkest and the brightest pixel
-
 BAR = 3  # seconds without a progress bar: for a small set it would only flash up
 
 
@@ -58,9 +55,13 @@ def letterbox(array: np.ndarray, size: int, mask: bool = False) -> tuple[np.ndar
     scale = size / max(high, wide)
     height, width = max(1, round(high * scale)), max(1, round(wide * scale))
     top, left = (size - height) // 2, (size - width) // 2
+    if mask:
+        resized = _resize_mask(array, height, width)
+    else:  # Pillow widens the filter when it shrinks: no aliasing
+        filtering = Image.Resampling.BILINEAR
+        resized = np.stack([np.asarray(Image.fromarray(plane).resize((width, height), filtering)) for plane in array])
     square = np.zeros((*array.shape[:-2], size, size), np.uint8)
-    window = (..., slice(top, top + height), slice(left, left + width))
-    square[window] = _resize_mask(array, height, width) if mask else _resize_image(array, height, width)
+    square[..., top : top + height, left : left + width] = resized
     return square, (top, left, height, width)
 
 
@@ -99,8 +100,7 @@ def load_table(
     name : name of the set, used in errors and cache files.
     size, channels : the square's side in pixels; 1 (grey) or 3 (RGB).
     class_names : order of the classes; sorted labels of the table when None.
-    mask_names : names of the mask values 0, 1, ...
-    mask_values : what stands for each of them in the files, when not 0, 1, ...: see `read_mask`.
+    mask_names, mask_values : names of the mask values 0, 1, ..., and what stands for them in the files (see `read_mask`).
     folder : what relative paths are relative to; paths below it are stored relative to it in the returned table.
     finer : columns that refine the class.
     centre_crop : names of mask files that are larger than their image by a border on all sides, which is cut off.
@@ -109,12 +109,10 @@ def load_table(
     Several mask files of one case are joined by the larger value of each pixel. A mask has its image's size, or a half, a
     quarter, twice or four times of it. The returned table has the new columns ``height, width`` (of the original, pixels) and
     ``box_top, box_left, box_height, box_width`` (of the content in the square, pixels). Fingerprint: SHA-256, first 16
-    hexadecimal digits, of all manifest columns but the paths, of the class and mask names, and of the checksum of every file; it
-    does not depend on where the files lie, on ``size`` or on ``channels``.
+    hexadecimal digits, of all manifest columns but the paths, of the class and mask names, and of the checksum of every file.
 
-    Cache: ``paths.cache()/<name>-<size>-<channels>-<fingerprint>.npz``, and a small JSON that keeps the fingerprint under a key
-    made of the manifest and of name, size and modification time of every file, so that files need not be read to find it; a
-    file changed with both size and time kept would be missed (delete the cache folder then). A damaged cache is made again.
+    Cache: the arrays, and a JSON that keeps the fingerprint by the manifest and by name, size and modification time of every
+    file, so that none need be read: a file changed with both kept would be missed (delete the folder `paths.cache` then).
 
     Raises `ManifestError`, with the first offenders by row, for a bad manifest, unreadable files, masks of another size
     than their image, or mask values outside the declared classes.
@@ -123,7 +121,7 @@ def load_table(
     table = check_manifest(table, name, folder=folder)
     class_names = tuple(class_names) if class_names is not None else tuple(sorted(set(table["label"])))
     mask_names = tuple(mask_names)
-    unknown = [f"{r} {v!r}" for r, v in zip(row_names(table), table["label"], strict=True) if v not in class_names]
+    unknown = [f"{row} {v!r}" for row, v in zip(row_names(table), table["label"], strict=True) if v not in class_names]
     if unknown:
         where = kept(f"{name}-offenders", unknown)
         raise ManifestError(f"{name}: label is none of {list(class_names)}: {first_few(unknown)}{where}", unknown)
@@ -166,21 +164,12 @@ def load_table(
     )
 
 
-def _resize_image(array: np.ndarray, height: int, width: int) -> np.ndarray:
-    if array.shape[-2:] == (height, width):
-        return array
-    filtering = Image.Resampling.BILINEAR  # Pillow widens the filter when it shrinks: no aliasing
-    return np.stack([np.asarray(Image.fromarray(plane).resize((width, height), filtering)) for plane in array])
-
-
 def _resize_mask(array: np.ndarray, height: int, width: int) -> np.ndarray:
     if array.shape == (height, width):
         return array
     values = np.unique(array)
-    cover = [
-        np.asarray(Image.fromarray((array == value).astype(np.float32)).resize((width, height), Image.Resampling.BOX))
-        for value in values
-    ]
+    layers = [Image.fromarray((array == value).astype(np.float32)) for value in values]
+    cover = [np.asarray(layer.resize((width, height), Image.Resampling.BOX)) for layer in layers]
     # rounded, so that sums of single-precision weights cannot turn a tie round on another machine
     return values[np.argmax(np.round(np.stack(cover), 4), axis=0)]
 

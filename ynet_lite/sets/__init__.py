@@ -37,9 +37,8 @@ def drawn_per_seed() -> tuple[str, ...]:
 def load_cases(cfg: Data) -> Cases:
     """The cases that ``cfg`` names, as uint8 squares of ``cfg.size`` pixels with ``cfg.channels`` channels.
 
-    ``cfg.dataset`` is the name of one of `SETS`: the phantom is drawn; the real sets are found in ``cfg.data_dir``,
-    ``YNET_DATA_DIR`` or ``data/raw/`` and compared with the kept checksums; ``csv`` reads the manifest at ``cfg.manifest`` or
-    ``YNET_MANIFEST`` (see `ynet_lite.sets.own`). `ynet_lite.sets.published` makes such manifests of more published sets.
+    ``cfg.dataset`` is the name of one of `SETS`: the phantom is drawn; the real sets are looked for as in `folders.find` and
+    compared with the kept checksums; ``csv`` reads the manifest at ``cfg.manifest`` or ``YNET_MANIFEST``.
 
     Raises ``ValueError`` for an unknown set or a bad manifest, ``FileNotFoundError`` when the set is not there.
     """

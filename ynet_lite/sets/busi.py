@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -16,20 +15,18 @@ from ..cases.manifest import EMPTY, SEPARATOR
 from .folders import DataSet, find, load_folder
 
 BUSI_CLASSES = ("benign", "malignant", "normal")
+BUSI_FOLDS = 5
 
 # This second outline was drawn on a canvas that shows its image with a border all around: 555 x 465 for 416 x 416.
 BUSI_CENTRE_CROP = ("benign (4)_mask_1.png",)
-
-BUSI_FOLDS = 5
 
 
 def busi(data_dir=None, split: pd.DataFrame | None = None) -> pd.DataFrame:
     """Manifest of BUSI: benign, malignant and normal; one to three outlines per image; normal images have empty ones.
 
-    The set names no patients. ``group`` is the cluster of near-duplicates and ``fold`` (1..5) keeps clusters together,
-    both from ``split`` (columns ``case_id, group, fold``; the committed ``sets/data/busi.csv`` when None) and, for
-    images that it does not list, from `busi_split`. Images of one patient that look different can still stand in
-    different folds.
+    The set names no patients. ``group`` is the cluster of near-duplicates and ``fold`` (1..5) keeps clusters together, both by
+    `busi_split` after the list ``split`` (the committed ``sets/data/busi.csv`` when None). Images of one patient that look
+    different can still stand in different folds.
 
     Source: Al-Dhabyani, Gomaa, Khaled, Fahmy, Data in Brief 28 (2020) 104863, DOI 10.1016/j.dib.2019.104863.
     """
@@ -55,11 +52,10 @@ def busi(data_dir=None, split: pd.DataFrame | None = None) -> pd.DataFrame:
 def busi_split(table: pd.DataFrame, listed: pd.DataFrame | None = None) -> pd.DataFrame:
     """Near-duplicate clusters and folds of the images of ``table``; columns ``case_id, group, fold``, same order.
 
-    Two images are near-duplicates when their grey thumbnails (32 x 32, area means) correlate by at least 0.92; a
-    cluster is a connected component, named after its first member. When ``listed`` names all images, it decides alone.
-    Otherwise a cluster with a listed image takes that image's group and fold (of the first one, should a new image join
-    two listed groups: then both move there, because a leak is worse than a moved case); all other clusters go, largest
-    first, to the fold with the fewest cases of their class.
+    A cluster is a connected component of near-duplicates (see `near_pairs`), named after its first member. When ``listed`` names
+    all images, it decides alone. Otherwise a cluster with a listed image takes that image's group and fold (of the first one,
+    should a new image join two listed groups: then both move there, because a leak is worse than a moved case); all other
+    clusters go, largest first, to the fold with the fewest cases of their class.
     """
     known = {} if listed is None else listed.drop_duplicates("case_id").set_index("case_id").to_dict("index")
     ids = list(table["case_id"])
@@ -70,7 +66,9 @@ def busi_split(table: pd.DataFrame, listed: pd.DataFrame | None = None) -> pd.Da
         return placed
 
     group = placed["group"].to_numpy(str)
-    linked = near_duplicates(table["image"]) | ((group[:, None] == group) & (group != ""))
+    linked = (group[:, None] == group) & (group != "")
+    i, j = near_pairs(read_image(path, 1)[0] for path in table["image"]).T
+    linked[i, j] = True
     _, component = connected_components(linked, directed=False)
     members: dict[int, list[int]] = {}
     for i in sorted(range(len(ids)), key=lambda i: _natural(ids[i])):
@@ -84,15 +82,6 @@ def busi_split(table: pd.DataFrame, listed: pd.DataFrame | None = None) -> pd.Da
         np.add.at(counts[:, fold], label[i], 1)
         placed.loc[i, ["group", "fold"]] = ids[i[0]] if own is None else own["group"], fold + 1
     return placed
-
-
-def near_duplicates(images: Iterable) -> np.ndarray:
-    """Boolean matrix (N, N): the image files look nearly the same, see `ynet_lite.cases.duplicates.near_pairs`."""
-    files = list(images)
-    linked = np.eye(len(files), dtype=bool)
-    i, j = near_pairs(read_image(path, 1)[0] for path in files).T
-    linked[i, j] = linked[j, i] = True
-    return linked
 
 
 def _natural(text: str) -> tuple:

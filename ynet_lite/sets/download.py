@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import shutil
 import sys
 import tempfile
 import time
@@ -27,20 +26,15 @@ from . import SETS, find, named, verify
 from .busbra import BUSBRA
 
 BUSBRA_URL = "https://zenodo.org/records/8231412/files/BUSBRA.zip?download=1"
-
 BUSBRA_BYTES = 133_917_740
-
 BUSBRA_SHA256 = "ba3e6ed19cc37c682d8d39e25435bbf8a555a12cb7e641b5f2117685c95580ff"
-
 CHUNK = 1 << 18
 
 
 def download_busbra(target=None, url: str = BUSBRA_URL, size: int = BUSBRA_BYTES, sha256: str = BUSBRA_SHA256) -> Path:
-    """Fetch, check and unpack BUS-BRA into ``target`` (``data/raw/busbra`` when None); returns that folder.
+    """Fetch, check and unpack BUS-BRA into ``target`` (``data/raw/busbra`` when None), unless it is complete; that folder.
 
-    An interrupted download keeps ``BUSBRA.zip.part`` beside the folder and goes on at the next call. Nothing is fetched
-    when the folder is there and complete. Raises ``FileExistsError`` for a folder with other content,
-    ``ConnectionError`` when the transfer keeps breaking, ``ValueError`` for an archive that is not the published one.
+    Raises ``FileExistsError`` for a folder with other content, and what `fetch` and `unpack` raise.
     """
     folder = paths.yours(target) if target is not None else paths.raw() / "busbra"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -55,14 +49,13 @@ def download_busbra(target=None, url: str = BUSBRA_URL, size: int = BUSBRA_BYTES
     return folder
 
 
-def fetch(url: str, target, size: int, sha256: str, *, attempts: int = 5, wait: float = 2.0) -> Path:
+def fetch(url: str, target: Path, size: int, sha256: str, *, attempts: int = 5, wait: float = 2.0) -> Path:
     """Download ``url`` to the file ``target``, going on from ``<target>.part`` if there is one, and check it.
 
     ``size`` in bytes and ``sha256`` (hexadecimal) are what the whole file must have; ``attempts`` counts transfers
     without a new byte in a row, ``wait`` is the pause between them in seconds. Raises ``ConnectionError`` (the part is
     kept) or ``ValueError`` (wrong content: the part is removed).
     """
-    target = Path(target)
     if target.is_file() and not _difference(target, size, sha256):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -123,16 +116,15 @@ def _difference(path: Path, size: int, sha256: str) -> str:
     return "" if found == sha256.lower() else f"SHA-256 {found} instead of {sha256}"
 
 
-def unpack(archive, folder, inside: tuple[str, ...], name: str) -> Path:
+def unpack(archive: Path, folder: Path, inside: tuple[str, ...], name: str) -> None:
     """Unpack a zip archive, which `fetch` has checked, to ``folder``: all of it, or nothing.
 
     ``inside`` names what the set's folder must hold; it may lie in one outer folder of the archive. Its files are compared
     with the kept checksums of the set ``name``. Raises ``ValueError``; ``OSError`` when ``folder`` has content.
     """
-    archive, folder = Path(archive), Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-", ignore_cleanup_errors=True) as made:
+        temporary = Path(made)
         try:
             with zipfile.ZipFile(archive) as opened:
                 for member in tqdm(opened.infolist(), desc=f"unpacking {archive.name}", unit="file", leave=False):
@@ -149,9 +141,6 @@ def unpack(archive, folder, inside: tuple[str, ...], name: str) -> Path:
         if folder.exists():
             folder.rmdir()  # refuses a folder with content
         found.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
 
 
 def main(argv: list[str] | None = None) -> int:
