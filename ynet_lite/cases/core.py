@@ -106,15 +106,12 @@ class Cases:
             raise ValueError(
                 f"{self.name}: fold {fold} has {int(test.sum())} queries of {len(self)} cases; both sides need cases{there}"
             )
-        there = set(self.labels[~test].tolist())
-        absent = [self.class_names[i] for i in sorted(set(self.labels[test].tolist()) - there)]
-        if absent or len(there) == 1:
-            lost = int(np.isin(self.labels[test], list(there), invert=True).sum())
-            warnings.warn(
-                f"{self.name}: the database of fold {fold} has {len(there)} class(es); {lost} queries have no relevant case"
-                + (f" ({', '.join(absent)})" if absent else ""),
-                stacklevel=2,
-            )
+        there, asked = np.unique(self.labels[~test]), self.labels[test]
+        lost = asked[~np.isin(asked, there)]
+        if len(lost) or len(there) == 1:
+            absent = f" ({', '.join(self.class_names[i] for i in np.unique(lost))})" if len(lost) else ""
+            text = f"{len(there)} class(es); {len(lost)} queries have no relevant case{absent}"
+            warnings.warn(f"{self.name}: the database of fold {fold} has {text}", stacklevel=2)
         return self.take(~test), self.take(test)
 
 

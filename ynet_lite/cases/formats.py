@@ -53,19 +53,15 @@ def read_img(content: bytes) -> np.ndarray:
 
 
 def read_image(source, channels: int, *, name: str | None = None, most: int = MOST_PIXELS, formats=FORMATS) -> np.ndarray:
-    """Read a PNG, JPEG, TIFF, BMP, GIF or DICOM picture as uint8 (C, H, W), C = ``channels`` = 1 (grey) or 3 (RGB).
+    """Read a PNG, JPEG, TIFF, BMP, GIF, DICOM or JSRT file as uint8 (C, H, W), C = ``channels`` = 1 (grey) or 3 (RGB).
 
     ``source`` is a path, the bytes of a file or an open binary file; ``name`` is what errors call it. ``most``:
     pixels allowed; ``formats``: those that Pillow may try.
 
     - 1 bit, palette and 8 bit: as they are; colour becomes grey as ``0.299 R + 0.587 G + 0.114 B``, grey is repeated
-      for three channels. Transparency is ignored: the stored colours count.
-    - Deeper integers and floats: by the bits that the file says are used, else by `grey_range` of the picture, see `to_bytes`.
-      `load_table` takes the range of the whole set instead.
-    - The orientation tag is applied, in whatever format it stands.
-    - DICOM (by suffix or by content): see `ynet_lite.cases.dicom.pixels`; needs the extra ``dicom``. Warns about names in header
-      or pixels and about further frames.
-    - ``.IMG``: the raw radiographs of JSRT, see `read_img`.
+      for three channels. Transparency is ignored: the stored colours count. The orientation tag is applied.
+    - Deeper integers and floats: see `to_bytes`; `load_table` takes the range of the whole set.
+    - DICOM (by suffix or by content): see `ynet_lite.cases.dicom.pixels` and `warn_about`; needs the extra ``dicom``.
 
     Raises ``ValueError`` naming the file when it cannot be read, is too large, holds several pages or values that are not
     finite.

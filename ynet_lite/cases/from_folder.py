@@ -21,17 +21,10 @@ def manifest_from_folder(folder: str | Path, patient: str = "") -> tuple[pd.Data
 
     PNG, JPEG, TIFF, BMP and DICOM (by content). Understood, at any depth: a folder for each class; ``X.png`` with
     ``X_mask.png``, ``X_mask_1.png``, ...; ``images/`` and ``masks/`` with equal names. The class is the outermost folder that
-    is none of those, "" where there is none.
+    is none of those, "" where there is none. ``patient`` : a regular expression with one group, searched in the file name without
+    suffix: the group is the patient, as in ``"^(P[0-9]+)"``. Without it every image counts as a patient of its own.
 
-    Parameters
-    ----------
-    folder : where the images lie.
-    patient : a regular expression with one group, searched in the file name without suffix: the group is the patient, as in
-        ``"^(P[0-9]+)"``. Without it every image counts as a patient of its own, since nothing here can guess.
-
-    Returns
-    -------
-    The manifest (``case_id, image, mask, label, group``; files relative to ``folder``; without folds, see
+    Returns the manifest (``case_id, image, mask, label, group``; files relative to ``folder``; without folds, see
     `ynet_lite.cases.deal`) and a table ``file, reason`` of every file that was left out, also where a name holds no patient.
     Raises ``NotADirectoryError``, and ``ValueError`` where no case is found.
     """
@@ -66,19 +59,13 @@ def manifest_from_folder(folder: str | Path, patient: str = "") -> tuple[pd.Data
             if patient and group is None:
                 left_out.append((path.as_posix(), f"its name holds no patient as in {patient!r}"))
                 continue
-            lines.append(
-                {
-                    "case_id": name.as_posix(),
-                    "image": path.as_posix(),
-                    "mask": SEPARATOR.join(mask.as_posix() for mask in masks.get(key, [])),
-                    "label": key[0][0] if key[0] else "",
-                    "group": group.group(1) if group else name.as_posix(),
-                }
-            )
+            outlines = SEPARATOR.join(mask.as_posix() for mask in masks.get(key, []))
+            label = key[0][0] if key[0] else ""
+            lines.append((name.as_posix(), path.as_posix(), outlines, label, group[1] if group else name.as_posix()))
     if not lines:
         raise ValueError(f"{folder}: no case among {len(found)} files; looked for images ({' '.join(SUFFIXES)})")
-    manifest = pd.DataFrame(lines).sort_values("case_id", ignore_index=True)
-    return manifest, pd.DataFrame(sorted(left_out), columns=["file", "reason"])
+    manifest = pd.DataFrame(lines, columns=["case_id", "image", "mask", "label", "group"])
+    return manifest.sort_values("case_id", ignore_index=True), pd.DataFrame(sorted(left_out), columns=["file", "reason"])
 
 
 def _stem(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -33,16 +34,11 @@ BAR = 3  # seconds without a progress bar: for a small set it would only flash u
 
 
 def letterbox(array: np.ndarray, size: int, mask: bool = False) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Fit an image or a mask into a square, keeping its aspect ratio; the rest is 0 (black, background).
+    """Fit an image, uint8 (C, H, W), or a mask, uint8 (H, W), into a square, keeping its aspect ratio; the rest is 0.
 
-    With ``s = size / max(H, W)`` the content gets ``max(1, round(s H)) x max(1, round(s W))`` pixels in the middle.
-
-    Parameters
-    ----------
-    array : uint8, (C, H, W) for an image, (H, W) for a mask.
-    size : side of the square in pixels.
-    mask : images are resized bilinearly with antialiasing; in a mask every new pixel takes the class that covers most of its
-        area (the lower class on a tie), so areas are kept but what covers less than half a pixel vanishes.
+    With ``s = size / max(H, W)`` the content gets ``max(1, round(s H)) x max(1, round(s W))`` pixels in the middle. Images are
+    resized bilinearly with antialiasing; in a mask every new pixel takes the class that covers most of its area (the lower class
+    on a tie), so areas are kept but what covers less than half a pixel vanishes.
 
     Returns the square, uint8 (C, size, size) or (size, size), and the box ``(top, left, height, width)`` of the content.
     """
@@ -147,8 +143,8 @@ def load_table(
     out = table.reset_index(drop=True)
     out[list(BOX)] = arrays["boxes"].astype(np.int64)
     check_pictures(out, arrays["images"], arrays["boxes"][:, 2:], name, near=fresh)
-    for column in ("image", "mask"):
-        if folder is not None:
+    if folder is not None:
+        for column in ("image", "mask"):
             out[column] = [SEPARATOR.join(_below(part, base) for part in files(cell)) for cell in out[column]]
     return Cases(
         images=arrays["images"],
@@ -263,12 +259,10 @@ def _fingerprint(table, name: str, base: Path, described: str, expected: Mapping
     seen = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in seen]
     cheap = json.dumps([described, sorted((expected or {}).items()), cells, seen])
     note = paths.cache() / f"{name}-files-{hashlib.sha256(cheap.encode()).hexdigest()[:16]}.json"
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or damaged: read the files
         stored = json.loads(note.read_text())["fingerprint"]
         if isinstance(stored, str) and len(stored) == 16:
             return stored
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # none yet, or damaged: read the files
     sums = {part: sha256(base / part) for part in tqdm(parts, desc=f"checking {name}", leave=False, delay=BAR)}
     changed = [part for part, value in sums.items() if (expected or {}).get(_below(part, base), value) != value]
     if changed:

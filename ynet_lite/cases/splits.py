@@ -12,12 +12,10 @@ import pandas as pd
 def validation_rows(groups: Sequence, labels: Sequence, share: float, seed: int) -> np.ndarray:
     """Boolean array: the rows of the patients drawn for validation, about ``share`` of the patients of each class.
 
-    A patient's class is its most frequent label (on a tie the one that is rarer among all cases). In a class with at
-    least two patients, at least one goes to each side; ``share = 0`` draws nobody. The draw depends on the set of
-    patients and on ``seed``, not on the order of rows, and never divides a patient.
-
-    Parameters: ``groups`` and ``labels`` of shape (N,), ``0 <= share < 1``. Raises ``ValueError`` for other shares,
-    unequal lengths, or when nobody can be drawn although ``share > 0``.
+    ``groups`` and ``labels`` have the shape (N,), ``0 <= share < 1``. A patient's class is its most frequent label (on a tie the
+    one that is rarer among all cases). In a class with at least two patients, at least one goes to each side; ``share = 0`` draws
+    nobody. The draw depends on the set of patients and on ``seed``, not on the order of rows. Raises ``ValueError`` for other
+    shares, unequal lengths, or when nobody can be drawn although ``share > 0``.
     """
     groups, labels = np.asarray(groups).astype(str), np.asarray(labels).astype(str)
     if groups.shape != labels.shape or groups.ndim != 1:

@@ -14,11 +14,9 @@ from .folders import DataSet, find, load_folder, read_columns
 def busbra(data_dir=None, label: str = "pathology") -> pd.DataFrame:
     """Manifest of BUS-BRA: 1,875 images of 1,064 patients, official five folds, one outline per image.
 
-    ``label`` is ``pathology`` (benign / malignant, proven by biopsy) or ``birads`` (``BI-RADS 2`` .. ``BI-RADS 5``).
-    Columns besides the required ones: ``mask, pathology, birads, histology, device, side``. ``group`` is the patient
-    (``Case``), ``fold`` the ``kFold`` column; the ``valid_*`` columns divide patients and are not read, and neither is
-    the lesion box. Raises ``FileNotFoundError`` (see `find`) or `ManifestError` when the two tables of the set do not
-    fit each other.
+    ``label`` is ``pathology`` (benign / malignant, proven by biopsy) or ``birads`` (``BI-RADS 2`` .. ``BI-RADS 5``). ``group`` is
+    the patient (``Case``), ``fold`` the ``kFold`` column; the ``valid_*`` columns divide patients and are not read, and neither
+    is the lesion box. Raises ``FileNotFoundError`` (see `find`) or `ManifestError` when the two tables do not fit each other.
 
     Source: Gomez-Flores, Gregorio-Calas, Pereira, Medical Physics 51 (2024) 3110-3123, DOI 10.5281/zenodo.7730709.
     """

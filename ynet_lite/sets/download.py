@@ -1,8 +1,7 @@
 """Fetch BUS-BRA on request: ``python -m ynet_lite.sets.download busbra``.
 
-The archive comes from Zenodo (DOI 10.5281/zenodo.7730709, version 1.0 in record 8231412). A cut transfer goes on where
-it stopped. Size and SHA-256 of the archive, then the SHA-256 of every file are checked before the folder gets its final
-name. The tests use a server on the own machine: they cover the transfer, not Zenodo itself.
+The archive comes from Zenodo (DOI 10.5281/zenodo.7730709, version 1.0 in record 8231412). Size and SHA-256 of the archive, then
+the SHA-256 of every file are checked before the folder gets its final name.
 """
 
 from __future__ import annotations
@@ -50,11 +49,10 @@ def download_busbra(target=None, url: str = BUSBRA_URL, size: int = BUSBRA_BYTES
 
 
 def fetch(url: str, target: Path, size: int, sha256: str, *, attempts: int = 5, wait: float = 2.0) -> Path:
-    """Download ``url`` to the file ``target``, going on from ``<target>.part`` if there is one, and check it.
+    """Download ``url`` to the file ``target``, going on from ``<target>.part``, and check ``size`` (bytes) and ``sha256``.
 
-    ``size`` in bytes and ``sha256`` (hexadecimal) are what the whole file must have; ``attempts`` counts transfers
-    without a new byte in a row, ``wait`` is the pause between them in seconds. Raises ``ConnectionError`` (the part is
-    kept) or ``ValueError`` (wrong content: the part is removed).
+    ``attempts`` counts transfers without a new byte in a row, ``wait`` is the pause between them in seconds. Raises
+    ``ConnectionError`` (the part is kept) or ``ValueError`` (wrong content: the part is removed).
     """
     if target.is_file() and not _difference(target, size, sha256):
         return target

@@ -69,9 +69,8 @@ def make_phantom(
     split. One patient in five is test; patients have one or two views, on the same side of the split.
 
     ``n_cases`` : at least 40, so that every disease has training and test cases. ``seed`` : integer >= 0. ``size`` : side of the
-    images in pixels, 48 to 512; the look is made for 96. ``confounding`` : 0 (background independent of the disease) to 1
-    (background tells the disease of every training case). ``style`` : difficulty and looks. ``kept`` : in a checkout, frames that
-    were drawn before come from the folder of the cache (`ynet_lite.paths.cache`), and new ones are left there.
+    images in pixels, 48 to 512; the look is made for 96. ``confounding`` : 0 to 1. ``style`` : difficulty and looks. ``kept`` :
+    in a checkout, frames that were drawn before come from `ynet_lite.paths.cache`, and new ones are left there.
 
     Returns `Cases` with images uint8 (n, 1, size, size), masks uint8 0/1 (n, size, size), never empty, labels 0-3, and a table
     with ``case_id, label, group, split, disease, stage`` (1-3), ``manifestation`` (margin and echo), ``background`` (id as text),
@@ -112,11 +111,11 @@ def make_phantom(
 
 def sharing_diseases() -> dict[str, tuple[str, ...]]:
     """Manifestation name -> diseases in which it occurs, from the table ``MANIFESTATIONS``."""
-    seen: dict[str, set] = {}
-    for (disease, _), options in MANIFESTATIONS.items():
-        for look, _ in options:
-            seen.setdefault(" ".join(look), set()).add(disease)
-    return {name: tuple(sorted(diseases)) for name, diseases in sorted(seen.items())}
+    pairs = {(" ".join(look), disease) for (disease, _), options in MANIFESTATIONS.items() for look, _ in options}
+    seen: dict[str, tuple[str, ...]] = {}
+    for name, disease in sorted(pairs):
+        seen[name] = (*seen.get(name, ()), disease)
+    return seen
 
 
 def _plan(n_cases: int, seed: int, confounding: float, style: PhantomStyle) -> list[dict]:
@@ -159,9 +158,6 @@ def _plan(n_cases: int, seed: int, confounding: float, style: PhantomStyle) -> l
     return rows[:n_cases]
 
 
-# ------------------------------------------------------------------ how a case is drawn
-
-
 #: What is known of a frame only when it was drawn, beside its pixels.
 DRAWN = {"distractors": np.int64, "text": bool, "calipers": bool, "area": np.float64}
 
@@ -178,9 +174,9 @@ def _kept_frames(text: str, rows: list[dict], seed: int, size: int, style: Phant
     """`_frames` by way of the cache, under a key made of ``text`` (all parameters), the code and NumPy's version."""
     code = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("phantom.py", "frames.py"))
     key = hashlib.sha256(code + f"{text} {np.__version__}".encode()).hexdigest()[:16]
-    path, shape = paths.cache() / f"phantom-{size}-{key}.npz", (len(rows), size, size)
-    like = {name: np.zeros(shape, np.uint8) for name in ("images", "masks")}
-    arrays = read_cache(path, like | {name: np.zeros(len(rows), kind) for name, kind in DRAWN.items()})
+    path, square = paths.cache() / f"phantom-{size}-{key}.npz", np.zeros((len(rows), size, size), np.uint8)
+    like = {"images": square, "masks": square} | {name: np.zeros(len(rows), kind) for name, kind in DRAWN.items()}
+    arrays = read_cache(path, like)
     if arrays is None:
         arrays = _frames(rows, seed, size, style)
         keep(path, lambda file: np.savez_compressed(file, **arrays))

@@ -202,10 +202,10 @@ def _folder(name: str, folder, *inside: str) -> Path:
 def _below(name: str, folder: Path, wanted: str, *endings: str) -> Path:
     """The list of a set, at any depth below ``folder``; capitals do not count, one of ``endings`` may follow."""
     names = [wanted.lower() + ending for ending in ("", *endings)]
-    found = [path for path in _files(folder) if path.name.lower() in names and path.is_file()]
-    if not found:
-        raise FileNotFoundError(f"{name}: no {wanted} below {folder}; {HOW_TO_GET[name]}")
-    return found[0]
+    for path in _files(folder):
+        if path.name.lower() in names and path.is_file():
+            return path
+    raise FileNotFoundError(f"{name}: no {wanted} below {folder}; {HOW_TO_GET[name]}")
 
 
 def _labels(listed: pd.DataFrame, column: str, names: tuple[str, str], path: Path) -> list[str]:
@@ -234,14 +234,10 @@ def _manifest(names, images: dict[str, Path], masks: dict, labels, groups, folde
         where = kept(f"{folder.name}-offenders", lost)
         raise ManifestError(f"{folder}: {len(lost)} of {len(names)} listed cases have no image: {first_few(lost)}{where}", lost)
     own = [masks.get(name.lower(), []) for name in names]
-    cells = {
-        "case_id": list(names),
-        "image": [str(images[name.lower()]) for name in names],
-        "mask": [SEPARATOR.join(map(str, found if isinstance(found, list) else [found])) for found in own],
-        "label": list(labels),
-        "group": list(groups),
-    }
-    return pd.DataFrame(cells | ({"fold": deal(cells["group"], cells["label"], folds)} if folds else {}))
+    image = [str(images[name.lower()]) for name in names]
+    mask = [SEPARATOR.join(map(str, found if isinstance(found, list) else [found])) for found in own]
+    cells = {"case_id": list(names), "image": image, "mask": mask, "label": list(labels), "group": list(groups)}
+    return pd.DataFrame(cells | ({"fold": deal(groups, labels, folds)} if folds else {}))
 
 
 def _with(table: pd.DataFrame, listed: pd.DataFrame, **columns: str) -> pd.DataFrame:
