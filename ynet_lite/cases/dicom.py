@@ -54,7 +54,7 @@ def is_dicom(path, content: bytes | None = None) -> bool:
     return content[128:132] == b"DICM"
 
 
-def pixels(content: bytes, *, mask: bool = False, most: int | None = None) -> Pixels:
+def pixels(content: bytes, *, mask: bool = False, most: int) -> Pixels:
     """The first frame of a DICOM file as it would be shown; for a ``mask`` the stored values of its only frame.
 
     Grey: 1. the modality table, or value = slope * stored + intercept (C.11.1); 2. the **first** window (C.11.2.1), also of the
@@ -72,8 +72,7 @@ def pixels(content: bytes, *, mask: bool = False, most: int | None = None) -> Pi
     lacking = [name for name in ("PixelData", "Rows", "Columns", "PhotometricInterpretation") if name not in dataset]
     if lacking:
         raise Refused(f"a DICOM file without an image ({', '.join(lacking)} missing); name a file that holds one")
-    if most:
-        check_size(dataset.Columns, dataset.Rows, most)
+    check_size(dataset.Columns, dataset.Rows, most)
     frames = _number(dataset, "NumberOfFrames") or 1
     if mask and frames > 1:
         raise Refused(f"a mask of {frames:.0f} frames; give one file a mask (several are joined with ;)")
@@ -123,18 +122,15 @@ def warn_about(files: Sequence) -> None:
         unknown += _says(header, "BurnedInAnnotation") not in ("YES", "NO")
         named += _says(header, "PatientIdentityRemoved") != "YES" and any(_filled(header, tag) for tag in IDENTITY_TAGS)
         frames += (_number(header, "NumberOfFrames") or 1) > 1
-    found = []
-    if burnt or unknown:
-        found.append(
-            f"burnt-in annotation: {burnt} say YES and {unknown} do not say (text in the pixels may name the patient, and a "
-            "model may read it instead of the lesion)"
-        )
-    if named:
-        found.append(f"{named} hold a patient's identity in the header (nothing of it is kept; do not pass the files on)")
-    if frames:
-        found.append(f"{frames} hold several frames, of which only the first is read")
+    text = "text in the pixels may name the patient, and a model may read it instead of the lesion"
+    parts = {
+        f"burnt-in annotation: {burnt} say YES and {unknown} do not say ({text})": burnt + unknown,
+        f"{named} hold a patient's identity in the header (nothing of it is kept; do not pass the files on)": named,
+        f"{frames} hold several frames, of which only the first is read": frames,
+    }
+    found = [part for part, count in parts.items() if count]
     if found:
-        warnings.warn(f"of {len(files)} DICOM file(s): " + "; ".join(found), DicomWarning, stacklevel=3)
+        warnings.warn(f"of {len(files)} DICOM file(s): {'; '.join(found)}", DicomWarning, stacklevel=3)
 
 
 def _grey(dataset, array: np.ndarray, inverted: bool) -> Pixels:

@@ -235,15 +235,14 @@ def _read_masks(cell: str, base: Path, shape: tuple[int, ...], classes: int, cen
     parts = files(cell)
     if not parts:
         return None
+    height, width = shape
     joined = np.zeros(shape, np.uint8)
-    for part in parts:
-        if part == EMPTY:
-            continue
+    for part in [] if parts == [EMPTY] else parts:
         mask = read_mask(base / part, classes, values)
-        top, left = ((mask.shape[axis] - shape[axis]) // 2 for axis in (0, 1))
+        top, left = (mask.shape[0] - height) // 2, (mask.shape[1] - width) // 2
         if Path(part).name in centre_crop and min(top, left) >= 0:
-            mask = mask[top : top + shape[0], left : left + shape[1]]
-        (h, w), (height, width) = mask.shape, shape
+            mask = mask[top : top + height, left : left + width]
+        h, w = mask.shape
         if any((h * k, w * k) == (height, width) or (h, w) == (height * k, width * k) for k in MASK_SCALES):
             mask = _resize_mask(mask, height, width)
         if mask.shape != (height, width):
@@ -282,10 +281,8 @@ def _fingerprint(table, name: str, base: Path, described: str, expected: Mapping
 
 def _below(part: str, base: Path) -> str:
     """Path of ``part`` relative to ``base``; ``part`` itself when it lies elsewhere or is no path. Links are not followed."""
-    try:
-        return part if part == EMPTY else Path(os.path.abspath(base / part)).relative_to(os.path.abspath(base)).as_posix()
-    except ValueError:
-        return part
+    path, top = (Path(os.path.abspath(place)) for place in (base / part, base))
+    return path.relative_to(top).as_posix() if part != EMPTY and path.is_relative_to(top) else part
 
 
 def read_cache(path: Path, like: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from .. import paths
 from ..cases.formats import sha256 as sha256_of
 from ..cases.manifest import kept
-from . import SETS, find, named, verify
+from . import SETS, named, verify
 from .busbra import BUSBRA
 
 BUSBRA_URL = "https://zenodo.org/records/8231412/files/BUSBRA.zip?download=1"
@@ -71,15 +71,13 @@ def fetch(url: str, target: Path, size: int, sha256: str, *, attempts: int = 5, 
                 break
             if 400 <= code < 500 and code not in (408, 429):
                 raise ConnectionError(f"{url}: {reason}; is the address still right?") from None
-        if _length(part) >= size:
-            break
-        failures = 0 if _length(part) > before else failures + 1
+        now = _length(part)
+        failures = 0 if now > before else failures + 1
         if failures >= attempts:
-            raise ConnectionError(
-                f"{url}: {reason} ({failures} times without a new byte); {_length(part)} "
-                f"bytes are kept in {part}: try again to go on from there"
-            )
-        time.sleep(wait)
+            lost = f"{reason} ({failures} times without a new byte)"
+            raise ConnectionError(f"{url}: {lost}; {now} bytes are kept in {part}: try again to go on from there")
+        if now < size:
+            time.sleep(wait)
     wrong = _difference(part, size, sha256)
     if wrong:
         part.unlink()
@@ -150,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         if given.verify:
-            report = verify(given.name, Path(given.to) if given.to else find(given.name))
+            report = verify(given.name, given.to or None)
             print(f"{report}{kept(f'{given.name}-offenders', report.offenders)}")
             return 0 if report.ok else 1
         if given.name != "busbra":

@@ -1,7 +1,6 @@
 """Manifests of other published sets: ORIGA-650, TN-SCUI 2020, JSRT and HAM10000, each from the layout it is published in.
 
-None of these functions has met the real files: they follow published descriptions of the layout, and the tests use small folders
-made after it. ``data/README.md`` says what each set is and how to get it. A manifest is used as any other own data::
+``data/README.md`` says what each set is and how to get it. A manifest is used as any other own data::
 
     python -m ynet_lite.sets.published ham10000 FOLDER ham10000.csv
     YNET_DATASET=csv YNET_MANIFEST=ham10000.csv
