@@ -1,5 +1,6 @@
 """Manifests of other published sets: ORIGA-650, TN-SCUI 2020, JSRT and HAM10000, each from the layout it is published in.
 
+None of these functions has met the real files: they follow published descriptions of the layout, as do the tests.
 ``data/README.md`` says what each set is and how to get it. A manifest is used as any other own data::
 
     python -m ynet_lite.sets.published ham10000 FOLDER ham10000.csv
