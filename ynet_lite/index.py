@@ -68,9 +68,8 @@ def encode_files(
 ) -> Iterator[tuple[np.ndarray, list[str]]]:
     """Codes of image files, in order and chunk by chunk: (packed uint8 (n, bits / 8), the n reasons why one has no code).
 
-    A reason is "" where all is well; the code of a file that cannot be read is 0. Memory holds a few chunks, however many
-    files there are. ``jobs`` processes of joblib do the work: inside ``joblib.parallel_config(backend=...)`` those of a cluster.
-    Codes do not depend on ``jobs``.
+    A reason is "" where all is well; the code of a file that cannot be read is 0. Memory holds a few chunks. ``jobs`` processes
+    of joblib do the work, inside ``joblib.parallel_config(backend=...)`` those of a cluster. Codes do not depend on ``jobs``.
     """
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator")
     starts = range(0, len(files), chunk)
@@ -125,7 +124,7 @@ def cases_of(source: str | Path, patient: str = "") -> tuple[pd.DataFrame, pd.Da
     return table, left_out
 
 
-class Index:
+class Index(contextlib.AbstractContextManager):
     """One SQLite file: of each case the id, the packed code, label, patient, image file, its SHA-256 and the day it came.
 
     `build` makes one or goes on with one that was interrupted, ``Index(path)`` opens it. What is being added when a process
@@ -193,9 +192,6 @@ class Index:
 
     def close(self) -> None:
         self._base.close()
-
-    def __enter__(self) -> Index:
-        return self
 
     def __exit__(self, *_) -> None:
         self.close()
@@ -288,8 +284,7 @@ class Index:
         return about | {"thumbnails": self.about["thumbnails"] == "1", "bytes": self.path.stat().st_size}
 
     def _load(self) -> tuple[pd.DataFrame, Codes, dict[str, HammingIndex], np.ndarray]:
-        """Lines in id order, their codes, and which distances to the nearest case of another patient are usual, sorted; read
-        anew where this or another process has written since."""
+        """Lines in id order, their codes, searchers by class, `usual_distances`; read anew where anybody has written since."""
         version = self._base.execute("PRAGMA data_version").fetchone()[0], self._base.total_changes
         if self._loaded is None or self._loaded[0] != version:
             if not len(self):
@@ -339,6 +334,7 @@ class Index:
         if paths.yours(source).suffix.lower() != ".csv" and paths.yours(source).is_file():
             asked["group"] = patient
         encoded = list(encode_files(list(asked["image"]), self.model, jobs=jobs))
+        asked["code"] = [code for codes, _ in encoded for code in codes]
         asked["reason"] = [reason for _, reasons in encoded for reason in reasons]
         bad = [f"{row.image}: {row.reason}" for row in asked.itertuples() if row.reason]
         where = first_few(bad) + kept(f"{self.path.resolve()}.queries", bad)
@@ -346,15 +342,10 @@ class Index:
             raise ValueError(where)
         if bad:
             warnings.warn(f"{len(bad)} of {len(asked)} images cannot be read: {where}", stacklevel=2)
-        codes = np.concatenate([codes for codes, _ in encoded])
-        lists = [
-            self._answers(row, code[None], k, exclude_same_patient, label, include_itself)
-            for row, code in zip(asked.itertuples(), codes, strict=True)
-            if not row.reason
-        ]
-        return pd.concat(lists, ignore_index=True)
+        read = asked[asked["reason"] == ""].itertuples()
+        return pd.concat([self._answers(row, k, exclude_same_patient, label, include_itself) for row in read], ignore_index=True)
 
-    def _answers(self, query, code: np.ndarray, k: int, exclude_same_patient: bool, label: str, include_itself: bool):
+    def _answers(self, query, k: int, exclude_same_patient: bool, label: str, include_itself: bool) -> pd.DataFrame:
         table, codes, searchers, usual = self._load()
         itself = (table["sha256"] == sha256(query.image)).to_numpy()
         leave = np.zeros(len(table), bool) if include_itself else itself.copy()
@@ -369,13 +360,12 @@ class Index:
         if label not in searchers:
             searchers[label] = HammingIndex(Codes(codes.packed[places], codes.ids[places], codes.labels[places], codes.bits))
         # every case that is left out may stand before the k-th answer
-        bits, rows = searchers[label].search(code, min(k + int(leave[places].sum()), len(places)))
+        bits, rows = searchers[label].search(query.code[None], min(k + int(leave[places].sum()), len(places)))
         rows, bits = places[rows[0]], bits[0].astype(int)
         rows, bits = rows[~leave[rows]][:k], bits[~leave[rows]][:k]
-        answers = table.iloc[rows][["id", "label", "patient", "image"]].reset_index(drop=True)
-        answers.insert(0, "rank", np.arange(1, len(rows) + 1))
-        answers.insert(0, "query", query.case_id)
-        return answers.assign(bits=bits, percentile=percentile(bits, usual))
+        about = {"rank": np.arange(1, len(rows) + 1), "bits": bits, "percentile": percentile(bits, usual)}
+        answers = table.iloc[rows].reset_index(drop=True).assign(query=query.case_id, **about)
+        return answers[["query", "rank", "id", "label", "patient", "image", "bits", "percentile"]]
 
     def codes(self) -> Codes:
         """The codes of all cases, in order of id."""
@@ -397,30 +387,41 @@ class Index:
 
 
 def pictures(table: pd.DataFrame, checkpoint: Checkpoint, name: str, classes: Sequence[str] = ()) -> Cases:
-    """The pictures of `cases_of` as `Cases` at the network's size, without outlines; a blank label is the class "unknown".
+    """The pictures of `cases_of` as `Cases` at the network's size; see `without_outlines`.
 
-    ``classes``: names of classes beside those of the table. Raises ``ValueError`` that lists files that cannot be read.
+    Raises ``ValueError`` that lists files that cannot be read.
     """
-    cfg, labels = checkpoint.cfg, [label or UNKNOWN for label in table["label"]]
-    images, boxes, bad = [], [], []
+    found, bad = [], []
     for image in table["image"]:
         try:
-            array = read_image(image, cfg.channels)
-            square, box = letterbox(array, cfg.size)
-            images.append(square)
-            boxes.append((*array.shape[1:], *box))
+            found.append(squared(read_image(image, checkpoint.cfg.channels), checkpoint.cfg.size))
         except (ValueError, ImportError) as error:
             bad.append(str(error))
     if bad:
         where = kept(f"{name}-pictures", bad)
         raise ValueError(f"{name}: {len(bad)} of {len(table)} pictures cannot be shown: {first_few(bad)}{where}")
+    return without_outlines(found, table, name, classes)
+
+
+def squared(image: np.ndarray, size: int) -> tuple[np.ndarray, tuple[int, ...]]:
+    """An image (C, H, W) in a square (C, size, size), and where: its `BOX`."""
+    square, box = letterbox(image, size)
+    return square, (*image.shape[1:], *box)
+
+
+def without_outlines(found: Sequence, table: pd.DataFrame, name: str, classes: Sequence[str] = ()) -> Cases:
+    """`Cases` of images from `squared` and of their ``case_id, label, group``; a blank label is the class "unknown".
+
+    ``classes``: names of classes beside those of the table.
+    """
+    images, boxes = zip(*found, strict=True)
     about = pd.DataFrame(boxes, columns=list(BOX)).assign(
-        case_id=list(table["case_id"]), label=labels, group=list(table["group"])
+        case_id=list(table["case_id"]), label=[label or UNKNOWN for label in table["label"]], group=list(table["group"]), fold=0
     )
-    none = np.zeros((len(table), cfg.size, cfg.size), np.uint8), np.zeros(len(table), bool)
-    class_names = tuple(sorted({*labels, *(label or UNKNOWN for label in classes)}))
-    rows = np.array([class_names.index(label) for label in labels])
-    return Cases(np.stack(images), *none, rows, about.assign(fold=0), class_names=class_names, name=name)
+    class_names = tuple(sorted({*about["label"], *(label or UNKNOWN for label in classes)}))
+    rows = np.array([class_names.index(label) for label in about["label"]])
+    images, n = np.stack(images), len(images)
+    return Cases(images, np.zeros_like(images[:, 0]), np.zeros(n, bool), rows, about, class_names=class_names, name=name)
 
 
 def _model(model: str | Path) -> str:

@@ -15,6 +15,8 @@ from ynet_lite.hashing import Codes, hamming, pack
 from ynet_lite.model import YNet
 from ynet_lite.viewer import pages
 
+CARDS = pages.ENVIRONMENT.get_template("cards.html").module
+
 HOSTILE = ("<img src=x onerror=alert(1)>", "\"'&", "</script><script>alert(1)</script>", "a\u202eb\x00\x1b\ud800")
 
 
@@ -95,7 +97,7 @@ def test_answers_are_ordered_by_distance_and_id(sides):
     for query in range(3):
         every = sorted((int(d), case, row) for row, (d, case) in enumerate(zip(distance[query], shuffled.ids, strict=True)))
         kept = [(i + 1, *a) for i, a in enumerate(every)][:7]
-        found = pages.answers(retrieval, retrieval.of_query(query), shuffled, 7, label=1)
+        found = pages.answers(retrieval.of_query(query), shuffled, 7, label=1)
         assert list(zip(found["rank"], found["distance"], found["case_id"], found["row"], strict=True)) == kept
         assert found["label"].tolist() == [shuffled.class_names[shuffled.labels[r]] for *_, r in kept]
         assert found["group"].tolist() == [shuffled.groups[r] for *_, r in kept]
@@ -103,18 +105,15 @@ def test_answers_are_ordered_by_distance_and_id(sides):
 
 
 def test_answers_of_an_unknown_class(sides):
-    queries, database = sides
-    retrieval = pages.Retrieval(np.zeros((8, 40)), queries, database)
-    found = pages.answers(retrieval, np.zeros(40), database, 3)
+    found = pages.answers(np.zeros(40), sides[1], 3)
     assert found["same"].tolist() == [None] * 3
-    assert len(pages.answers(retrieval, np.zeros(40), database, 40)) == 40
+    assert len(pages.answers(np.zeros(40), sides[1], 40)) == 40
 
 
 @pytest.mark.parametrize("k", [0, -1, 41, 2.0, True, None])
 def test_answers_refuse_other_k(sides, k):
-    retrieval = pages.Retrieval(np.zeros((8, 40)), *sides)
     with pytest.raises(ValueError, match="40 cases, so k is"):
-        pages.answers(retrieval, np.zeros(40), sides[1], k)
+        pages.answers(np.zeros(40), sides[1], k)
 
 
 def test_vote_by_hand():
@@ -128,7 +127,7 @@ def test_vote_by_hand():
         ([("b", 2), ("c", 2)], "b", "Vote of the 4 nearest: b 2, c 2. Level between b and c; the query is b."),
     ]
     for votes, own, expected in words:
-        assert Parsed(pages.CARDS.vote(votes, own)).words == expected
+        assert Parsed(CARDS.vote(votes, own)).words == expected
 
 
 # --- what ranks
@@ -306,15 +305,15 @@ def test_cards_say_in_words_what_colours_show(tiny_cases):
     answer = SimpleNamespace(rank=2, row=0, case_id="c", label="disc", group="p", distance=np.int16(3), same=True)
     for same, kind, words in [(True, "same", "the same class"), (False, "other", "another class"), (None, "", "class disc")]:
         answer.same = same
-        page = Parsed(pages.CARDS.answer(drawing, answer, 16))
+        page = Parsed(CARDS.answer(drawing, answer, 16))
         (figure,), (svg,) = page.all("figure"), page.all("svg")
         assert figure["class"].split() == ["card", kind][: 2 if kind else 1]
         assert svg["role"] == "img" and words in svg["aria-label"] and "lesion outlined" in svg["aria-label"]
         assert "Answer 2: case c, 3 of 16 bits" in svg["aria-label"]
         assert "2. 3 of 16 bits" in page.words and "patient p" in page.words
     answer.group = None
-    assert "patient" not in Parsed(pages.CARDS.answer(drawing, answer, 16)).words
-    query = Parsed(pages.CARDS.query(drawing, "q", None, None, what="Uploaded image"))
+    assert "patient" not in Parsed(CARDS.answer(drawing, answer, 16)).words
+    query = Parsed(CARDS.query(drawing, "q", None, None, what="Uploaded image"))
     assert "class unknown" in query.words and query.all("svg")[0]["aria-label"].startswith("Uploaded image q, class unknown")
 
 
@@ -330,7 +329,7 @@ def test_distances_in_words(value, bits, expected):
 def test_cards_escape_what_comes_from_data(tiny_cases, value):
     drawing = pages.Drawings(tiny_cases, side=32).draw(0)
     answer = SimpleNamespace(rank=1, row=0, case_id=value, label=value, group=value, distance=1, same=True)
-    page = Parsed(str(pages.CARDS.answer(drawing, answer, 16) + pages.CARDS.query(drawing, value, value, value)))
+    page = Parsed(str(CARDS.answer(drawing, answer, 16) + CARDS.query(drawing, value, value, value)))
     assert page.tags == {"figure", "svg", "image", "path", "figcaption", "b", "span", "bdi"}
     assert not [key for _, found in page.elements for key in found if key.startswith("on")]
     assert page.words.count(re.sub("[\x00\x1b\ud800]", "\ufffd", value)) == 6

@@ -13,9 +13,9 @@ import pandas as pd
 from .. import drawing
 from ..cases.core import Cases
 from ..cases.formats import read_image
-from ..cases.loading import BOX, letterbox
+from ..cases.from_folder import SUFFIXES
 from ..encoding import encode_floats
-from ..index import FAR, UNKNOWN, Index
+from ..index import FAR, Index, squared, without_outlines
 from . import pages
 
 #: Largest upload in bytes. Jupyter itself takes at most 10 MB in one message.
@@ -24,18 +24,10 @@ MOST_BYTES = 8_000_000
 #: Largest uploaded picture in pixels, read from its header: a small file can unpack to a huge picture.
 MOST_PIXELS = 40_000_000
 
-#: Kinds of files taken, as Pillow calls them, and how their names end.
-FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "TIFF": (".tif", ".tiff"), "BMP": (".bmp",), "DICOM": (".dcm",)}
-
-ENDINGS = tuple(ending for endings in FORMATS.values() for ending in endings)
-
-#: Longest list that the page offers.
-MOST_ANSWERS = 50
-
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # besides DICOM: kinds of files taken, as Pillow calls them
+MOST_ANSWERS = 50  # longest list that the page offers
 LONGEST_NAME = 60
-
-# Value of the choice "uploaded image" in the list of queries, whose other values are rows.
-_UPLOADED = -1
+_UPLOADED = -1  # the choice "uploaded image" in the list of queries, whose other values are rows
 
 
 @dataclass(frozen=True)
@@ -71,22 +63,22 @@ class Explorer:
 
     def rows(self, view: View) -> pd.DataFrame:
         """The list that the page shows, see `ynet_lite.viewer.pages.answers`."""
-        return self._shown(view, self._nearest(view))
+        return self._answers(view)[1]
 
     def html(self, view: View) -> str:
         """The page. Raises ``ValueError`` for a view that cannot be shown, and when an attention map fails."""
-        found = self._nearest(view)
-        answers = [(self._database.draw(answer.row, view.maps), answer) for answer in self._shown(view, found).itertuples()]
+        nearest, shown = self._answers(view)
+        answers = [(self._database.draw(answer.row, view.maps), answer) for answer in shown.itertuples()]
         if view.upload is not None:
             drawing = pages.Drawings(self._with_outline(view.upload), self.side, self.maps).draw(0, view.maps)
             query = drawing, view.upload.ids[0], None, None, "Uploaded image"
         else:
             case_id, label, group = (side[view.query] for side in (self.queries.ids, self.queries.labels, self.queries.groups))
             query = self._queries.draw(view.query, view.maps), case_id, self.queries.class_names[label], group
-        votes = pages.vote(found["label"], self.database.class_names)
-        bits = self.retrieval.bits if view.bits is None else view.bits
-        far = self.retrieval.percentile(found["distance"].iloc[0]) if view.bits is None else float("nan")
-        about = {"bits": bits, "far": far if far >= FAR else None}
+        votes = pages.vote(nearest["label"], self.database.class_names)
+        about = {"bits": view.bits or self.retrieval.bits, "far": None}
+        if view.bits is None and (far := self.retrieval.percentile(nearest["distance"].iloc[0])) >= FAR:
+            about["far"] = far
         return pages.render("explore.html", view=view, query=query, votes=votes, answers=answers, **about)
 
     def _with_outline(self, upload: Cases) -> Cases:
@@ -104,19 +96,17 @@ class Explorer:
         distance = np.stack([self.retrieval.of_query(row) for row in rows])
         return drawing.retrieval_page(self.queries.take(rows), self.database, range(len(rows)), distance, k)
 
-    def _nearest(self, view: View) -> pd.DataFrame:
-        """The ``k`` nearest, of all classes."""
+    def _answers(self, view: View) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The ``k`` nearest, which vote, and those of them that are shown."""
+        if view.only and view.only not in self.database.class_names:
+            raise ValueError(f"explore: class {view.only!r} is not one of {list(self.database.class_names)}")
         if view.upload is not None:
             distance, label = self.retrieval.of_case(view.upload, view.bits), None
         else:
             distance, label = self.retrieval.of_query(view.query, view.bits), int(self.queries.labels[view.query])
         itself = view.query if self.queries is self.database and view.upload is None else None
-        return pages.answers(self.retrieval, distance, self.database, view.k, label=label, leave=itself)
-
-    def _shown(self, view: View, found: pd.DataFrame) -> pd.DataFrame:
-        if view.only and view.only not in self.database.class_names:
-            raise ValueError(f"explore: class {view.only!r} is not one of {list(self.database.class_names)}")
-        return found[found["label"] == view.only] if view.only else found
+        nearest = pages.answers(distance, self.database, view.k, label=label, leave=itself)
+        return nearest, nearest[nearest["label"] == view.only] if view.only else nearest
 
 
 def read_upload(content: bytes, filename: str, size: int, channels: int) -> Cases:
@@ -134,35 +124,20 @@ def read_upload(content: bytes, filename: str, size: int, channels: int) -> Case
         raise ValueError(f"{shown}: the file is empty")
     if len(content) > MOST_BYTES:
         raise ValueError(f"{shown}: {len(content) / 1e6:.1f} MB; at most {MOST_BYTES / 1e6:.0f} MB are taken, make it smaller")
-    if PurePath(filename).suffix.lower() not in ENDINGS:
-        raise ValueError(f"{shown}: {', '.join(FORMATS)} files are taken, by the end of their name; convert it to PNG")
+    if PurePath(filename).suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{shown}: {', '.join(FORMATS)}, DICOM files are taken, by the end of their name; convert it to PNG")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged headers
-        array = read_image(
-            bytes(content), channels, name=shown, most=MOST_PIXELS, formats=tuple(f for f in FORMATS if f != "DICOM")
-        )
-    square, box = letterbox(array, size)
-    table = pd.DataFrame({"case_id": [shown], "label": [""], "group": [""], "fold": [0]})
-    table = table.assign(**dict(zip(BOX, (*array.shape[1:], *box), strict=True)))
-    return Cases(
-        square[None],
-        np.zeros((1, size, size), np.uint8),
-        np.zeros(1, bool),
-        np.zeros(1, np.int64),
-        table,
-        class_names=(UNKNOWN,),
-        name="upload",
-    )
+        array = read_image(bytes(content), channels, name=shown, most=MOST_PIXELS, formats=FORMATS)
+    return without_outlines([squared(array, size)], pd.DataFrame({"case_id": [shown], "label": "", "group": ""}), "upload")
 
 
 def uploaded_file(value) -> tuple[str, bytes] | None:
     """Name and content in the ``value`` of a ``FileUpload``, of ipywidgets 8 (a tuple) or 7 (a dictionary); None if empty."""
     if not value:
         return None
-    if isinstance(value, dict):
-        filename, part = next(iter(value.items()))
-        return filename, bytes(part["content"])
-    return value[0]["name"], bytes(value[0]["content"])
+    filename, part = next(iter(value.items())) if isinstance(value, dict) else (value[0]["name"], value[0])
+    return filename, bytes(part["content"])
 
 
 def explore(
@@ -191,8 +166,7 @@ def explore(
     """
     checkpoint = None
     if database is None:
-        with contextlib.ExitStack() as stack:
-            index = queries if isinstance(queries, Index) else stack.enter_context(Index(queries))
+        with contextlib.nullcontext(queries) if isinstance(queries, Index) else Index(queries) as index:
             queries, codes, checkpoint = index.cases(), index.codes(), index.checkpoint()
         database, ranked_by = queries, (codes, codes)
     explorer = Explorer(queries, database, ranked_by, maps=maps, side=side)
@@ -239,11 +213,11 @@ class _Page:
             said = "Show where the network looks"
             self.controls["maps"] = widgets.ToggleButton(value=False, description="Attention", tooltip=said)
         for control in self.controls.values():
-            control.observe(self._changed, "value")
+            control.observe(self._show, "value")
         shown = list(self.controls.values())
         if explorer.retrieval.checkpoint is not None:
             said = f"PNG, JPEG, TIFF, BMP or DICOM, at most {MOST_BYTES / 1e6:.0f} MB; the file stays in memory"
-            self.file = widgets.FileUpload(accept=",".join(ENDINGS), multiple=False, description="Upload image", tooltip=said)
+            self.file = widgets.FileUpload(accept=",".join(SUFFIXES), multiple=False, description="Upload image", tooltip=said)
             self.file.layout.width = "auto"
             self.file.observe(self._uploaded, "value")
             shown.append(self.file)
@@ -261,11 +235,9 @@ class _Page:
             values |= {"query": 0, "upload": self.upload}
         return View(**values)
 
-    def _changed(self, _) -> None:
-        if not self._quiet:
-            self._show()
-
-    def _show(self) -> None:
+    def _show(self, _=None) -> None:
+        if self._quiet:
+            return
         view = self.view()
         try:
             self.page.value, self.alert.value = self.explorer.html(view), ""
@@ -279,8 +251,7 @@ class _Page:
         self.alert.value = f'{style}<div class="ynl"><p class="alert" role="alert">{pages.text(error)}</p></div>'
 
     def _uploaded(self, change) -> None:
-        given = uploaded_file(change["new"])
-        if given is None:
+        if (given := uploaded_file(change["new"])) is None:
             return
         filename, content = given
         cfg = self.explorer.retrieval.checkpoint.cfg

@@ -94,32 +94,28 @@ def export_gallery(
         return replace(drawing, inner=Markup('<use href="#{}{}" width="100%" height="100%"/>').format(key, row))
 
     labels = [None if queries.class_names[label] == UNKNOWN else int(label) for label in queries.labels[chosen]]
-    lists = [
-        pages.answers(retrieval, retrieval.of_query(row), database, k, label=label)
-        for row, label in zip(chosen, labels, strict=True)
-    ]
+    asked = list(zip(chosen, labels, strict=True))
+    lists = [pages.answers(retrieval.of_query(row), database, k, label=label) for row, label in asked]
     needed = [("q", row) for row in chosen] + [("d", int(row)) for row in np.unique(np.concatenate([a["row"] for a in lists]))]
     some = needed[:: max(1, len(needed) // _SAMPLE)]
     estimate = sum(len(sides[key].draw(row, heat).inner) for key, row in some) / len(some) * len(needed)
     _check_size(0.7 * estimate, most_bytes, path, len(chosen), side)  # well below what the file will have: never refused in vain
 
     sections = []
-    for number, (row, label, found) in enumerate(zip(chosen, labels, lists, strict=True), start=1):
+    for number, ((row, label), found) in enumerate(zip(asked, lists, strict=True), start=1):
         shown = found if groups else found.assign(group=None)
         listed = [(used("d", answer.row), answer) for answer in shown.itertuples()]
         named = None if label is None else queries.class_names[label]
         query = used("q", row), queries.ids[row], named, queries.groups[row] if groups else None
         sections.append((number, -1 if label is None else label, query, pages.vote(found["label"], database.class_names), listed))
-    content = pages.render(
+    page = pages.render(
         "gallery.html",
         **{"title": title, "note": note, "policy": POLICY, "style": _STYLE, "script": _SCRIPT, "heat": heat},
         **{"sections": sections, "symbols": symbols, "classes": database.class_names, "k": k, "total": len(database)},
         bits=retrieval.bits,
-    ).encode()
-    _check_size(len(content), most_bytes, path, len(chosen), side)
-    with paths.replacing(path) as temporary:
-        temporary.write_bytes(content)
-    return path
+    )
+    _check_size(len(page.encode()), most_bytes, path, len(chosen), side)
+    return paths.write_text(path, page)
 
 
 def write_gallery(path: str | Path, index: Index, source: str | Path, answers: pd.DataFrame) -> Path:
@@ -135,9 +131,7 @@ def write_gallery(path: str | Path, index: Index, source: str | Path, answers: p
 
 
 def _chosen(rows: Sequence[int] | None, n: int) -> list[int]:
-    if rows is None:
-        return list(range(n))
-    given = np.asarray(rows)
+    given = np.arange(n) if rows is None else np.asarray(rows)
     if given.ndim != 1 or given.size == 0 or given.dtype.kind not in "iu":
         raise ValueError(f"export_gallery: rows are whole numbers, at least one, got {rows!r}")
     if given.min() < 0 or given.max() >= n or len(set(given.tolist())) < len(given):

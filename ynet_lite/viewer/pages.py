@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,8 @@ from PIL import Image
 
 from ..cases.core import Cases
 from ..checkpoint import Checkpoint
-from ..encoding import distances, encode_floats
-from ..hashing import Codes, check_models, hamming, pack, percentile, usual_distances
+from ..encoding import distances, encode, encode_floats
+from ..hashing import Codes, check_models, hamming, pack, percentile, usual_distances, whole
 
 NOTICE = "Research software, not a medical device."
 
@@ -56,20 +58,17 @@ def distance_text(distance, bits: int | None) -> str:
 
 
 _FORM = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
-_ENVIRONMENT = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=text, **_FORM)
-_ENVIRONMENT.filters |= {"name": name, "distance": distance_text}
+ENVIRONMENT = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=text, **_FORM)
+ENVIRONMENT.filters |= {"name": name, "distance": distance_text}
 
 #: Colours: text at least 7 : 1 on white, frames at least 3 : 1; the meaning of a colour is doubled by a line style and a word.
 STYLE = Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
-
-#: `query`, `answer` and `vote` make the pieces of a page.
-CARDS = _ENVIRONMENT.get_template("cards.html").module
 
 
 def render(template: str, **values) -> str:
     """A page from ``templates/``: ``values`` are escaped unless they are `Markup` of our own."""
     about = {"notice": NOTICE, "legend": LEGEND, "none_of_class": "None of these answers is of the class chosen above."}
-    return _ENVIRONMENT.get_template(template).render(**about | {"style": STYLE} | values)
+    return ENVIRONMENT.get_template(template).render(**about | {"style": STYLE} | values)
 
 
 # --- which cases answer -----------------------------------------------------------------------------------------------
@@ -101,18 +100,17 @@ class Retrieval:
                 "both must be parts of one set"
             )
         self.checkpoint: Checkpoint | None = None
-        self._packed: tuple[np.ndarray, np.ndarray] | None = None
-        self._matrix: np.ndarray | None = None
-        self._base: dict[str, np.ndarray] = {}
+        self._codes: Codes | None = None  # of the database
+        self._groups = database.groups
         if isinstance(ranked_by, Checkpoint):
-            self._encode(ranked_by, queries, database)
-        elif isinstance(ranked_by, (tuple, list)) and len(ranked_by) == 2 and all(isinstance(c, Codes) for c in ranked_by):
+            ranked_by = self._encode(ranked_by, queries, database)
+        if isinstance(ranked_by, (tuple, list)) and len(ranked_by) == 2 and all(isinstance(c, Codes) for c in ranked_by):
             for side, codes, cases in zip(("query", "database"), ranked_by, (queries, database), strict=True):
                 if not np.array_equal(codes.ids, cases.ids):
                     raise ValueError(f"pages: the {side} codes belong to other cases (ids or order differ); encode them anew")
             check_models(*(codes.model for codes in ranked_by))
-            self._packed = ranked_by[0].packed, ranked_by[1].packed
-            hamming(self._packed[0][:1], self._packed[1][:1])  # refuses two code lengths
+            hamming(*(codes.packed[:1] for codes in ranked_by))  # refuses two code lengths
+            self._asked, self._codes = ranked_by[0].packed, ranked_by[1]
         elif isinstance(ranked_by, np.ndarray):
             if ranked_by.shape != (len(queries), len(database)) or ranked_by.dtype.kind not in "iuf":
                 raise ValueError(
@@ -121,18 +119,16 @@ class Retrieval:
                 )
             if not np.isfinite(ranked_by).all():
                 raise ValueError("pages: distances hold NaN or infinity")
-            self._matrix = ranked_by
+            self._asked = ranked_by
         else:
             raise ValueError(
                 "pages: ranked_by is a Checkpoint, a pair (query codes, database codes) or an array of distances (Q, N), "
                 f"got {type(ranked_by).__name__}"
             )
-        self.bits = 8 * self._packed[1].shape[1] if self._packed else None
-        self._place = np.argsort(np.argsort(database.ids, kind="stable"))
-        self._ids, self._groups, self._usual = database.ids, database.groups, None
-        self._queries = len(queries)
+        self.bits = self._codes.bits if self._codes is not None else None
 
-    def _encode(self, checkpoint: Checkpoint, queries: Cases, database: Cases) -> None:
+    def _encode(self, checkpoint: Checkpoint, queries: Cases, database: Cases) -> tuple[Codes, ...] | np.ndarray:
+        """The codes of both sides, or their distances (Q, N) where the network ranks by something else."""
         cfg = checkpoint.cfg
         if cfg.aggregation:
             raise ValueError(
@@ -142,50 +138,40 @@ class Retrieval:
             raise ValueError(
                 f"pages: the checkpoint knows the classes {list(checkpoint.class_names)}, the cases {list(database.class_names)}"
             )
-        found, base = (encode_floats(checkpoint.model, cfg, part) for part in (queries, database))
         self.checkpoint = checkpoint
         if cfg.ranking == "hamming":
-            self._packed = pack(found["code"]), pack(base["code"])
-        else:
-            self._matrix, self._base = distances(cfg, found, base), base
+            return encode(checkpoint, queries), encode(checkpoint, database)
+        found, self._base = (encode_floats(checkpoint.model, cfg, part) for part in (queries, database))
+        return distances(cfg, found, self._base)
 
     def of_query(self, query: int, bits: int | None = None) -> np.ndarray:
         """Distances of one query to the whole database, (N,). ``bits``: use only the first bits of the codes."""
-        if not 0 <= query < self._queries:
-            raise ValueError(f"pages: query {query}; there are {self._queries}, counted from 0")
-        if self._packed is not None:
-            return self._hamming(self._packed[0][query : query + 1], bits)
-        return self._without_bits(self._matrix[query], bits)
+        if not 0 <= query < len(self._asked):
+            raise ValueError(f"pages: query {query}; there are {len(self._asked)}, counted from 0")
+        return self._distances(self._asked[query : query + 1], bits)
 
     def of_case(self, case: Cases, bits: int | None = None) -> np.ndarray:
         """The same for a new image, given as `Cases` of one; needs a checkpoint."""
         if self.checkpoint is None:
             raise ValueError("pages: a new image needs the network that made the codes; give a checkpoint")
         found = encode_floats(self.checkpoint.model, self.checkpoint.cfg, case)
-        if self._packed is not None:
-            return self._hamming(pack(found["code"]), bits)
-        return self._without_bits(distances(self.checkpoint.cfg, found, self._base)[0], bits)
+        return self._distances(pack(found["code"]) if self.bits else distances(self.checkpoint.cfg, found, self._base), bits)
 
-    def _hamming(self, packed: np.ndarray, bits: int | None) -> np.ndarray:
-        return prefix_hamming(packed, self._packed[1], self.bits if bits is None else bits)[0]
-
-    def _without_bits(self, distance: np.ndarray, bits: int | None) -> np.ndarray:
+    def _distances(self, asked: np.ndarray, bits: int | None) -> np.ndarray:
+        """``asked`` is the packed code of one case, (1, bits / 8), or its distances where no hash code ranks, (1, N)."""
+        if self._codes is not None:
+            return prefix_hamming(asked, self._codes.packed, self.bits if bits is None else bits)[0]
         if bits is not None:
             raise ValueError(f"pages: {bits} bits were asked for, but no hash code ranks these cases")
-        return distance
+        return asked[0]
+
+    @cached_property
+    def _usual(self) -> np.ndarray:
+        return usual_distances(self._codes, self._groups)
 
     def percentile(self, distance: float) -> float:
         """How many in a hundred database cases have their nearest case of another patient closer; NaN without hash codes."""
-        if self._packed is None:
-            return float("nan")
-        if self._usual is None:
-            codes = Codes(self._packed[1], self._ids, np.zeros(len(self._ids), np.int64), self.bits)
-            self._usual = usual_distances(codes, self._groups)
-        return float(percentile(distance, self._usual))
-
-    def order(self, distance: np.ndarray) -> np.ndarray:
-        """Database rows by (distance, case id), int64 (N,)."""
-        return np.lexsort((self._place, distance))
+        return float(percentile(distance, self._usual)) if self._codes is not None else float("nan")
 
 
 def prefix_hamming(packed_q: np.ndarray, packed_db: np.ndarray, bits: int) -> np.ndarray:
@@ -202,9 +188,7 @@ def prefix_hamming(packed_q: np.ndarray, packed_db: np.ndarray, bits: int) -> np
     return hamming(packed_q & kept, packed_db & kept)
 
 
-def answers(
-    retrieval: Retrieval, distance: np.ndarray, database: Cases, k: int, *, label: int | None = None, leave: int | None = None
-) -> pd.DataFrame:
+def answers(distance: np.ndarray, database: Cases, k: int, *, label: int | None = None, leave: int | None = None) -> pd.DataFrame:
     """The ``k`` nearest cases; equal distances in order of ``case_id``. ``leave``: a row that is no answer, the query itself.
 
     Columns: ``rank`` (from 1), ``row`` (of ``database``), ``case_id``, ``label`` (class name), ``group``, ``distance``, ``same``
@@ -212,14 +196,15 @@ def answers(
     """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= len(database):
         raise ValueError(f"pages: k = {k!r}; the database has {len(database)} cases, so k is a whole number from 1 to that")
-    rows = retrieval.order(distance)
+    ids = database.ids
+    rows = np.lexsort((ids, distance))
     rows = rows[rows != leave][:k] if leave is not None else rows[:k]
     labels = database.labels[rows]
     return pd.DataFrame(
         {
             "rank": np.arange(1, len(rows) + 1),
             "row": rows,
-            "case_id": database.ids[rows],
+            "case_id": ids[rows],
             "label": [database.class_names[i] for i in labels],
             "group": database.groups[rows],
             "distance": distance[rows],
@@ -230,8 +215,7 @@ def answers(
 
 def vote(labels: Sequence[str], class_names: Sequence[str]) -> list[tuple[str, int]]:
     """Votes per class, most first, equal ones in the order of ``class_names``; classes without a vote are left out."""
-    counts = [(c, list(labels).count(c)) for c in class_names]
-    return sorted((pair for pair in counts if pair[1]), key=lambda pair: -pair[1])
+    return Counter(sorted(labels, key=class_names.index)).most_common()  # which keeps equal counts in this order
 
 
 # --- how a case looks -------------------------------------------------------------------------------------------------
@@ -261,8 +245,7 @@ class Drawings:
     _made: dict[tuple[int, bool], Drawing] = field(default_factory=dict)
 
     def __post_init__(self):
-        if isinstance(self.side, bool) or not isinstance(self.side, (int, np.integer)) or self.side < 16:
-            raise ValueError(f"pages: side of a picture is a whole number of at least 16 pixels, got {self.side!r}")
+        whole("pages: side of a picture in pixels", self.side, 16)
 
     def draw(self, row: int, heat: bool = False) -> Drawing:
         """One case, cropped to its content. Raises ``ValueError`` for an attention map that is not float (H, W) in [0, 1]."""
