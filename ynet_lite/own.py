@@ -29,24 +29,23 @@ def mask_settings(table: pd.DataFrame, manifest: Path) -> dict:
     """What the columns ``mask_names``, ``mask_values`` and ``finer`` of a manifest mean for `load_table`."""
     settings: dict = {"finer": ("finer",)} if "finer" in table else {}
     if "mask_names" in table and len(table):
-        names = sorted(set(table["mask_names"]))
-        if len(names) != 1 or len(files(names[0])) < 2:
+        stated = sorted(set(table["mask_names"]))
+        settings["mask_names"] = tuple(files(stated[0]))
+        if len(stated) != 1 or len(settings["mask_names"]) < 2:
             raise ManifestError(
                 f"{manifest}: column mask_names must hold the same two or more names in each row, such as "
-                f"background;disc;cup; found {names[:5]}"
+                f"background;disc;cup; found {stated[:5]}"
             )
-        settings["mask_names"] = tuple(files(names[0]))
     if "mask_values" in table and len(table):
         stated = sorted(set(table["mask_values"]))
-        values = tuple(part.lower() for part in files(stated[0]))
-        kinds = {"colour" if re.fullmatch("#[0-9a-f]{6}", v) else "grey" if v.isdecimal() else "none" for v in values}
+        settings["mask_values"] = values = tuple(part.lower() for part in files(stated[0]))
+        one_kind = any(all(re.fullmatch(kind, value) for value in values) for kind in (r"\d+", "#[0-9a-f]{6}"))
         wanted = len(settings.get("mask_names", ("background", "lesion")))
-        if len(stated) != 1 or len(set(values)) != wanted or len(values) != wanted or kinds not in ({"grey"}, {"colour"}):
+        if len(stated) != 1 or not len(set(values)) == len(values) == wanted or not one_kind:
             raise ManifestError(
                 f"{manifest}: column mask_values must hold the same grey values or colours in each row, one for each of the "
                 f"{wanted} mask names, such as 0;128;255 or #000000;#ff0000; found {stated[:5]}"
             )
-        settings["mask_values"] = values
     return settings
 
 

@@ -85,14 +85,15 @@ def search(
     )
 
 
+@torch.inference_mode()
 def encode_image(checkpoint: Checkpoint, image: str | Path | np.ndarray) -> np.ndarray:
     """Packed code, uint8 (1, bits / 8), of one image file or uint8 array (H, W) or (C, H, W) of any size."""
     cfg = checkpoint.cfg
     if isinstance(image, np.ndarray):
         array = image[None] if image.ndim == 2 else image
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[0] not in (1, 3):
+        if array.dtype != np.uint8 or array.ndim != 3 or len(array) not in (1, 3):
             raise ValueError(f"search: an image array is uint8 (H, W) or (1 or 3, H, W), got {image.dtype} {image.shape}")
-        if array.shape[0] != cfg.channels:
+        if len(array) != cfg.channels:
             # the grey of read_image, so that a file and its pixels have one code
             grey = np.asarray(Image.fromarray(array.transpose(1, 2, 0)).convert("L"))[None] if len(array) == 3 else array
             array = np.repeat(grey, cfg.channels, 0)
@@ -100,12 +101,8 @@ def encode_image(checkpoint: Checkpoint, image: str | Path | np.ndarray) -> np.n
         array = read_image(paths.yours(image), cfg.channels)
     else:
         raise ValueError(f"search: an image is a path or a uint8 array, got {type(image).__name__}; numpy.asarray makes an array")
-    square, _ = letterbox(array, cfg.size)
-    with torch.inference_mode():
-        device = next(checkpoint.model.parameters()).device
-        pixels = torch.from_numpy(np.ascontiguousarray(square))[None].to(device).float()
-        code = represent(checkpoint.model, cfg, pixels).code
-    return pack(code.float().cpu().numpy())
+    pixels = torch.from_numpy(letterbox(array, cfg.size)[0])[None].to(next(checkpoint.model.parameters()).device).float()
+    return pack(represent(checkpoint.model, cfg, pixels).code.float().cpu().numpy())
 
 
 def ship(model: str, checkpoint: Checkpoint, database: Cases, folder: str | Path = WEIGHTS) -> tuple[Path, Path]:
