@@ -131,7 +131,7 @@ def test_a_search_by_size_knows_height_and_width_only(sides):
 
 
 def test_planned_controls():
-    plans = {name: second.PLANS[name]("scratch") for name in ("controls", "outlines")}
+    plans = {name: second.PLANS[name][1]("scratch") for name in ("controls", "outlines")}
     assert {cfg.fold for cfgs in plans.values() for cfg in cfgs} == {2, 3, 4, 5}
     assert {cfg.seed for cfgs in plans.values() for cfg in cfgs} == {0}
     assert len(plans["controls"]) == 3 * 4 and {cfg.method for cfg in plans["controls"]} == {"ynet-no-seg"}
@@ -139,4 +139,4 @@ def test_planned_controls():
     assert len({provenance.run_id(cfg) for cfg in everything}) == len(everything)
     assert not any(run.keeps_codes(cfg) for cfg in everything)
     assert {(cfg.lr, cfg.pair_sharpness) for cfg in plans["controls"]} == {second.CHOSEN["scratch"]["ynet-no-seg"]}
-    assert second.PLANS["controls"]("busi") == []  # its normal cases have no lesion
+    assert second.PLANS["controls"][1]("busi") == []  # its normal cases have no lesion

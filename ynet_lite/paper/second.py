@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import pandas as pd
@@ -28,7 +25,10 @@ DEVELOPMENT_FOLD = 1
 
 
 class Part(NamedTuple):
-    """Methods whose grids belong together: set, preset, seeds of trials, seeds and folds of runs, share of the labels."""
+    """Methods whose grids belong together: set, preset, seeds of trials, seeds and folds of runs, share of the labels.
+
+    ``changes``: what else is not as in the preset, as pairs.
+    """
 
     dataset: str
     preset: str
@@ -37,7 +37,12 @@ class Part(NamedTuple):
     seeds: tuple[int, ...] = (0, 1, 2)
     folds: tuple[int, ...] = HEADLINE_FOLDS
     share: float = 1.0
-    changes: Mapping = MappingProxyType({})
+    changes: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def variant(self) -> str:
+        """The variant of its runs: ``labels=10%``, "" with all labels."""
+        return f"labels={self.share:.0%}" if self.share < 1 else ""
 
 
 PARTS = {
@@ -53,7 +58,7 @@ PARTS |= {
 }
 PARTS |= {  # each seed draws another phantom
     f"phantom-{percent}": Part(
-        "phantom", "quick", (TWIN, OURS), seeds=(0, 1, 2, 3, 4), folds=(1,), share=percent / 100, changes={"validation": 0.0}
+        "phantom", "quick", (TWIN, OURS), (100,), (0, 1, 2, 3, 4), (1,), share=percent / 100, changes=(("validation", 0.0),)
     )
     for percent in (10, 25, 50, 100)
 }
@@ -71,14 +76,13 @@ def hangs_on(method: str) -> str:
 
 def configuration(part: str, method: str, rate: float, parameter: float, **changes) -> Config:
     """One method of a part at one point of its grid; ``hashnet+seg``: HashNet's loss and the segmentation loss, half and half."""
-    dataset, preset, share = PARTS[part].dataset, PARTS[part].preset, PARTS[part].share
-    settings = dict(PARTS[part].changes) | {"lr": float(f"{rate:.4g}")}
+    one, base = PARTS[part], method.removesuffix("+seg")
+    settings = {**dict(one.changes), "lr": float(f"{rate:.4g}"), "label_share": one.share, "variant": one.variant}
     if name := hangs_on(method):
         settings[name] = float(f"{parameter:.4g}")
-    base = method.removesuffix("+seg")
-    settings |= {"balance": 0.5} if method.endswith("+seg") else {}
-    settings |= {"label_share": share, "variant": f"labels={share:.0%}"} if share < 1 else {}
-    return Config.from_preset(preset, dataset, base, **settings, **changes).but(method=method)
+    if base != method:
+        settings["balance"] = 0.5
+    return Config.from_preset(one.preset, one.dataset, base, **(settings | changes)).but(method=method)
 
 
 def trial(part: str, method: str, place: tuple[int, int], seed: int) -> Config:
@@ -154,9 +158,13 @@ def frozen(part: str) -> list[Config]:
     ]
 
 
-#: What ``python -m ynet_lite.paper.second --<name>`` runs of a part.
-PLANS = {"runs": runs, "frozen": frozen}
-PLANS |= {name: partial(varied, changes=what) for name, what in (("controls", CONTROLS), ("outlines", OUTLINES))}
+#: What ``python -m ynet_lite.paper.second --<name>`` runs of a part: in words, and its configurations.
+PLANS = {
+    "runs": ("reported runs", runs),
+    "frozen": ("trials and runs of the frozen encoder", frozen),
+    "controls": ("leak controls", partial(varied, changes=CONTROLS)),
+    "outlines": ("runs with outlines of another image or boxes", partial(varied, changes=OUTLINES)),
+}
 
 
 def first_grid(method: str) -> list[tuple[int, int]]:
@@ -181,29 +189,32 @@ def beyond(places, winner: tuple[int, int]) -> list[tuple[int, int]]:
     return sorted(wanted - set(places))
 
 
-def score(cfg: Config, folder: Path) -> float:
-    """NDCG@10 of a finished run."""
-    rows = store.read_run(folder / "runs" / f"{provenance.run_id(cfg)}.csv")
-    return float(rows[(rows["metric"] == "ndcg") & (rows["k"] == 10)]["value"].iloc[0])
-
-
 def known(part: str, cfg: Config, folder: Path) -> float | None:
     """NDCG@10 of a trial that is committed or lies in ``folder``; None where it is still to be done."""
-    kept = kept_trials(part).set_index("run_id")["ndcg@10"]
-    run = provenance.run_id(cfg)
-    return float(kept[run]) if run in kept.index else score(cfg, folder) if done(cfg, folder) else None
+    kept, run = kept_trials(part).set_index("run_id")["ndcg@10"], provenance.run_id(cfg)
+    if run in kept.index:
+        return float(kept[run])
+    if not done(cfg, folder):
+        return None
+    return float(store.read_run(folder / "runs" / f"{run}.csv").set_index(["metric", "k"])["value"]["ndcg", 10])
 
 
-def search(part: str, method: str, folder: Path, jobs: int = 1) -> dict[tuple[int, int], float]:
-    """Run the grid of a method until its winner lies inside; {place: mean NDCG@10 over the trial seeds}."""
-    seeds, scores = PARTS[part].trial_seeds, {}
-    places = first_grid(method)
+def search(part: str, method: str, folder: Path, jobs: int | None = 1) -> dict[tuple[int, int], float]:
+    """Run the grid of a method until its winner lies inside; {place: mean NDCG@10 over the trial seeds}.
+
+    ``jobs`` None: runs nothing, and has the places of which all trials are known.
+    """
+    scores, places = {}, first_grid(method)
     while places:
-        configs = [trial(part, method, place, seed) for place in places for seed in seeds]
-        run_all([cfg for cfg in configs if known(part, cfg, folder) is None], folder, jobs, f"{part} {method}")
-        for place in places:
-            scores[place] = sum(known(part, trial(part, method, place, seed), folder) for seed in seeds) / len(seeds)
-        places = beyond(scores, best(scores))
+        trials = {place: [trial(part, method, place, seed) for seed in PARTS[part].trial_seeds] for place in places}
+        if jobs is not None:
+            missing = [cfg for configs in trials.values() for cfg in configs if known(part, cfg, folder) is None]
+            run_all(missing, folder, jobs, f"{part} {method}")
+        for place, configs in trials.items():
+            found = [known(part, cfg, folder) for cfg in configs]
+            if None not in found:
+                scores[place] = sum(found) / len(found)
+        places = beyond(scores, best(scores)) if set(places) <= set(scores) else []
     return scores
 
 
@@ -211,45 +222,37 @@ def table(part: str, folder: Path) -> pd.DataFrame:
     """What is known of the trials of a part: one line per method and place, with NDCG@10 and whether it won."""
     lines = []
     for method in PARTS[part].methods:
-        places, scores = first_grid(method), {}
-        while places:
-            for place in places:
-                found = [known(part, trial(part, method, place, seed), folder) for seed in PARTS[part].trial_seeds]
-                if None not in found:
-                    scores[place] = sum(found) / len(found)
-            places = beyond(scores, best(scores)) if scores and set(places) <= set(scores) else []
+        scores = search(part, method, folder, jobs=None)
         for place, value in sorted(scores.items()):
             won = place == best(scores) and not beyond(scores, place)
-            lines.append(
-                {"part": part, "method": method, "settings": trial(part, method, place, 0).variant, "ndcg@10": value, "won": won}
-            )
-    return pd.DataFrame(lines)
+            lines.append((part, method, trial(part, method, place, 0).variant, value, won))
+    return pd.DataFrame(lines, columns=["part", "method", "settings", "ndcg@10", "won"])
+
+
+#: Columns of the committed trials.
+TRIAL = (
+    "part run_id config_hash fingerprint method variant fold seed ndcg@10 map@10 precision@10 mask_agreement@10 "
+    "device versions commit dirty date"
+).split()
 
 
 def trial_rows(part: str, folder: Path) -> pd.DataFrame:
     """The committed and the finished trials of a part: one row per trial and seed, with its settings and scores."""
-    lines = kept_trials(part).to_dict("records")
-    for path in paths.listed(folder / "runs"):
-        rows = pd.read_csv(path, dtype={"commit": str, "config_hash": str}, keep_default_na=False)
-        first = rows.iloc[0]
-        one, share = PARTS[part], re.search("labels=(\\d+)%", first["variant"])
-        if (first["dataset"], first["preset"], int(share[1]) / 100 if share else 1.0) != (one.dataset, one.preset, one.share):
-            continue
-        if not first["variant"].startswith("trial"):
-            continue
-        value = rows.set_index(["metric", "k"])["value"].astype(float)
-        scores = {f"{metric}@10": value[(metric, 10)] for metric in ("ndcg", "map", "precision", "mask_agreement")}
-        about = first[["run_id", "config_hash", "fingerprint", "method", "variant", "fold", "seed"]].to_dict()
-        lines.append({"part": part, **about, **scores, **first[["device", "versions", "commit", "dirty", "date"]].to_dict()})
-    table = pd.DataFrame(lines).drop_duplicates("run_id")  # the committed one stays
+    one, rows = PARTS[part], store.read_runs(folder)
+    share = rows["variant"].str.extract(r"(labels=\d+%)", expand=False).fillna("")
+    own = (rows["dataset"] == one.dataset) & (rows["preset"] == one.preset) & (share == one.variant)
+    rows = rows[own & rows["variant"].str.startswith("trial") & (rows["k"] == 10)]
+    scores = rows.assign(metric=rows["metric"] + "@10").pivot(index="run_id", columns="metric", values="value")
+    new = rows.drop_duplicates("run_id").merge(scores, on="run_id").assign(part=part)
+    found = [trials for trials in (kept_trials(part), new) if len(trials)]
+    table = pd.concat(found)[TRIAL].drop_duplicates("run_id")  # the committed one stays
     return table.sort_values(["method", "variant", "seed"], ignore_index=True)
 
 
 def kept_trials(part: str) -> pd.DataFrame:
     """The committed trials of a part; empty where there are none."""
     path = paths.results() / "second" / f"trials-{part}.csv"
-    text = {"config_hash": str, "fingerprint": str, "commit": str}
-    return pd.read_csv(path, dtype=text) if path.is_file() else pd.DataFrame({"run_id": [], "ndcg@10": []})
+    return pd.read_csv(path, dtype=store.TEXT) if path.is_file() else pd.DataFrame({"run_id": [], "ndcg@10": []})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -257,13 +260,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ynet_lite.paper.second", description=main.__doc__)
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"which parts (default: {' '.join(PARTS)})")
     parser.add_argument("--methods", nargs="*", help="only these methods")
-    about = (
-        "reported runs",
-        "trials and runs of the frozen encoder",
-        "leak controls",
-        "runs with outlines of another image or boxes",
-    )
-    for name, text in zip(PLANS, about, strict=True):
+    for name, (text, _) in PLANS.items():
         help_ = f"do the {text} of the parts whose trials are finished"
         parser.add_argument(f"--{name}", dest="plan", action="store_const", const=name, help=help_)
     parser.add_argument("--list", action="store_true", help="show the trials that are done, run nothing")
@@ -274,20 +271,17 @@ def main(argv: list[str] | None = None) -> int:
     for part in given.parts:
         if given.keep:
             print(paths.write_csv(trial_rows(part, given.folder), paths.results() / "second" / f"trials-{part}.csv"))
-            continue
-        if given.list:
+        elif given.list:
             print(table(part, given.folder).to_string(index=False))
-            continue
-        if given.plan:
+        elif given.plan:
             kept = {*store.rows("second")["run_id"], *kept_trials(part)["run_id"]}
-            configs = [cfg for cfg in PLANS[given.plan](part) if provenance.run_id(cfg) not in kept]
+            configs = [cfg for cfg in PLANS[given.plan][1](part) if provenance.run_id(cfg) not in kept]
             run_all([cfg for cfg in configs if not done(cfg, given.folder)], given.folder, given.jobs, f"{part} {given.plan}")
-            continue
-        for method in given.methods or PARTS[part].methods:
-            scores = search(part, method, given.folder, given.jobs)
-            print(
-                f"{part} {method}: {trial(part, method, best(scores), 0).variant}, NDCG@10 {scores[best(scores)]:.4f}", flush=True
-            )
+        else:
+            for method in given.methods or PARTS[part].methods:
+                scores = search(part, method, given.folder, given.jobs)
+                won = best(scores)
+                print(f"{part} {method}: {trial(part, method, won, 0).variant}, NDCG@10 {scores[won]:.4f}", flush=True)
     return 0
 
 

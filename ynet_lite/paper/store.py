@@ -45,7 +45,7 @@ SIDES = ("queries", "database")
 
 MOST_BYTES = 1_500_000  # of a committed file: a larger table is split by fold
 
-_TEXT = {name: str for name in ("variant", "commit", "config_hash", "fingerprint")}  # a hash made of digits alone is still text
+TEXT = {name: str for name in ("variant", "commit", "config_hash", "fingerprint")}  # a hash made of digits alone is still text
 _VALUE = ["run_id", "case_id", "group"]  # what a line of values belongs to
 
 
@@ -105,7 +105,7 @@ def read_run(path: str | Path) -> pd.DataFrame:
 
 
 def _about(path: str | Path) -> pd.DataFrame:
-    table = pd.read_csv(path, dtype=_TEXT).fillna({"variant": ""})
+    table = pd.read_csv(path, dtype=TEXT).fillna({"variant": ""})
     return table if "encoder" in table else table.assign(encoder="small")  # rows from before there was a choice
 
 
@@ -227,7 +227,7 @@ def _read_codes(stored, run: str) -> dict[str, Codes]:
 def small(name: str, folder: str | Path | None = None) -> pd.DataFrame:
     """A table such as "tuning/trials": committed, or from files left under ``folder``; empty where there is none."""
     files = paths.listed(Path(folder) / name) if folder else committed(f"{name.split('/')[1]}.csv", None, name.split("/")[0])
-    return _joined([pd.read_csv(path, dtype=_TEXT) for path in files])
+    return _joined([pd.read_csv(path, dtype=TEXT) for path in files])
 
 
 # --- what rows say -------------------------------------------------------------------------------------------------
