@@ -319,12 +319,9 @@ def second_table(preset: str) -> str:
     """BUS-BRA in the second edition: the methods that have every fold, beside chance and, where it is run, Y-Net's lead."""
     part = complete(select(store.rows("second"), "busbra", preset), HEADLINE_FOLDS)
     metrics = "map precision ndcg mask_agreement accuracy distinct_codes dice"
-    if {OURS, TWIN} <= set(part["method"]):
-        return tables.markdown(with_lead(part, metrics)[0])
-    part = part[part["method"] != OURS]  # alone it compares with nothing
-    if part.empty:
-        return "No method has every fold yet."
-    return tables.markdown(tables.retrieval_table(part, tables.pick(metrics), chance_rows("busbra", "full")))
+    if TWIN not in set(part["method"]):
+        part = part[part["method"] != OURS]  # alone it compares with nothing
+    return "No method has every fold yet." if part.empty else tables.markdown(with_lead(part, metrics)[0])
 
 
 def card(runs: pd.DataFrame, model: str) -> str:
@@ -340,12 +337,9 @@ def card(runs: pd.DataFrame, model: str) -> str:
 def tried() -> str:
     """What was tried to make files and processes fail, how often, and how often it went wrong."""
     fuzz, kills = (pd.read_csv(paths.results() / "trust" / f"{name}.csv", dtype={"commit": str}) for name in ("fuzz", "kills"))
-    damaged = pd.DataFrame(
-        {"what was tried": "damaged files, " + fuzz["reader"], "how many": fuzz["inputs"], "wrong": fuzz["wrong"]}
-    )
-    killed = pd.DataFrame({"what was tried": "kill -9, " + kills["work"], "how many": kills["kills"], "wrong": kills["torn"]})
-    killed = killed.assign(lost=kills["lost"], leftovers=kills["left"])
-    table = pd.concat([damaged.assign(lost="-", leftovers="-"), killed])
+    lines = [(f"damaged files, {one.reader}", one.inputs, one.wrong, "-", "-") for one in fuzz.itertuples()]
+    lines += [(f"kill -9, {one.work}", one.kills, one.torn, one.lost, one.left) for one in kills.itertuples()]
+    table = pd.DataFrame(lines, columns=["what was tried", "how many", "wrong", "lost", "leftovers"])
     return f"{tables.markdown(table)}\n\nRun at commits {fuzz['commit'][0]} and {kills['commit'][0]} ({kills['date'][0]})."
 
 
@@ -355,21 +349,16 @@ def controls() -> str:
     rows = rows[(rows["method"] == TWIN) & (rows["seed"] == 0)]
     done = [set(rows[rows["variant"] == variant]["fold"]) for variant in CONTROLS]
     folds, columns, lines = set.intersection(*done), tables.pick("map ndcg accuracy"), []
+    rows = rows[rows["fold"].isin(folds)]
     for variant in ("", *CONTROLS):
-        part = rows[(rows["variant"] == variant) & rows["fold"].isin(folds)]
-        if len(part):
-            line = tables.retrieval_table(part, columns).iloc[0].drop("method").rename({"runs": "folds"})
-            lines.append(pd.concat([pd.Series({"training": variant or "nothing taken away"}), line]))
-    chance = (
-        tables.retrieval_table(part, columns, chance_rows("busbra", "full")).iloc[-1].drop("method").rename({"runs": "folds"})
-    )
+        if len(part := rows[rows["variant"] == variant]):
+            lines.append(tables.retrieval_table(part, columns).assign(method=variant or "nothing taken away").iloc[0])
     alone = pd.read_csv(paths.results() / "trust" / "size-alone.csv").query("fold in @folds and k == 10")
     means, spread = (alone.groupby("metric")["value"].agg(what).reindex(["map", "ndcg", "accuracy"]) for what in ("mean", "std"))
     texts = [tables.number(*pair, len(folds)) for pair in zip(means, spread, strict=True)]
-    size = dict(zip(chance.index, [str(len(folds)), *texts], strict=True))
-    lines.append(pd.Series({"training": "none: height and width of the outline"} | size))
-    lines.append(pd.concat([pd.Series({"training": "none: random codes"}), chance]))
-    return tables.markdown(pd.DataFrame(lines))
+    random = tables.retrieval_table(rows[:0], columns, chance_rows("busbra", "full")).assign(method="none: random codes").iloc[0]
+    lines += [pd.Series(["none: height and width of the outline", len(folds), *texts], random.index), random]
+    return tables.markdown(pd.DataFrame(lines).rename(columns={"method": "training", "runs": "folds"}))
 
 
 def tissue_text() -> str:
@@ -423,11 +412,8 @@ def fill(text: str, blocks: dict[str, str]) -> str:
     opened, closed = (re.findall(rf"^<!-- {slash}([\w-]+) -->$", text, re.MULTILINE) for slash in ("", "/"))
     if opened != closed or len(set(opened)) < len(opened) or set(opened) - set(blocks):
         raise ValueError(f"blocks must be known, once each and closed: opened {opened}, closed {closed}, known {sorted(blocks)}")
-    for name in opened:
-        mark, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        start = text.index(mark) + len(mark)
-        text = f"{text[:start]}{blocks[name]}\n{text[text.index(end, start) :]}"
-    return text
+    block = re.compile(r"^(<!-- ([\w-]+) -->\n).*?(?=^<!-- /\2 -->$)", re.MULTILINE | re.DOTALL)
+    return block.sub(lambda found: f"{found[1]}{blocks[found[2]]}\n", text)
 
 
 def filled(runs: pd.DataFrame) -> dict[Path, str]:

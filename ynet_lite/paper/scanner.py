@@ -35,16 +35,12 @@ def crossed(part: pd.DataFrame) -> pd.DataFrame:
         found = []
         for asked, apart, same in _searches(part, method):
             allowed = {"all cases": np.ones_like(apart, bool), "own scanner": same["device"], "other scanners": ~same["device"]}
-            line = {"case_id": asked.index}
-            for name, may in allowed.items():  # queries of one scanner have one database
-                line[name] = np.full(len(asked), np.nan)
-                for device in asked["device"].unique():
-                    rows = (asked["device"] == device).to_numpy()
-                    columns = may[rows.argmax()]
-                    line[name][rows] = metrics.average_precision(
-                        apart[np.ix_(rows, columns)], same["label"][np.ix_(rows, columns)], 10
-                    )
-            found.append(pd.DataFrame(line))
+            # a case that may not answer is put behind all others
+            scores = {
+                name: metrics.average_precision(np.where(may, apart, np.iinfo(apart.dtype).max), same["label"] & may, 10)
+                for name, may in allowed.items()
+            }
+            found.append(pd.DataFrame(scores, asked.index).reset_index())
         if found:
             values[method] = pd.concat(found)
     groups = store.per_query(part[part["method"] == OURS]["run_id"].unique(), "map", 10).drop_duplicates("case_id")

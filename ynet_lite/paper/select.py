@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from .. import paths
-from ..methods import OURS
+from ..methods import OURS, TWIN
 from ..sets import drawn_per_seed, title
 from . import store
 from .grids import FOLDS
@@ -17,13 +17,12 @@ HEADLINE_FOLDS = FOLDS[1:]
 VARIANTS = ("", "confounding=0", "wider network")
 
 
-#: What the published tables and figures are made of.
-EDITION, ENCODER = "first", "small"
+EDITION = "first"  #: what the published tables and figures are made of
 
 
-def published(edition: str = EDITION, encoder: str = ENCODER, part: str = "") -> pd.DataFrame:
-    """Committed rows that count, of one edition and one encoder; ``part``: see `store.rows`."""
-    return store.rows(edition, encoder, part)
+def published(part: str = "") -> pd.DataFrame:
+    """Committed rows that count: of the first edition and its small encoder; ``part``: see `store.rows`."""
+    return store.rows(EDITION, "small", part)
 
 
 def sets(runs: pd.DataFrame) -> list[tuple[str, str, str]]:
@@ -46,6 +45,13 @@ def chance_rows(dataset: str, group: str) -> pd.DataFrame | None:
     """Committed chance level of a set: queries of fold 1 against its database (the phantom of seed 0), or None."""
     path = paths.results() / "chance" / f"{dataset}-{group}.csv"
     return pd.read_csv(path) if path.is_file() else None
+
+
+def pair(runs: pd.DataFrame, dataset: str, preset: str, folds, seeds, ours: str = "", twin: str = "") -> list[pd.DataFrame]:
+    """The rows of Y-Net and of its twin, each of its variant, on the given folds and seeds."""
+    found = select(runs, dataset, preset, None)
+    found = found[found["fold"].isin(folds) & found["seed"].isin(seeds)]
+    return [found[(found["method"] == method) & (found["variant"] == v)] for method, v in ((OURS, ours), (TWIN, twin))]
 
 
 FOLD_PARTS = {

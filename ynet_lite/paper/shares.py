@@ -8,8 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from ..drawing import COLOURS, LINES, MARKERS
-from ..methods import OURS, TWIN
-from . import statistics, store, tables
+from . import select, statistics, store, tables
 from .second import PARTS
 
 METRICS = ("map", "ndcg", "mask_agreement", "accuracy")
@@ -28,10 +27,7 @@ def gains(rows: pd.DataFrame, n: int = 10_000) -> pd.DataFrame:
     """
     lines = []
     for part in PARTS.values():
-        variant = f"labels={part.share:.0%}" if part.share < 1 else ""
-        here = rows[(rows["dataset"] == part.dataset) & (rows["preset"] == part.preset) & (rows["variant"] == variant)]
-        here = here[here["fold"].isin(part.folds) & here["seed"].isin(part.seeds)]
-        pair = [here[here["method"] == method] for method in (OURS, TWIN)]
+        pair = select.pair(rows, part.dataset, part.preset, part.folds, part.seeds, part.variant, part.variant)
         whole = len(part.folds) * len(part.seeds)
         if (part.dataset, part.preset) not in WHERE or {one["run_id"].nunique() for one in pair} != {whole}:
             continue

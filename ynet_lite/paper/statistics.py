@@ -108,7 +108,8 @@ class Paired:
     mean_a, mean_b : mean over queries of the value averaged over seeds.
     difference : 100 (mean_a - mean_b), in points, with its interval.
     relative : 100 (mean_a / mean_b - 1), in per cent of b; NaN where mean_b <= 0, its interval where that happens in a replicate.
-    p : two-sided, sign-flip test by patient. ``exact`` says that all patterns of signs were tried.
+    p : two-sided, sign-flip test by patient. ``exact`` says that all patterns of signs were tried; ``least`` that no random one
+        came as far, so that the true p may be smaller.
     n_queries, n_patients : what was compared; ``n_dropped`` queries are undefined in a or in b.
     runs_a, runs_b : what lies behind, as sets of queries x trainings on each (`runs_text`).
     """
@@ -119,6 +120,7 @@ class Paired:
     relative: Estimate
     p: float
     exact: bool
+    least: bool
     n_queries: int
     n_patients: int
     n_dropped: int
@@ -161,6 +163,7 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, groups, *, n: int = 10_000, seed: i
         relative=_estimate(_percent(total_a, total_b), _percent(again[:, 0], again[:, 1]), alpha),
         p=p,
         exact=exact,
+        least=not exact and p == 1 / (1 + n),
         n_queries=len(kept),
         n_patients=len(sums),
         n_dropped=len(both) - len(kept),
@@ -422,7 +425,7 @@ def compare_methods(
         line = {"method": rival, "mean_ours": found.mean_a, "mean_rival": found.mean_b}
         line |= zip(("points", "points_low", "points_high"), found.difference, strict=True)
         line |= zip(("percent", "percent_low", "percent_high"), found.relative, strict=True)
-        line |= {"p": found.p, "p_holm": np.nan, "p_least": not found.exact and found.p == 1 / (1 + n)}
+        line |= {"p": found.p, "p_holm": np.nan, "p_least": found.least}
         line |= {"queries": found.n_queries, "patients": found.n_patients}
         lines.append(line | {"runs_ours": found.runs_a, "runs_rival": found.runs_b})
     result = pd.DataFrame(lines)

@@ -45,7 +45,8 @@ SIDES = ("queries", "database")
 
 MOST_BYTES = 1_500_000  # of a committed file: a larger table is split by fold
 
-TEXT = {name: str for name in ("variant", "commit", "config_hash", "fingerprint")}  # a hash made of digits alone is still text
+#: Columns that are text, even where all of it is digits.
+TEXT = {name: str for name in "variant commit config_hash fingerprint case_id group undefined".split()}
 _VALUE = ["run_id", "case_id", "group"]  # what a line of values belongs to
 
 
@@ -140,7 +141,7 @@ def _joined(tables: list[pd.DataFrame], columns: list[str] | None = None) -> pd.
 
 @_kept
 def _rows(path: Path) -> pd.DataFrame:
-    scores = pd.read_csv(path.with_name("scores.csv"), dtype={"undefined": str})
+    scores = pd.read_csv(path.with_name("scores.csv"), dtype=TEXT)
     return _long(scores, ["run_id"]).merge(_about(path), on="run_id", how="left")[COLUMNS]
 
 
@@ -167,7 +168,7 @@ def per_query(
         raise ValueError(f"per_query: no values per query of run {unknown[0]!r} in {folder or paths.results()}")
     if not folder and runs:
         return _long(_joined([known[run] for run in runs]), _VALUE, metric, k)
-    found = [pd.read_csv(known[run], dtype={"case_id": str, "group": str}).assign(run_id=run) for run in runs]
+    found = [pd.read_csv(known[run], dtype=TEXT).assign(run_id=run) for run in runs]
     table = _joined(found).reindex(columns=[*_VALUE, "metric", "k", "value"])
     kept = (table["metric"] == (metric or table["metric"])) & (table["k"] == (table["k"] if k is None else k))
     return table[kept].reset_index(drop=True)
@@ -180,7 +181,7 @@ def _values(part: str) -> dict[str, pd.DataFrame]:
 
 @_kept
 def _lines(path: Path) -> dict[str, pd.DataFrame]:
-    table = pd.read_csv(path, dtype={"case_id": str, "group": str, "undefined": str})
+    table = pd.read_csv(path, dtype=TEXT)
     return dict(tuple(table.groupby("run_id", sort=False)))
 
 

@@ -62,8 +62,7 @@ def measure(cfg: Config, database: Cases, forms: dict[str, Cases], checkpoint: C
 def read() -> pd.DataFrame:
     """The committed values, a line per run, query and form; empty where none were measured."""
     path = paths.results() / "trust" / "tissue.csv.gz"
-    text = {"case_id": str, "group": str, "fingerprint": str}
-    return pd.read_csv(path, dtype=text) if path.is_file() else pd.DataFrame(columns=[*ABOUT, "queries", *SCORES])
+    return pd.read_csv(path, dtype=store.TEXT) if path.is_file() else pd.DataFrame(columns=[*ABOUT, "queries", *SCORES])
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
