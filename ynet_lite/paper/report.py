@@ -20,30 +20,22 @@ from ..methods import AGGREGATED, METHOD_NAMES, OURS, PAPER_METHODS, RIVALS, TWI
 from ..provenance import run_id
 from ..search import SHIPPED, load_shipped
 from ..sets import load_cases
-from . import hypotheses, scanner, shares, statistics, store, tables, tissue
+from . import hypotheses, scanner, select, shares, statistics, store, tables, tissue
 from .ablations import ablated, draw, pages
 from .ambiguity import page
 from .second import CONTROLS
-from .select import (
-    HEADLINE_FOLDS,
-    OTHER_SETS,
-    chance_rows,
-    complete,
-    headline,
-    headline_folds,
-    others,
-    parts,
-    published,
-    select,
-    sets,
-    validated,
-)
+
+
+def scores(part: pd.DataFrame, metrics: str) -> pd.DataFrame:
+    """Methods x metrics of one set as text, beside its chance level."""
+    dataset, preset = part[["dataset", "preset"]].iloc[0]
+    chance = select.chance_rows(dataset, "quick" if preset == "quick" else "full")
+    return tables.retrieval_table(part, tables.pick(metrics), chance)
 
 
 def with_lead(part: pd.DataFrame, metrics: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Methods x metrics of one set with Y-Net's lead over each (points, Holm within the set), and the `comparison` behind it."""
-    table = tables.retrieval_table(part, tables.pick(metrics), chance_rows(part["dataset"].iloc[0], "full"))
-    compared = comparison(part)
+    table, compared = scores(part, metrics), comparison(part)
     if compared is not None:
         lead = tables.comparison_table(compared).rename(columns={"Y-Net against": "method", "points": "Y-Net minus it"})
         table = table.merge(lead[["method", "Y-Net minus it", "p (Holm)"]], how="left").fillna("-")
@@ -53,9 +45,9 @@ def with_lead(part: pd.DataFrame, metrics: str) -> tuple[pd.DataFrame, pd.DataFr
 def others_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Every method of `others` with Y-Net's lead over it: points, 95 % interval by patient (BUSI: cluster), Holm within a set."""
     found = [pd.DataFrame()]
-    for name, part in others(runs).items():
+    for name, part in select.others(runs).items():
         table, _ = with_lead(part, "map map_macro ndcg distinct_codes")
-        table.insert(0, "set", OTHER_SETS[name][0])
+        table.insert(0, "set", select.OTHER_SETS[name][0])
         found.append(table)
     return pd.concat(found, ignore_index=True)
 
@@ -80,9 +72,7 @@ def comparison(part: pd.DataFrame, metric: str = "map", without: Sequence[str] =
     ours = set(part[part["method"] == OURS]["config_hash"])
     others = set(part[~part["config_hash"].isin(ours)]["method"])
     rivals = [m for m in METHOD_NAMES if m in others]
-    if not ours or not rivals:
-        return None
-    return statistics.compare_methods(OURS, rivals, part, metric, without=without)
+    return statistics.compare_methods(OURS, rivals, part, metric, without=without) if ours and rivals else None
 
 
 def unseen_text(part: pd.DataFrame, compared: pd.DataFrame) -> str:
@@ -93,7 +83,7 @@ def unseen_text(part: pd.DataFrame, compared: pd.DataFrame) -> str:
     rivals = [m for m in compared["method"] if m in (*RIVALS, *AGGREGATED)]  # best first
     best = [*rivals[:1], *[m for m in rivals if of_paper(m)][:1]]
     named = [m for m in dict.fromkeys([TWIN, *best]) if m in set(compared["method"])]
-    unseen = comparison(part[part["method"].isin([OURS, *named])], without=sorted(validated()))
+    unseen = comparison(part[part["method"].isin([OURS, *named])], without=sorted(select.validated()))
     if unseen is None:
         return ""
     names = METHOD_NAMES | {TWIN: "its twin"}
@@ -157,10 +147,10 @@ def lookup_text(part: pd.DataFrame) -> str:
 
 def newest() -> tuple[str, pd.DataFrame]:
     """Rows of the newest comparison on BUS-BRA from scratch that has Y-Net, twin and a rival on folds 2 to 5, and its name."""
-    second = complete(select(store.rows("second"), "busbra", "scratch"), HEADLINE_FOLDS)
+    second = select.complete(select.select(store.rows("second"), "busbra", "scratch"), select.HEADLINE_FOLDS)
     if {OURS, TWIN, "hashnet"} <= set(second["method"]):
         return "BUS-BRA, folds 2 to 5, second edition", second
-    return "BUS-BRA, folds 2 to 5, first edition", headline(select(published(), "busbra", "full"))
+    return "BUS-BRA, folds 2 to 5, first edition", select.headline(select.select(select.published(), "busbra", "full"))
 
 
 def ranking(part: pd.DataFrame, name: str = "") -> Figure:
@@ -205,15 +195,14 @@ def results_text(runs: pd.DataFrame) -> str:
         "folds where there are several; ties at their expected value. BUSI names no patients: there, clusters of near-duplicates "
         "take their place. Not a medical device.\n"
     ]
-    for dataset, group, variant in sets(runs):
-        chosen = select(runs, dataset, group, variant)
+    for dataset, group, variant in select.sets(runs):
+        chosen = select.select(runs, dataset, group, variant)
         title = f"## {dataset}, preset {group}" + (f", {variant}" if variant else "")
         text += [title + "\n"] + ([BUSI_NOTE + "\n"] if dataset == "busi" else [])
-        for name, part in parts(chosen):
-            folds = ", ".join(str(f) for f in sorted(part["fold"].unique()))
-            seeds = ", ".join(str(s) for s in sorted(part["seed"].unique()))
+        for name, part in select.parts(chosen):
+            folds, seeds = (", ".join(map(str, sorted(part[column].unique()))) for column in ("fold", "seed"))
             text += [f"### {name}\n"] if name else []
-            text += [f"Fold {folds}; seeds {seeds}.\n", tables.retrieval_table(part, chance=chance_rows(dataset, group))]
+            text += [f"Fold {folds}; seeds {seeds}.\n", tables.retrieval_table(part, chance=select.chance_rows(dataset, group))]
             text += ["mAP by length of the list:\n", tables.retrieval_table(part, tables.LISTS)]
             if (compared := comparison(part)) is None:
                 continue
@@ -224,9 +213,9 @@ def results_text(runs: pd.DataFrame) -> str:
             ]
             if dataset != "phantom" and (margin := margin_text(compared)):
                 text.append(margin + "\n")
-            if dataset == "busbra" and set(part["fold"]) == set(HEADLINE_FOLDS):
+            if dataset == "busbra" and set(part["fold"]) == set(select.HEADLINE_FOLDS):
                 text += [unseen_text(part, compared) + "\n", lookup_text(part) + "\n"]
-            if set(part["fold"]) == set(headline_folds(part)):
+            if set(part["fold"]) == set(select.headline_folds(part)):
                 text += [
                     "What a higher mAP must not cost: graded relevance, and the overlap of the query's lesion with its "
                     "answers'. Intervals and p as above, Holm's correction within each metric:\n",
@@ -254,8 +243,8 @@ def trainings_table(chosen: pd.DataFrame) -> pd.DataFrame:
 def headline_table(chosen: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     """Five rows for the README: Y-Net, its twin, the best rival, the look-up with the twin's votes, chance."""
     best = next(method for method in compared["method"] if method in (*RIVALS, *AGGREGATED))
-    shown, columns = chosen[chosen["method"].isin([OURS, TWIN, best])], tables.pick("map ndcg mask_agreement accuracy")
-    table = tables.retrieval_table(shown, columns, chance_rows("busbra", "full")).drop(columns="runs")
+    shown = chosen[chosen["method"].isin([OURS, TWIN, best])]
+    table = scores(shown, "map ndcg mask_agreement accuracy").drop(columns="runs")
     table["method"] = table["method"].replace({METHOD_NAMES[best]: f"{METHOD_NAMES[best]} (best rival)"})
     votes = table.loc[table["method"] == METHOD_NAMES[TWIN], "accuracy"].item()
     lookup = {"method": "look-up with the twin's votes", "mAP@10": votes, "accuracy": votes}
@@ -267,12 +256,10 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
     markdown, few = tables.markdown, [OURS, TWIN, "ynet-circle"]
 
     def shown(part: pd.DataFrame, methods: Sequence[str]) -> str:
-        columns = tables.pick("map precision ndcg accuracy distinct_codes dice")
-        chance = chance_rows(*("phantom", "quick") if part is phantom else ("busbra", "full"))
-        return markdown(tables.retrieval_table(part[part["method"].isin(methods)], columns, chance))
+        return markdown(scores(part[part["method"].isin(methods)], "map precision ndcg accuracy distinct_codes dice"))
 
-    busbra, phantom = select(runs, "busbra", "full"), select(runs, "phantom", "quick")
-    chosen = headline(busbra)
+    busbra, phantom = select.select(runs, "busbra", "full"), select.select(runs, "phantom", "quick")
+    chosen = select.headline(busbra)
     compared = comparison(chosen)
     rivals = compared[compared["method"].isin([*few[1:], *RIVALS, *AGGREGATED])]
     beside = tables.retrieval_table(chosen, tables.pick("ndcg accuracy distinct_codes")).drop(columns="runs")
@@ -281,7 +268,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
     busi, busi_said = tuned_busi()
     board = hypotheses.table(store.rows("second"))
     blocks = {
-        "busbra-fold1": shown(complete(busbra, (1,)), [*few, *PAPER_METHODS]),
+        "busbra-fold1": shown(select.complete(busbra, (1,)), [*few, *PAPER_METHODS]),
         "busbra": shown(chosen, [*few, *PAPER_METHODS]),
         "headline": markdown(headline_table(chosen, compared)),
         "comparison": markdown(table.merge(beside.rename(columns={"method": "Y-Net against"}), how="left")),
@@ -317,7 +304,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
 
 def second_table(preset: str) -> str:
     """BUS-BRA in the second edition: the methods that have every fold, beside chance and, where it is run, Y-Net's lead."""
-    part = complete(select(store.rows("second"), "busbra", preset), HEADLINE_FOLDS)
+    part = select.complete(select.select(store.rows("second"), "busbra", preset), select.HEADLINE_FOLDS)
     metrics = "map precision ndcg mask_agreement accuracy distinct_codes dice"
     if TWIN not in set(part["method"]):
         part = part[part["method"] != OURS]  # alone it compares with nothing
@@ -328,8 +315,7 @@ def card(runs: pd.DataFrame, model: str) -> str:
     """The scores of a shipped network, beside chance, with the run that they stand in."""
     checkpoint, codes = load_shipped(model)
     run, cfg = run_id(checkpoint.cfg), checkpoint.cfg
-    shown, chance = tables.pick("map precision ndcg mask_agreement accuracy dice"), chance_rows(cfg.dataset, cfg.preset)
-    table = tables.retrieval_table(runs[runs["run_id"] == run], shown, chance).drop(columns="runs")
+    table = scores(runs[runs["run_id"] == run], "map precision ndcg mask_agreement accuracy dice").drop(columns="runs")
     where = f"Row `{run}` of `data/results/first/scores.csv`: fold {cfg.fold}, one training, a database of {len(codes):,} cases."
     return f"{tables.markdown(table)}\n\n{where}"
 
@@ -345,19 +331,22 @@ def tried() -> str:
 
 def controls() -> str:
     """What the twin from scratch still finds when something was taken from the data, on the folds that all controls have."""
-    rows = select(store.rows("second"), "busbra", "scratch", None)
+    rows = select.select(store.rows("second"), "busbra", "scratch", None)
     rows = rows[(rows["method"] == TWIN) & (rows["seed"] == 0)]
     done = [set(rows[rows["variant"] == variant]["fold"]) for variant in CONTROLS]
-    folds, columns, lines = set.intersection(*done), tables.pick("map ndcg accuracy"), []
+    folds, lines = set.intersection(*done), []
     rows = rows[rows["fold"].isin(folds)]
+    if rows.empty:
+        return "No fold has every control yet."
     for variant in ("", *CONTROLS):
         if len(part := rows[rows["variant"] == variant]):
-            lines.append(tables.retrieval_table(part, columns).assign(method=variant or "nothing taken away").iloc[0])
+            table = scores(part, "map ndcg accuracy")
+            lines.append(table.assign(method=variant or "nothing taken away").iloc[0])
     alone = pd.read_csv(paths.results() / "trust" / "size-alone.csv").query("fold in @folds and k == 10")
     means, spread = (alone.groupby("metric")["value"].agg(what).reindex(["map", "ndcg", "accuracy"]) for what in ("mean", "std"))
     texts = [tables.number(*pair, len(folds)) for pair in zip(means, spread, strict=True)]
-    random = tables.retrieval_table(rows[:0], columns, chance_rows("busbra", "full")).assign(method="none: random codes").iloc[0]
-    lines += [pd.Series(["none: height and width of the outline", len(folds), *texts], random.index), random]
+    lines.append(pd.Series(["none: height and width of the outline", len(folds), *texts], table.columns))
+    lines.append(table.assign(method="none: random codes").iloc[-1])
     return tables.markdown(pd.DataFrame(lines).rename(columns={"method": "training", "runs": "folds"}))
 
 
@@ -388,7 +377,7 @@ def gains(runs: pd.DataFrame) -> dict[str, str]:
         "phantom-plain": ("phantom", "quick", "confounding=0"),
     }
     for name, which in shown.items():
-        chosen = headline(select(runs, *which))
+        chosen = select.headline(select.select(runs, *which))
         chosen = chosen[chosen["method"].isin([OURS, TWIN])]
         if chosen["method"].nunique() < 2:
             continue
@@ -452,12 +441,12 @@ def query_page() -> Figure:
 def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
     """Write every published figure and table into ``folder``; returns the files."""
     drawing.use_style()
-    runs = published() if runs is None else runs
+    runs = select.published() if runs is None else runs
     made = [paths.write_text(folder / "tables.md", results_text(runs))]
-    for dataset, group, variant in sets(runs):
-        chosen = select(runs, dataset, group, variant)
+    for dataset, group, variant in select.sets(runs):
+        chosen = select.select(runs, dataset, group, variant)
         name = "-".join(part for part in (dataset, group, variant.replace("=", "").replace(" ", "-")) if part)
-        made.append(drawing.save(ranking(headline(chosen)), folder / f"methods-{name}.png"))
+        made.append(drawing.save(ranking(select.headline(chosen)), folder / f"methods-{name}.png"))
     made += draw.make(folder, runs)
     made += page.make(folder)
     made.append(drawing.save(query_page(), folder / "queries-phantom.png"))
@@ -469,7 +458,7 @@ def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Rebuild ``figures/`` and the tables of `PAGES` from the committed rows."""
     argparse.ArgumentParser(prog="python -m ynet_lite.paper.report", description=__doc__).parse_args(argv)
-    runs = published()
+    runs = select.published()
     if runs.empty:
         print(f"no rows in {paths.results()}; nothing to draw")
         return 1

@@ -36,8 +36,7 @@ def pictures(cfg: Config, cases, folder) -> list:
     checkpoint = load_or_train(cfg, database, progress=False)
     found, base = (encode_floats(checkpoint.model, cfg, part) for part in (queries, database))
     distance = distances(cfg, found, base)
-    # one query of each class, the first in the manifest: chosen by rule, not by how well it did
-    rows = [int(np.flatnonzero(queries.labels == c)[0]) for c in np.unique(queries.labels)]
+    rows = np.unique(queries.labels, return_index=True)[1].tolist()  # the first of each class: not by how well it did
     return [
         drawing.save(drawing.retrieval_page(queries, database, rows, distance), folder / f"{cfg.dataset}_queries.png"),
         drawing.save(drawing.loss_curves(checkpoint.history), folder / f"{cfg.dataset}_losses.png"),

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -101,30 +100,23 @@ class Estimate(NamedTuple):
     high: float
 
 
-@dataclass(frozen=True)
-class Paired:
+class Paired(NamedTuple):
     """Two methods on the same queries (see `paired`).
 
-    mean_a, mean_b : mean over queries of the value averaged over seeds.
-    difference : 100 (mean_a - mean_b), in points, with its interval.
-    relative : 100 (mean_a / mean_b - 1), in per cent of b; NaN where mean_b <= 0, its interval where that happens in a replicate.
-    p : two-sided, sign-flip test by patient. ``exact`` says that all patterns of signs were tried; ``least`` that no random one
-        came as far, so that the true p may be smaller.
-    n_queries, n_patients : what was compared; ``n_dropped`` queries are undefined in a or in b.
-    runs_a, runs_b : what lies behind, as sets of queries x trainings on each (`runs_text`).
+    ``relative`` is NaN where mean_b <= 0, its interval where that happens in a replicate.
     """
 
-    mean_a: float
+    mean_a: float  # over queries, of the value averaged over seeds
     mean_b: float
-    difference: Estimate
-    relative: Estimate
-    p: float
-    exact: bool
-    least: bool
+    difference: Estimate  # 100 (mean_a - mean_b), in points
+    relative: Estimate  # 100 (mean_a / mean_b - 1), in per cent of b
+    p: float  # two-sided, sign-flip test by patient
+    exact: bool  # all patterns of signs were tried
+    least: bool  # no random pattern came as far, so the true p may be smaller
     n_queries: int
     n_patients: int
-    n_dropped: int
-    runs_a: str
+    n_dropped: int  # queries that are undefined in a or in b
+    runs_a: str  # sets of queries x trainings on each (`runs_text`)
     runs_b: str
 
 
@@ -190,9 +182,7 @@ def bootstrap_mean(values: pd.DataFrame, groups, *, n: int = 10_000, seed: int =
 
 def _one_per_query(table: pd.DataFrame, what: str) -> pd.DataFrame:
     """The table with all its columns, in the order of queries."""
-    missing = {"case_id", "value"} - set(table)
-    if missing:
-        raise ValueError(f"{what}: missing column(s) {sorted(missing)}; found {list(table.columns)}")
+    _has(table, what, "value")
     defaults = {"fingerprint": "", "fold": 1, "runs": 1}
     full = table.assign(**{key: value for key, value in defaults.items() if key not in table})
     full = full.assign(case_id=full["case_id"].astype(str), value=full["value"].astype(np.float64))
@@ -206,9 +196,13 @@ def _one_per_query(table: pd.DataFrame, what: str) -> pd.DataFrame:
     return full
 
 
+def _has(table: pd.DataFrame, what: str, column: str) -> None:
+    missing = {"case_id", column} - set(table)
+    if missing:
+        raise ValueError(f"{what}: missing column(s) {sorted(missing)}; found {list(table.columns)}")
+
+
 def _same_queries(a: pd.DataFrame, b: pd.DataFrame) -> None:
-    if len(a) == len(b) and (a[QUERY].to_numpy() == b[QUERY].to_numpy()).all():
-        return
     in_a, in_b = (set(table[QUERY].itertuples(index=False, name=None)) for table in (a, b))
     only_a, only_b = sorted(in_a - in_b), sorted(in_b - in_a)
     if only_a or only_b:
@@ -223,9 +217,7 @@ def _group_of(case_ids: pd.Series, groups) -> pd.Series:
     """The patient of each case, as str. ``groups``: as in `paired`."""
     if not isinstance(groups, pd.DataFrame):
         groups = pd.Series(groups, name="group").rename_axis("case_id").reset_index()
-    missing = {"case_id", "group"} - set(groups)
-    if missing:
-        raise ValueError(f"groups: missing column(s) {sorted(missing)}; found {list(groups.columns)}")
+    _has(groups, "groups", "group")
     known = groups[["case_id", "group"]].dropna().astype(str).drop_duplicates().set_index("case_id")["group"]
     twice = known.index[known.index.duplicated()]
     if len(twice):
@@ -306,12 +298,11 @@ def _estimate(value, replicates: np.ndarray, alpha: float) -> Estimate:
 def trainings_interval(a: pd.DataFrame, b: pd.DataFrame, *, n: int = 10_000, seed: int = 0, alpha: float = 0.05) -> Estimate:
     """``100 (mean_a - mean_b)``, in points, with an interval for other patients *and* other trainings.
 
-    In each of ``n`` replicates, within each fold, as many patients as the fold has are drawn with replacement, each with all its
-    queries, and, independently, as many trainings of a and of b as were run there. A query's value is the mean over the drawn
-    trainings; the statistic is taken over the drawn queries of all folds. Every training answers every query of its fold, so
-    both factors are resampled (Owen, The pigeonhole bootstrap, Ann. Appl. Stat. 1 (2007) 386-411). Folds are not: they are what
-    was measured. Of the variance between S trainings a bootstrap sees (S - 1) / S: with three seeds the interval is still a
-    little narrow, with one it says nothing of trainings.
+    In each of ``n`` replicates, within each fold, patients are drawn with replacement, each with all its queries, and,
+    independently, trainings of a and of b, as many as were run there: every training answers every query of its fold (Owen, The
+    pigeonhole bootstrap, Ann. Appl. Stat. 1 (2007) 386-411). A query's value is the mean over the drawn trainings, the statistic
+    is taken over the drawn queries of all folds. Of the variance between S trainings a bootstrap sees (S - 1) / S: with three
+    seeds the interval is still a little narrow, with one it says nothing of trainings.
 
     a, b : `per_run_table` of each method. A query that is undefined in any training is left out. Raises ``ValueError`` where a
     and b are not the same queries, or none is left.

@@ -20,7 +20,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -88,8 +88,7 @@ def write_run(
     if not config.is_file():
         # what the hash leaves out is left at its default: runs of several names may share the file
         neutral = cfg.but(**{f.name: f.default for f in fields(Config) if f.name in UNHASHED})
-        with paths.replacing(config) as temporary:
-            temporary.write_text(neutral.to_json() + "\n")
+        paths.write_text(config, neutral.to_json() + "\n")
     return write_csv(run_rows(cfg, fingerprint, values, seconds, made_by), folder / "runs" / f"{run_id(cfg, fingerprint)}.csv")
 
 
@@ -241,11 +240,9 @@ def summary(
 
     Columns are ``(metric@k, "mean" | "sd" | "runs")``. A single run has no spread: its sd is NaN, shown as a dash.
     """
-    by = list(by)
     out = {}
     for metric, k in metrics:
-        chosen = table[(table["metric"] == metric) & (table["k"] == k)]
-        grouped = chosen.groupby(by, sort=True)["value"]
+        grouped = table[(table["metric"] == metric) & (table["k"] == k)].groupby(list(by))["value"]
         name = f"{metric}@{k}" if k else metric
         out[(name, "mean")], out[(name, "sd")], out[(name, "runs")] = grouped.mean(), grouped.std(), grouped.count()
     return pd.DataFrame(out)
@@ -274,8 +271,7 @@ def compare(committed: pd.DataFrame, yours: pd.DataFrame, tolerance: float = 0.0
     gap = (both["yours"] - both["committed"]).abs()
     conditions = [both["committed"].isna(), gap <= 1e-5 * both["committed"].abs() + 1e-9, gap <= tolerance]
     verdict = np.select(conditions, ["new", "identical", "within"], "differs")
-    table = both[["method", "metric", "k", "committed", "yours"]]
-    return table.assign(**{"tolerance": tolerance, "same?": verdict})
+    return both[["method", "metric", "k", "committed", "yours"]].assign(**{"tolerance": tolerance, "same?": verdict})
 
 
 # --- packing ---------------------------------------------------------------------------------------------------------
@@ -321,6 +317,10 @@ def _text(path: Path) -> pd.DataFrame:
 
 def _csv(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def _zipped(table: pd.DataFrame, runs: list[str]) -> bytes:
+    return gzip.compress(_csv(table[table["run_id"].isin(runs)]), 9, mtime=0)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -384,11 +384,8 @@ def _pack_tables(run_files: Path, target: Path, only: set[str] | None) -> list[s
     for name, ids in who.groupby("dataset")["run_id"]:
         own = values[values["run_id"].isin(set(ids))]
         if len(own):
-
-            def content(runs, table=_wide(own, _VALUE)):  # noqa: B008
-                return gzip.compress(_csv(table[table["run_id"].isin(runs)]), 9, mtime=0)
-
-            _write_split(target, f"values-{name}", ".csv.gz", sorted(set(own["run_id"])), content)
+            zipped = partial(_zipped, _wide(own, _VALUE))
+            _write_split(target, f"values-{name}", ".csv.gz", sorted(set(own["run_id"])), zipped)
     _write(target / "scores.csv", _csv(scores))
     _write(target / "runs.csv", _csv(who))
     return who["run_id"].tolist()
@@ -442,9 +439,8 @@ def _codes_file(found: dict[str, dict[str, Codes]]) -> bytes:
 
 def verify() -> list[str]:
     """What is wrong with the committed tables, one line each: hashes that do not fit, orphans, runs packed twice."""
-    wrong = []
     settings = configs()
-    wrong += [f"configuration {name} has the hash {cfg.hash()}" for name, cfg in settings.items() if cfg.hash() != name]
+    wrong = [f"configuration {name} has the hash {cfg.hash()}" for name, cfg in settings.items() if cfg.hash() != name]
     for part in ("", "ambiguity"):
         about = rows(part=part)
         wrong += [f"run {r}: no configuration" for r in about[~about["config_hash"].isin(list(settings))]["run_id"].unique()]
@@ -456,12 +452,9 @@ def verify() -> list[str]:
         wrong += [f"values per query of {r}: no such run" for r in sorted(set(_values(part)) - set(about["run_id"]))]
         wrong += [f"values per query of {r}: a query has no patient" for r, t in _values(part).items() if t["group"].isna().any()]
     known = set(rows()["run_id"])
-    for path in committed("codes-*.npz"):
-        wrong += [f"codes of {r}: no such run" for r in sorted(_coded(path) - known)]
-    wrong += [
-        f"{p.name}: larger than {MOST_BYTES} bytes" for p in committed("*") if p.is_file() and p.stat().st_size > MOST_BYTES
-    ]
-    return wrong
+    wrong += [f"codes of {r}: no such run" for path in committed("codes-*.npz") for r in sorted(_coded(path) - known)]
+    large = [path.name for path in committed("*") if path.is_file() and path.stat().st_size > MOST_BYTES]
+    return wrong + [f"{name}: larger than {MOST_BYTES} bytes" for name in large]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -34,7 +34,6 @@ def number(mean: float, sd: float, runs: int) -> str:
     """``.765 ± .004``; three decimals below ten, one above; a dash where there is nothing; no spread for a single run."""
     if pd.isna(mean):
         return "-"
-
     if runs < 2 and float(mean).is_integer() and mean > 1:
         return f"{mean:.0f}"
     shown = [mean] if runs < 2 or pd.isna(sd) else [mean, sd]
@@ -47,9 +46,8 @@ def retrieval_table(runs: pd.DataFrame, columns: dict[tuple[str, int], str] | No
     """Methods x metrics as text, mean ± standard deviation, in the fixed order of methods.
 
     Over seeds where all rows are of one fold; over folds, each the mean of its seeds, where there are several. "runs" counts the
-    trainings.
-    ``runs``: rows of one data set, preset and variant (`results.read_runs`, filtered). ``chance``: `metrics.chance`, added as a
-    last line. Raises ``ValueError`` when rows of several sets would be averaged together.
+    trainings. ``runs``: rows of one data set, preset and variant. ``chance``: `metrics.chance`, added as a last line. Raises
+    ``ValueError`` when rows of several sets would be averaged together.
     """
     columns = MAIN if columns is None else columns
     _one_each(runs, ["dataset", "variant"], "retrieval_table")
