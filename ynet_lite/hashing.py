@@ -24,6 +24,13 @@ def whole(name: str, value, least: int = 1) -> int:
     return int(value)
 
 
+def no_nan(what: str, values: np.ndarray) -> None:
+    """Raise ``ValueError`` that names the rows of ``values`` (N, K) with a NaN."""
+    bad = np.flatnonzero(np.isnan(values).any(axis=1))
+    if len(bad):
+        raise ValueError(f"{what}: NaN in {len(bad)} of {len(values)} rows, first rows {bad[:5].tolist()}")
+
+
 def _check_bits(bits) -> int:
     if bits not in BITS:
         raise ValueError(f"code length must be one of {BITS} bits, got {bits!r}")
@@ -43,10 +50,8 @@ def _check_packed(packed, what: str, bits: int | None = None) -> np.ndarray:
 def _check_pair(packed_q, packed_db) -> tuple[np.ndarray, np.ndarray]:
     packed_q, packed_db = _check_packed(packed_q, "query codes"), _check_packed(packed_db, "database codes")
     if packed_q.shape[1] != packed_db.shape[1]:
-        raise ValueError(
-            f"query codes have {8 * packed_q.shape[1]} bits, database codes {8 * packed_db.shape[1]}; "
-            "both must come from the same model"
-        )
+        lengths = f"query codes have {8 * packed_q.shape[1]} bits, database codes {8 * packed_db.shape[1]}"
+        raise ValueError(f"{lengths}; both must come from the same model")
     return packed_q, packed_db
 
 
@@ -58,9 +63,7 @@ def sign_bits(z) -> np.ndarray:
     z = np.asarray(z)
     if z.ndim != 2 or z.dtype.kind != "f":
         raise ValueError(f"real codes must be a float array of shape (N, K), got {z.dtype} {z.shape}")
-    bad = np.flatnonzero(np.isnan(z).any(axis=1))
-    if len(bad):
-        raise ValueError(f"real codes: NaN in {len(bad)} of {len(z)} rows, first rows {bad[:5].tolist()}")
+    no_nan("real codes", z)
     return z >= 0
 
 
@@ -134,11 +137,9 @@ class Codes:
         if ids.shape != (len(packed),) or labels.shape != (len(packed),):
             raise ValueError(f"Codes: {len(packed)} codes, but ids {ids.shape} and labels {labels.shape}")
         names, counts = np.unique(ids, return_counts=True)
-        if (counts > 1).any():
-            raise ValueError(
-                f"Codes.ids: {int((counts > 1).sum())} id(s) occur more than once, first "
-                f"{names[counts > 1][:5].tolist()}; ids must be unique because they order ties"
-            )
+        if len(twice := names[counts > 1].tolist()):
+            many = f"{len(twice)} id(s) occur more than once, first {twice[:5]}"
+            raise ValueError(f"Codes.ids: {many}; ids must be unique because they order ties")
         for name, value in {"packed": packed, "ids": ids, "labels": labels.astype(np.int64), "bits": int(self.bits)}.items():
             object.__setattr__(self, name, value)
 
@@ -247,12 +248,9 @@ def percentile(bits, usual: np.ndarray):
 def search_reference(codes, database: Codes, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The same as ``HammingIndex(database).search(codes, k)`` in NumPy: sort all cases by (distance, id), cut at k."""
     packed, k = _search_input(codes, database, k)
-    all_distances = hamming(packed, database.packed)
-    place = np.argsort(np.argsort(database.ids))  # of each id in sorted order; ids are unique
-    rows = np.zeros((len(packed), k), np.int64)
-    for i, distances in enumerate(all_distances):
-        rows[i] = np.lexsort((place, distances))[:k]
-    return np.take_along_axis(all_distances, rows, axis=1), rows
+    distances, by_id = hamming(packed, database.packed), np.argsort(database.ids)
+    rows = by_id[np.argsort(distances[:, by_id], axis=1, kind="stable")[:, :k]]
+    return np.take_along_axis(distances, rows, axis=1), rows
 
 
 def hadamard_targets(n_classes: int, bits: int, seed: int = 0) -> np.ndarray:

@@ -12,7 +12,7 @@ relevant cases are nearer than the group. ``m = k - s`` places of the list fall 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from scipy.special import gammaln
 from scipy.stats import binom
 
 from .cases.core import Cases
-from .hashing import whole
+from .hashing import no_nan, whole
 from .overlap import mask_overlaps
 
 KS = (5, 10, 20, 50)
@@ -34,21 +34,15 @@ _FIXED_POINT = float(1 << 40)
 # --- rankings --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Ranking:
-    """Each query's database order and, for its first ranks, the tie group of each rank (see `rank`).
+class Ranking(NamedTuple):
+    """Each query's database order and, for its first ranks, the tie group of each rank (see `rank`)."""
 
-    ``order``: int64 (Q, N), database rows by distance; the order inside a tie group carries no meaning. ``start, stop``: int64
-    (Q, depth); the group of rank ``r`` (from 0) covers ranks ``start[:, r]`` to ``stop[:, r] - 1``.
-    """
-
-    order: np.ndarray
-    start: np.ndarray
+    order: np.ndarray  # int64 (Q, N), database rows by distance; the order inside a tie group carries no meaning
+    start: np.ndarray  # int64 (Q, depth): the group of rank r (from 0) covers ranks start[:, r] to stop[:, r] - 1
     stop: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Sums:
+class Sums(NamedTuple):
     """Sums of one value per (query, case) over the tie group of each rank: before it, inside it, over all cases.
 
     A metric takes it in place of the matrix, so that several metrics and k share the work.
@@ -67,25 +61,17 @@ def _matrix(values, what: str, kinds: str) -> np.ndarray:
     return values
 
 
-def _distances(distances) -> np.ndarray:
-    distances = _matrix(distances, "distances", "biuf")
-    if distances.shape[1] == 0:
-        raise ValueError("distances: the database is empty; it needs at least one case")
-    if distances.dtype.kind == "f":
-        bad = np.flatnonzero(np.isnan(distances).any(axis=1))
-        if len(bad):
-            raise ValueError(f"distances: NaN in {len(bad)} of {len(distances)} rows, first rows {bad[:5].tolist()}")
-    return distances
-
-
 def rank(distances, depth: int | None = None) -> Ranking:
     """Sort each row of ``distances`` (Q, N; numbers, smaller = nearer) once and find its tie groups.
 
     ``depth``: how many first ranks get their tie group (at most N; default all). Equal means exactly equal.
     Raises ``ValueError`` on NaN, on an empty database, and on anything that is not a matrix.
     """
-    distances = _distances(distances)
+    distances = _matrix(distances, "distances", "biuf")
     n = distances.shape[1]
+    if n == 0:
+        raise ValueError("distances: the database is empty; it needs at least one case")
+    no_nan("distances", distances)
     depth = n if depth is None else min(whole("depth", depth), n)
     order = np.argsort(distances, axis=1, kind="stable")
     ordered = np.take_along_axis(distances, order, axis=1)
@@ -99,14 +85,14 @@ def rank(distances, depth: int | None = None) -> Ranking:
     return Ranking(order, start, stop)
 
 
-def _prepared(distances, values, k: int, summed) -> tuple[Ranking, Sums | tuple[Sums, Sums], int]:
+def _prepared(distances, values, k: int, summed=None) -> tuple[Ranking, Sums | tuple[Sums, Sums], int]:
     """The ranking, ``summed(ranking, values)`` where ``values`` are not yet sums, and ``k`` cut to the size of the database."""
     k = whole("k", k)
     ranking = distances if isinstance(distances, Ranking) else rank(distances, k)
     depth, n = ranking.start.shape[1], ranking.order.shape[1]
     if depth < min(k, n):
         raise ValueError(f"ranking: made for the first {depth} ranks, but k = {k}")
-    return ranking, values if isinstance(values, Sums | tuple) else summed(ranking, values), min(k, n)
+    return ranking, values if isinstance(values, tuple) else summed(ranking, values), min(k, n)
 
 
 def _sums(ranking: Ranking, values, what: str) -> Sums:
@@ -238,7 +224,7 @@ def _gain_sums(ranking: Ranking, gains) -> Sums:
     sums, gains = _sums(ranking, gains, "gains"), np.asarray(gains)
     if (gains < 0).any():
         raise ValueError("gains: must be at least 0")
-    return replace(sums, best=np.sort(gains, axis=1)[:, ::-1][:, : ranking.start.shape[1]].astype(float))
+    return sums._replace(best=np.sort(gains, axis=1)[:, ::-1][:, : ranking.start.shape[1]].astype(float))
 
 
 def ndcg(distances, gains, k: int) -> np.ndarray:
@@ -282,7 +268,7 @@ def mask_agreement(distances, agreement, k: int) -> np.ndarray:
 
 def tied_at_k(distances, k: int) -> np.ndarray:
     """Number of database cases at exactly the k-th answer's distance, itself included (1 = no tie). float64 (Q,)."""
-    ranking, _, k = _prepared(distances, (), k, None)
+    ranking, _, k = _prepared(distances, (), k)
     return (ranking.stop - ranking.start)[:, k - 1].astype(float)
 
 
@@ -297,7 +283,7 @@ def vote_accuracy(distances, query_labels, database_labels, k: int = VOTERS) -> 
     is not in the database.
     """
     query_labels, database_labels = np.asarray(query_labels), np.asarray(database_labels)
-    ranking, _, k = _prepared(distances, (), k, None)
+    ranking, _, k = _prepared(distances, (), k)
     q, shape, classes = len(query_labels), ranking.order.shape, np.unique(database_labels)
     if (q, len(database_labels)) != shape:
         raise ValueError(f"labels: {q} queries and {len(database_labels)} cases, but distances {shape}")
@@ -317,22 +303,19 @@ def vote_accuracy(distances, query_labels, database_labels, k: int = VOTERS) -> 
     normal = binom.pmf(m, n, m / n)
     total = np.zeros(q)
     for votes in range(1, k + 1):  # final votes of the query's class
-        extra = votes - sure[:, 0]
-        possible = (extra >= 0) & (extra <= m)
-        # ways[:, d, t]: weight of d voters drawn so far and t rivals level with the query's class
+        # ways[:, d, t]: weight of d voters drawn so far and t classes with that many votes, the query's own among them
         ways = np.zeros((q, k + 1, 1))
-        ways[np.arange(q), np.clip(extra, 0, k), 0] = np.where(possible, weight[np.arange(q), 0, np.clip(extra, 0, k)], 0)
-        for c in range(1, len(classes)):
-            wider = np.zeros((q, k + 1, c + 1))
+        ways[:, 0] = 1
+        for c in range(len(classes)):
+            wider = np.zeros((q, k + 1, c + 2))
             for drawn in range(k + 1):
                 mine = sure[:, c] + drawn
-                w = np.where(mine <= votes, weight[:, c, drawn], 0)
+                w = np.where(mine <= votes if c else mine == votes, weight[:, c, drawn], 0)
                 moved, level = ways[:, : k + 1 - drawn] * w[:, None, None], (mine == votes)[:, None, None]
-                wider[:, drawn:, :c] += np.where(level, 0, moved)
+                wider[:, drawn:, :-1] += np.where(level, 0, moved)
                 wider[:, drawn:, 1:] += np.where(level, moved, 0)
             ways = wider
-        share = 1 / np.arange(1, ways.shape[2] + 1)
-        total += ways[np.arange(q), m] @ share
+        total += ways[np.arange(q), m, 1:] @ (1 / np.arange(1, len(classes) + 1))
     return np.clip(np.where(own.any(axis=1), total / normal, 0), 0, 1)
 
 
@@ -418,15 +401,14 @@ def evaluate(
     ks = tuple(dict.fromkeys(whole("k", k) for k in ks))
     if not ks:
         raise ValueError("ks: needs at least one k")
-    distances = _distances(distances)
-    if distances.shape != (len(queries), len(database)):
-        raise ValueError(f"distances: shape {distances.shape}, but {len(queries)} queries and {len(database)} database cases")
+    ranking = rank(distances, max(*ks, VOTERS))
+    if (shape := ranking.order.shape) != (len(queries), len(database)):
+        raise ValueError(f"distances: shape {shape}, but {len(queries)} queries and {len(database)} database cases")
     if len(queries) == 0:
         raise ValueError("evaluate: no queries; at least one is needed")
     if query_codes is not None and len(getattr(query_codes, "packed", query_codes)) != len(queries):
         raise ValueError(f"query_codes: one code per query is needed ({len(queries)} queries)")
     overlaps = mask_overlaps(queries, database) if overlaps is None else overlaps
-    ranking = rank(distances, max(*ks, VOTERS))
     hits, gains = _hits(ranking, same_class(queries, database)), _gain_sums(ranking, graded_gains(queries, database))
     overlap_sums = _overlap_sums(ranking, overlaps)
 
