@@ -31,21 +31,17 @@ def evaluate_checkpoint(
     # Dice is the lesion's: queries without a lesion, or with an unknown outline, have none
     known = np.flatnonzero(queries.has_mask & queries.masks.any((1, 2)))
     has_map = checkpoint.model.segmentation is not None and checkpoint.model.cfg.uses_masks and len(known) > 0
-    if encoded is not None:
-        found, base = encoded
-    else:
-        found = encode_floats(checkpoint.model, cfg, queries, masks=has_map)
-        base = encode_floats(checkpoint.model, cfg, database)
-    codes, shown = {}, None
+    found, base = encoded or (
+        encode_floats(checkpoint.model, cfg, queries, masks=has_map),
+        encode_floats(checkpoint.model, cfg, database),
+    )
+    codes = {}
     if cfg.ranking == "hamming":
-        shown = pack(found["code"])
         model = checkpoint.weights_id() if encoded is None else ""
-        sides = {"queries": (shown, queries), "database": (pack(base["code"]), database)}
-        codes = {
-            side: Codes(packed, cases.ids, cases.labels, 8 * packed.shape[1], model) for side, (packed, cases) in sides.items()
-        }
+        for side, made, cases in (("queries", found, queries), ("database", base, database)):
+            codes[side] = Codes(pack(made["code"]), cases.ids, cases.labels, made["code"].shape[1], model)
     distance = distances(cfg, found, base)
-    values, per_query = metrics.evaluate(distance, queries, database, cfg.ks, query_codes=shown)
+    values, per_query = metrics.evaluate(distance, queries, database, cfg.ks, query_codes=codes.get("queries"))
     if has_map:
         predicted, true = found["masks"][known] > 0, queries.masks[known] > 0
         scores = {"dice": overlap.dice(predicted, true), "iou": overlap.iou(predicted, true)}

@@ -3,7 +3,6 @@
 Notation: N images in a batch, K bits, z (N, K) the real code, u = tanh(z) in (-1, 1), y (N,) the class of each image.
 """
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,8 +33,7 @@ class UnifiedLoss(nn.Module):
         self.progress = 0.0  # share of the training that is done, set by the trainer: HashNet sharpens its codes with it
         self.loss = named(cfg.loss)
         if self.loss and "centres" in self.loss.needs:
-            targets = hadamard_targets(n_classes, cfg.bits, seed=0)
-            self.register_buffer("centres", torch.from_numpy(np.asarray(targets, dtype=np.float32)))
+            self.register_buffer("centres", torch.from_numpy(hadamard_targets(n_classes, cfg.bits)))
 
     def classification(self, output: Output, labels: Tensor, classifier: nn.Module | None) -> dict[str, Tensor]:
         """The terms of the loss named by ``Config.loss``, on the code or (as released) on the descriptor."""
