@@ -11,6 +11,7 @@ from ynet_lite.hashing import Codes, hamming
 from ynet_lite.methods import METHODS
 from ynet_lite.paper import grids, report, statistics, store
 from ynet_lite.paper.ablations import ablated, draw, pages, plots
+from ynet_lite.paper.select import select
 
 PATIENTS = 12
 
@@ -76,7 +77,7 @@ def test_balance_by_hand(tmp_path):
     for seed, score in ((0, 0.3), (1, 0.5)):
         write(tmp_path, phantom(balance=0.25, variant="a=0.25", seed=seed), score)
     write(tmp_path, phantom(balance_trainable=True, variant="a=trainable"), 0.7)
-    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick")
+    table = ablated.table("balance", store.read_runs(tmp_path), "phantom", "quick")
     assert table[["loss", "a", "runs"]].values.tolist() == [
         ["pairwise", 0.25, 2],
         ["pairwise", 0.5, 2],
@@ -90,7 +91,7 @@ def test_balance_by_hand(tmp_path):
 
 def test_balance_holds_the_whole_grid(everything):
     folder, runs = everything
-    table = ablated.balance(runs, "phantom", "quick")
+    table = ablated.table("balance", runs, "phantom", "quick")
     assert len(table) == len(grids.LOSSES) * (len(grids.BALANCES) + 1)
     assert table["loss"].drop_duplicates().tolist() == list(grids.LOSSES)
     assert (table["runs"] == 2).all()
@@ -105,14 +106,14 @@ def test_balance_holds_the_whole_grid(everything):
 def test_the_setting_comes_from_the_configuration_not_from_the_name(tmp_path):
     write(tmp_path, phantom(), 0.6)
     write(tmp_path, phantom(balance=0.25, variant="a=0.9"), 0.5)
-    assert ablated.balance(store.read_runs(tmp_path), "phantom", "quick")["a"].tolist() == [0.25, 0.5]
+    assert ablated.table("balance", store.read_runs(tmp_path), "phantom", "quick")["a"].tolist() == [0.25, 0.5]
 
 
 def test_a_default_of_other_settings_stays_out(tmp_path):
     write(tmp_path, phantom(epochs=99), 0.9)
     for a in (0.1, 0.25):
         write(tmp_path, phantom(balance=a, variant=f"a={a}"))
-    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick")
+    table = ablated.table("balance", store.read_runs(tmp_path), "phantom", "quick")
     assert table["a"].tolist() == [0.1, 0.25]
 
 
@@ -121,7 +122,7 @@ def test_a_loss_tuned_otherwise_still_counts_but_one_line_has_one_tuning(tmp_pat
     for a in (0.1, 0.5):
         write(tmp_path, phantom("ynet-circle", balance=a, variant=f"circle a={a}").but(method="ynet"))
     write(tmp_path, phantom("ynet-circle", balance=0.9, lr=0.5, variant="circle a=0.9").but(method="ynet"))
-    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick")
+    table = ablated.table("balance", store.read_runs(tmp_path), "phantom", "quick")
     assert table[["loss", "a"]].values.tolist() == [["pairwise", 0.5], ["circle", 0.1], ["circle", 0.5]]
 
 
@@ -130,14 +131,14 @@ def test_the_same_training_under_two_names_counts_once(tmp_path):
     write(tmp_path, cfg, 0.4)
     write(tmp_path, cfg.but(method="ynet", variant="circle a=0.5"), 0.4)
     write(tmp_path, phantom(), 0.6)
-    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick")
+    table = ablated.table("balance", store.read_runs(tmp_path), "phantom", "quick")
     assert table[["loss", "runs"]].values.tolist() == [["pairwise", 1], ["circle", 1]]
 
 
 def test_one_setting_that_has_arrived_is_shown(tmp_path):
     write(tmp_path, phantom(), 0.6)
     write(tmp_path, phantom(loss="ce", balance=0.0, variant="ce a=0.0"), 0.2)
-    table = ablated.balance(store.read_runs(tmp_path), "phantom", "quick")
+    table = ablated.table("balance", store.read_runs(tmp_path), "phantom", "quick")
     assert table[["loss", "a"]].values.tolist() == [["pairwise", 0.5], ["ce", 0.0]]
 
 
@@ -146,7 +147,7 @@ def test_one_setting_that_has_arrived_is_shown(tmp_path):
 
 def test_bits_take_the_default_run_as_their_point_at_64(everything):
     folder, runs = everything
-    table = ablated.bits(runs, "phantom", "quick")
+    table = ablated.table("bits", runs, "phantom", "quick")
     assert table[["method", "bits"]].values.tolist() == [[m, b] for m in grids.BOTH for b in (8, 16, 32, 64, 128)]
     assert (table["runs"] == 2).all()
     ours = table[table["method"] == "ynet"]["map@10"].tolist()
@@ -155,7 +156,7 @@ def test_bits_take_the_default_run_as_their_point_at_64(everything):
 
 def test_masks_hold_shares_and_qualities(everything):
     folder, runs = everything
-    table = ablated.masks(runs, "phantom", "quick")
+    table = ablated.table("masks", runs, "phantom", "quick")
     assert table["share"].tolist() == [0, 0.1, 0.25, 0.5, 1, 1, 1, 1, 1]
     assert table["quality"].tolist() == ["exact"] * 5 + list(grids.MASK_QUALITIES)
     assert table["map@10"].tolist() == pytest.approx([0.705, 0.715, 0.73, 0.755, 0.805, *[0.775] * 4])
@@ -183,9 +184,9 @@ def test_other_ablations_do_not_disturb(tmp_path):
     write(tmp_path, phantom(confounding=0.0, variant="confounding=0"))
     write(tmp_path, phantom(mask_share=0.1, variant="masks=10%"))
     runs = store.read_runs(tmp_path)
-    assert ablated.bits(runs, "phantom", "quick").empty
-    assert ablated.balance(runs, "phantom", "quick").empty
-    assert ablated.masks(runs, "phantom", "quick")["share"].tolist() == [0.1]
+    assert ablated.table("bits", runs, "phantom", "quick").empty
+    assert ablated.table("balance", runs, "phantom", "quick").empty
+    assert ablated.table("masks", runs, "phantom", "quick")["share"].tolist() == [0.1]
 
 
 # --- losses ----------------------------------------------------------------------------------------------------------
@@ -268,9 +269,9 @@ def test_text_is_complete_and_marks_the_numbers_of_others(everything, tmp_path):
 def test_text_of_a_table_has_dashes_where_nothing_is(tmp_path):
     write(tmp_path, phantom(balance=1.0, variant="a=1.0"))
     write(tmp_path, phantom())
-    shown = pages.as_text(ablated.balance(store.read_runs(tmp_path), "phantom", "quick"))
+    shown = pages.as_text(ablated.table("balance", store.read_runs(tmp_path), "phantom", "quick"))
     assert shown["Dice"].tolist() == [".820", "-"] and shown["a"].tolist() == [0.5, 1.0]
-    masks = pages.as_text(ablated.masks(store.read_runs(tmp_path), "phantom", "quick"))
+    masks = pages.as_text(ablated.table("masks", store.read_runs(tmp_path), "phantom", "quick"))
     assert masks["share"].tolist() == ["100%"]
 
 
@@ -318,7 +319,7 @@ def test_a_method_that_lacks_a_fold_is_not_drawn_beside_those_that_have_it(tmp_p
         write(tmp_path, Config.from_preset("full", "busbra", "ynet-no-seg", fold=fold))
     write(tmp_path, Config.from_preset("full", "busbra", "dpsh"))
     write(tmp_path, Config.from_preset("full", "busbra", "ynet-rmac", fold=2))
-    rows = draw._one_fold_set(store.read_runs(tmp_path), "busbra", "full")
+    rows = draw._one_fold_set(select(store.read_runs(tmp_path), "busbra", "full"))
     assert set(rows["method"]) == {"ynet", "ynet-no-seg"} and set(rows["fold"]) == {2, 3, 4, 5}
 
 
@@ -395,7 +396,7 @@ def test_no_figure_of_a_single_point(tmp_path):
 
 def test_balance_figure_draws_every_loss_and_the_trained_balance_apart(everything):
     folder, runs = everything
-    figure = plots.balance_figure(ablated.balance(runs, "phantom", "quick"), {("map", 10): 0.12})
+    figure = plots.balance_figure(ablated.table("balance", runs, "phantom", "quick"), {("map", 10): 0.12})
     axis = figure.axes[0]
     lines = {tuple(line.get_xdata()): line for line in axis.get_lines() if line.get_marker() == "o"}
     assert tuple(grids.BALANCES) in lines
@@ -422,7 +423,7 @@ def test_loss_intervals_that_hold_zero_are_hollow():
 
 def test_what_the_segmentation_loss_is_worth_to_each_classification_loss(everything):
     folder, runs = everything
-    table = ablated.balance(runs, "phantom", "quick")
+    table = ablated.table("balance", runs, "phantom", "quick")
     of = table.set_index(["loss", "a"])["map@10"]
     text = ablated.balance_text(table)
     assert f"Circle (the paper's) {100 * (of['circle', 0.5] - of['circle', 1.0]):+.1f}," in text

@@ -282,7 +282,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "crossed": markdown(scanner.crossed(chosen)),
         "scanners": markdown(scanner.scanners()),
         "phantom": shown(phantom, [OURS, *methods.names("part")]),
-        "balance": ablated.balance_text(ablated.balance(runs, "busbra", "full")),
+        "balance": ablated.balance_text(ablated.table("balance", runs, "busbra", "full")),
         "other-sets": markdown(others_table(runs)),
         "busi": BUSI_NOTE,
         "busi-tuned": busi,

@@ -9,9 +9,9 @@ seeds of the ablation: the mean over five phantoms is no point on a curve over t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,9 +27,6 @@ from . import plots
 #: What a table of an ablation shows: (metric, k).
 METRICS = (("map", 10), ("precision", 10), ("ndcg", 10), ("dice", 0), ("distinct_codes", 0))
 
-#: Fields that were tuned per method: two methods may differ in them and still be compared.
-TUNED_FIELDS = tuple(sorted({name for settings in TUNED.values() for name in settings}))
-
 #: The methods of `losses`: Y-Net with something taken away or put in its place.
 PARTS = (TWIN, *grids.ABLATIONS)
 
@@ -37,8 +34,7 @@ PARTS = (TWIN, *grids.ABLATIONS)
 ABLATED = {("phantom", "quick"): grids.quick, ("busbra", "full"): grids.full}
 
 
-@dataclass(frozen=True)
-class Ablation:
+class Ablation(NamedTuple):
     """``columns`` that a ``setting`` of a configuration fills, and the ``configs`` planned beside the default."""
 
     heading: str
@@ -49,6 +45,7 @@ class Ablation:
 
 
 SETTINGS = {
+    # each classification loss at each balance a of ``L = |a| s L_cls + |1 - a| L_seg``
     "balance": Ablation(
         "Balance of the losses",
         ("loss", "a"),
@@ -56,6 +53,7 @@ SETTINGS = {
         lambda cfg: (cfg.loss, "trainable" if cfg.balance_trainable else cfg.balance),
         "a=",
     ),
+    # share: of the training patients; quality: `training.degraded`
     "masks": Ablation(
         "Outlines: how many and how good",
         ("share", "quality"),
@@ -81,20 +79,13 @@ def without(method: str, own: Config) -> str:
 
 def groups(runs: pd.DataFrame) -> list[tuple[str, str]]:
     """(dataset, group) of those `ABLATED` sets that Y-Net was run on."""
-    found = set(runs[runs["method"] == OURS][["dataset", "preset"]].itertuples(index=False, name=None))
-    return [one for one in ABLATED if one in found]
-
-
-def members(runs: pd.DataFrame, dataset: str, group: str, methods: Sequence[str]) -> pd.DataFrame:
-    """Rows of these methods on one set, of all variants; ``group`` "full" holds the paper preset's too."""
-    presets = ("full", "paper") if group == "full" else (group,)
-    return runs[(runs["dataset"] == dataset) & runs["preset"].isin(presets) & runs["method"].isin(methods)]
+    return [one for one in ABLATED if OURS in set(select(runs, *one, None)["method"])]
 
 
 # --- settings of one thing -------------------------------------------------------------------------------------------
 
 
-def planned(what: str, dataset: str = "phantom", group: str = "quick") -> dict[str, tuple]:
+def planned(what: str, dataset: str, group: str) -> dict[str, tuple]:
     """{hash of a configuration: its setting} of an ablation and of the default runs, in the order of its table."""
     one = SETTINGS[what]
     return {cfg.hash(): one.setting(cfg) for cfg in one.configs(ABLATED[dataset, group], default=True)}
@@ -102,8 +93,8 @@ def planned(what: str, dataset: str = "phantom", group: str = "quick") -> dict[s
 
 def _rows(what: str, runs: pd.DataFrame, dataset: str, group: str) -> pd.DataFrame:
     """Rows of the planned configurations; default runs only on the folds and seeds of the others; each training once."""
-    rows = members(runs, dataset, group, (*grids.BOTH, "ynet-circle"))
-    rows = rows[rows["config_hash"].isin(planned(what, dataset, group))]
+    rows = select(runs, dataset, group, None)
+    rows = rows[rows["method"].isin((*grids.BOTH, "ynet-circle")) & rows["config_hash"].isin(planned(what, dataset, group))]
     own = rows[rows["variant"] != ""]
     rows = rows[_within(rows, own)] if len(own) else rows
     return rows.drop_duplicates(["config_hash", "fold", "seed", "metric", "k"])
@@ -120,29 +111,19 @@ def table(what: str, runs: pd.DataFrame, dataset: str, group: str) -> pd.DataFra
     runs : of `store.rows`. group : "quick" or "full". The sd (``map@10 sd``) of a single run is NaN. Empty without rows.
     """
     rows, settings = _rows(what, runs, dataset, group), planned(what, dataset, group)
-    place = {name: number for number, name in enumerate(settings)}
-    means = store.summary(rows.assign(place=rows["config_hash"].map(place)), METRICS, by=["place"]).sort_index()
-    out = pd.DataFrame([list(settings.values())[int(p)] for p in means.index], columns=list(SETTINGS[what].columns))
+    means = store.summary(rows, METRICS, by=["config_hash"])
+    means = means.loc[[name for name in settings if name in means.index]]
+    out = pd.DataFrame([settings[name] for name in means.index], columns=list(SETTINGS[what].columns))
     out["runs"] = means[("map@10", "runs")].fillna(0).astype(int).to_numpy()
     for name in dict.fromkeys(name for name, _ in means.columns):
         out[name], out[f"{name} sd"] = means[(name, "mean")].to_numpy(), means[(name, "sd")].to_numpy()
     return out
 
 
-#: Each classification loss at each balance a of ``L = |a| s L_cls + |1 - a| L_seg``: columns loss, a (or "trainable").
-balance = partial(table, "balance")
-
-#: Y-Net with fewer outlines, and with worse ones: columns share (of the training patients), quality (`training.degraded`).
-masks = partial(table, "masks")
-
-#: Y-Net and its twin at each length of the code: columns method, bits.
-bits = partial(table, "bits")
-
-
 def balance_text(table: pd.DataFrame) -> str:
     """What the segmentation loss is worth to each classification loss: mAP@10 at a = .5 minus that at a = 1, in one sentence.
 
-    table : of `balance`. Both points are fixed beforehand; the best a would be chosen on the queries it is scored on. Only where
+    table : of "balance". Both points are fixed beforehand; the best a would be chosen on the queries it is scored on. Only where
     Y-Net pools by R-MAC is a = 1 the same network without that loss: elsewhere it pools inside a map that nothing teaches.
     Losses without both points are left out; without any the text is empty.
     """
@@ -155,10 +136,10 @@ def balance_text(table: pd.DataFrame) -> str:
 
 
 def twin(runs: pd.DataFrame, dataset: str, group: str) -> float:
-    """mAP@10 of the twin without segmentation on the folds and seeds of `masks`; NaN where it was not run on all of them."""
+    """mAP@10 of the twin without segmentation on the folds and seeds of the "masks"; NaN where it was not run on all of them."""
     own, (config,) = _rows("masks", runs, dataset, group), ABLATED[dataset, group]((TWIN,))
-    other = members(runs, dataset, group, (TWIN,))
-    other = other[(other["config_hash"] == config.hash()) & (other["metric"] == "map") & (other["k"] == 10) & _within(other, own)]
+    other = select(runs, dataset, group, None).query("method == @TWIN and metric == 'map' and k == 10")
+    other = other[(other["config_hash"] == config.hash()) & _within(other, own)]
     return float(other["value"].mean()) if len(own) and _within(own, other).all() else np.nan
 
 
@@ -175,21 +156,23 @@ def common_folds(chosen: pd.DataFrame, method: str = OURS) -> tuple[int, ...]:
     return tuple(sorted(own))
 
 
-def losses(
-    runs: pd.DataFrame, dataset: str, group: str, metric: str = "map", source: str | Path | None = None, n: int = 10_000
-) -> pd.DataFrame:
+#: What `statistics.compare_methods` gives, as `losses` calls it.
+COMPARED = {"mean_rival": "ablated", "mean_ours": "ours", "points_low": "low", "points_high": "high", "runs_rival": "runs"}
+
+
+def losses(runs: pd.DataFrame, dataset: str, group: str, source: str | Path | None = None, n: int = 10_000) -> pd.DataFrame:
     """Y-Net minus each of its ablations, query by query, in points with 95 % intervals by patient (`statistics.paired`).
 
     Positive: the part that is missing from the ablation helps. Columns method, without (what is taken away), ablated and ours
-    (mean ``metric``@10 over the queries that both answered), points, low, high, p (Holm's correction over this table), p_least
+    (mean mAP@10 over the queries that both answered), points, low, high, p (Holm's correction over this table), p_least
     (of `statistics.compare_methods`), patients, runs (sets of queries x trainings), folds, note. One row per method of `PARTS`
     that has rows, in their order; where nothing can be compared the numbers are NaN and ``note`` says why: the same training as
     Y-Net, settings that differ in more than the ablated part, other folds or seeds. Empty without rows of Y-Net.
     ``source``: folder of the runs (default: the committed results).
     """
     columns = "method without ablated ours points low high p p_least patients runs folds note".split()
-    rows = members(runs, dataset, group, (OURS, *PARTS))
-    rows = rows[rows["variant"] == ""]
+    rows = select(runs, dataset, group)
+    rows = rows[rows["method"].isin((OURS, *PARTS))]
     ours = rows[rows["method"] == OURS]
     if ours.empty:
         return pd.DataFrame(columns=columns)
@@ -204,9 +187,8 @@ def losses(
         line = {"method": method, "without": without(method, own), "p_least": False, "runs": "", "folds": folds, "note": note}
         if not note:
             same = rows[rows["fold"].isin(folds) & (rows["seed"].isin(seeds) if seeds else True)]
-            got = statistics.compare_methods(OURS, [method], same, metric, folder=source, n=n).iloc[0]
-            line |= {"ablated": got["mean_rival"], "ours": got["mean_ours"], "low": got["points_low"], "high": got["points_high"]}
-            line |= {"runs": got["runs_rival"]} | got[["points", "p", "p_least", "patients"]].to_dict()
+            got = statistics.compare_methods(OURS, [method], same, folder=source, n=n).iloc[0].rename(COMPARED)
+            line |= got[[*COMPARED.values(), "points", "p", "p_least", "patients"]].to_dict()
         found.append(line)
     table = pd.DataFrame(found, columns=columns)
     table["p"] = statistics.holm(table["p"].astype(float))
@@ -225,13 +207,13 @@ OUTLINED = {
 }
 
 
-def outlines(source: str | Path | None = None, n: int = 10_000) -> pd.DataFrame:
+def outlines(n: int = 10_000) -> pd.DataFrame:
     """What outlines bring, in points of mAP@10 with 95 % intervals by patient, the highest first.
 
     Columns what, points, low, high. Y-Net minus its twin and HashNet with outlines minus HashNet on each set of `OUTLINED`; on
     fold 1 of BUS-BRA each classification loss at a = .5 minus a = 1. What has no rows yet is left out.
     """
-    parts, columns = [], ["what", "points", "low", "high"]
+    parts = []
     for (edition, *where), name in OUTLINED.items():
         rows = select(store.rows(edition), *where)
         rows = complete(rows, HEADLINE_FOLDS) if edition == "second" else headline(rows)
@@ -244,9 +226,10 @@ def outlines(source: str | Path | None = None, n: int = 10_000) -> pd.DataFrame:
     for what, rows, pair in parts:
         if set(pair) <= set(rows["method"]):
             both = rows[rows["method"].isin(pair)]
-            got = statistics.compare_methods(pair[0], pair[1:], both, folder=source, n=n).iloc[0]
+            got = statistics.compare_methods(pair[0], pair[1:], both, n=n).iloc[0]
             found.append((what, *got[["points", "points_low", "points_high"]]))
-    return pd.DataFrame(found, columns=columns).sort_values("points", ascending=False, ignore_index=True)
+    table = pd.DataFrame(found, columns=["what", "points", "low", "high"])
+    return table.sort_values("points", ascending=False, ignore_index=True)
 
 
 def _why_not(own: Config, others: list[Config], method: str, part: pd.DataFrame, folds: Sequence[int], seeds) -> str:
@@ -257,7 +240,9 @@ def _why_not(own: Config, others: list[Config], method: str, part: pd.DataFrame,
     if other.hash() == own.hash():
         return "the same training as Y-Net"
     changed = [f.name for f in fields(Config) if own.but(**{f.name: getattr(other, f.name)}).hash() != own.hash()]
-    if more := [name for name in changed if name not in {*METHODS[method], *TUNED_FIELDS}]:
+    # what was tuned per method may differ, and the two are still compared
+    expected = set(METHODS[method]).union(*TUNED.values())
+    if more := [name for name in changed if name not in expected]:
         return f"other settings: {', '.join(more)}"
     if not set(part["fold"]).issuperset(folds):
         return f"not run on fold {', '.join(str(f) for f in sorted(set(folds) - set(part['fold'])))}"

@@ -8,16 +8,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ... import drawing, methods, metrics
+from ... import drawing, metrics
 from ...hashing import hamming
 from ...methods import OURS, TWIN
 from ...sets import drawn_per_seed, title
 from .. import store
-from ..select import chance_rows, complete
-from . import plots
-from .ablated import PARTS, SETTINGS, common_folds, groups, members, twin
+from ..select import chance_rows, complete, select
+from . import ablated, plots
+from .ablated import PARTS, SETTINGS, common_folds, groups
 from .pages import HEADINGS
-from .pages import make as make_table
 
 #: Most lines that a figure of methods can hold and still be read.
 MOST_LINES = 8
@@ -29,16 +28,14 @@ def chance_level(dataset: str, group: str) -> dict[tuple[str, int], float]:
     return {} if found is None else found.set_index(["metric", "k"])["value"].to_dict()
 
 
-def _one_fold_set(runs: pd.DataFrame, dataset: str, group: str) -> pd.DataFrame:
-    """Default runs on common folds, of the methods that have them all; the same training under another name once."""
-    rows = members(runs, dataset, group, tuple(methods.METHOD_NAMES))
-    rows = rows[rows["variant"] == ""]
+def _one_fold_set(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows on common folds, of the methods that have them all; the same training under another name once."""
     rows = complete(rows, common_folds(rows))
     ours = set(rows[rows["method"] == OURS]["config_hash"])
     return rows[(rows["method"] == OURS) | ~rows["config_hash"].isin(ours)]
 
 
-def _shown_methods(scores: pd.Series, most: int) -> list[str]:
+def _shown_methods(scores: pd.Series, most: int = MOST_LINES) -> list[str]:
     always = [name for name in (OURS, TWIN, "ynet-paper", "released") if name in scores.index]
     others = scores.drop(always).sort_values(ascending=False, kind="stable").index.tolist()
     # parts of Y-Net have a figure of their own and leave these lines to its rivals
@@ -47,24 +44,21 @@ def _shown_methods(scores: pd.Series, most: int) -> list[str]:
     return scores[[name in kept for name in scores.index]].sort_values(ascending=False, kind="stable").index.tolist()
 
 
-def pr_curves(
-    runs: pd.DataFrame, dataset: str, group: str, source: str | Path | None = None, most: int = MOST_LINES
-) -> tuple[pd.DataFrame, float]:
+def pr_curves(runs: pd.DataFrame, dataset: str, group: str, source: str | Path | None = None) -> tuple[pd.DataFrame, float]:
     """Precision against recall from the committed codes: (columns method, recall, precision; level of a random ranking).
 
     Only methods that end in a code and whose codes are committed, one training per fold (its lowest seed), on the folds of
     `common_folds`; curves of several folds are averaged. The level is the mean share of the query's class in the database.
     Empty, NaN without codes.
     """
-    rows = members(runs, dataset, group, tuple(methods.METHOD_NAMES))
-    rows = rows[rows["variant"] == ""][["method", "config_hash", "fold", "seed", "run_id"]].drop_duplicates()
-    there = [store.codes(run, source) is not None for run in rows["run_id"]]
-    rows = _one_fold_set(runs[runs["run_id"].isin(rows["run_id"][np.array(there, bool)])], dataset, group)
+    rows = select(runs, dataset, group)
+    there = [run for run in rows["run_id"].unique() if store.codes(run, source) is not None]
+    rows = _one_fold_set(rows[rows["run_id"].isin(there)])
     if rows.empty:
         return pd.DataFrame(columns=["method", "recall", "precision"]), np.nan
     scores = rows[(rows["metric"] == "map") & (rows["k"] == 10)].groupby("method")["value"].mean()
     curves, levels = [], []
-    for method in _shown_methods(scores, most):
+    for method in _shown_methods(scores):
         own = rows[rows["method"] == method].sort_values("seed").drop_duplicates("fold").sort_values("fold")
         found = []
         for run in own["run_id"]:
@@ -79,7 +73,7 @@ def pr_curves(
 
 def where(what: str, runs: pd.DataFrame, dataset: str, group: str) -> str:
     """The set that an ablation stands on, as a title: ``BUS-BRA, folds 2 to 5``; ``phantom, seeds 0 and 1``."""
-    rows = members(runs, dataset, group, tuple(methods.METHOD_NAMES))
+    rows = select(runs, dataset, group, None)
     variants = SETTINGS[what].variants if what in SETTINGS else ""
     rows = rows[rows["variant"].str.contains(variants, regex=False) if variants else rows["variant"] == ""]
     folds = sorted(set(rows["fold"])) if variants else list(common_folds(rows))
@@ -99,14 +93,14 @@ def figure(what: str, runs: pd.DataFrame, dataset: str, group: str, source: str 
         return plots.pr_figure(table, random, title) if table["method"].nunique() > 1 else None
     if what not in HEADINGS:
         raise ValueError(f"figure: {what!r} is not known; known are {', '.join(FIGURES)}")
-    table = make_table(what, runs, dataset, group, source)
     if what == "losses":
-        table = table.dropna(subset="points")
+        table = ablated.losses(runs, dataset, group, source).dropna(subset="points")
         return plots.points_figure(table, title) if len(table) else None
+    table = ablated.table(what, runs, dataset, group)
     if len(table) < 2 or (what == "bits" and table["bits"].nunique() < 2):
         return None
     if what == "masks":
-        return plots.masks_figure(table, twin(runs, dataset, group), level, title)
+        return plots.masks_figure(table, ablated.twin(runs, dataset, group), level, title)
     return {"balance": plots.balance_figure, "bits": plots.bits_figure}[what](table, level, title)
 
 

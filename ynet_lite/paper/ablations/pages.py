@@ -10,7 +10,7 @@ import pandas as pd
 from ... import methods, paths
 from .. import statistics, store, tables
 from . import ablated
-from .ablated import METRICS, SETTINGS, groups, losses
+from .ablated import METRICS, SETTINGS, groups
 
 PUBLISHED_NOTE = (
     "Theirs, on other data: outputs stored in the released notebooks of Fang et al. (DOI 10.1109/JBHI.2021.3082531), single "
@@ -19,11 +19,6 @@ PUBLISHED_NOTE = (
     "256 dimensions, and the Circle loss of the paper lies below DRH. Their DSH is a triplet loss, their DPSH and DRH are "
     "contrastive."
 )
-
-
-def make(what: str, runs: pd.DataFrame, dataset: str, group: str, source: str | Path | None = None, **how) -> pd.DataFrame:
-    """The table of an ablation, one of `HEADINGS`; ``source`` and ``how`` go to `losses`."""
-    return losses(runs, dataset, group, source=source, **how) if what == "losses" else ablated.table(what, runs, dataset, group)
 
 
 HEADINGS = {"losses": "What each loss buys: Y-Net minus the ablation, mAP@10 in points"}
@@ -63,7 +58,8 @@ def text(runs: pd.DataFrame, source: str | Path | None = None, n: int = 10_000) 
     for dataset, group in groups(runs):
         page.append(f"## {dataset}, preset {group}\n")
         for what, heading in HEADINGS.items():
-            table = make(what, runs, dataset, group, source, n=n)
+            given = runs, dataset, group
+            table = ablated.losses(*given, source, n) if what == "losses" else ablated.table(what, *given)
             page.append(f"### {heading}\n")
             if len(table):
                 page.append(tables.markdown(as_text(table)) + "\n")

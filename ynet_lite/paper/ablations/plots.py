@@ -1,7 +1,7 @@
 """Figures of the ablations, drawn from the tables of `ablated`, `draw` and `pages`.
 
 Meaning is carried by marker and line style, not by colour alone; the dotted line is what random codes score. ``where``: name of
-the set, a title. ``chance``: {(metric, k): value}. Error bars: one standard deviation; a single run has none.
+the set, a title. Error bars: one standard deviation; a single run has none.
 """
 
 from __future__ import annotations
@@ -31,27 +31,25 @@ LOSS_NAMES = {"pairwise": "pairwise (ours)", "circle": "Circle (the paper's)", "
 #: Lines of methods: Y-Net and its twin keep theirs in every figure, the others take the rest in turn.
 METHOD_STYLES = {OURS: (BLUE, "o", "-"), TWIN: (RED, "s", "--")}
 
-OTHER_COLOURS, OTHER_MARKERS = (ORANGE, GREEN, PURPLE, "black", SKY, GREY), "^DvPX*"
-OTHER_STYLES = tuple(zip(OTHER_COLOURS, OTHER_MARKERS, ("-.", ":", "-", "--") * 2, strict=False))
+OTHER_COLOURS, OTHER_LINES = (ORANGE, GREEN, PURPLE, "black", SKY, GREY), ("-.", ":", "-", "--", "-.", ":")
+
+#: {(metric, k): value} of random codes.
+Levels = Mapping[tuple[str, int], float]
 
 #: Where the trained balance stands on the axis of a: beside the fixed ones, since it has a start and no value of its own.
 TRAINED_AT = 1.2
 
-WEIGHT = "a, weight of the classification loss"
 
-
-def _line(axis: Axes, x, table: pd.DataFrame, column: str, style: tuple, label: str | None = None, bars=True, **how) -> None:
+def _line(axis: Axes, x, table: pd.DataFrame, column: str, style: tuple, label: str | None = None, **how) -> None:
     """One line (colour, marker, line style) of a table's column, with the spread in ``<column> sd`` as bars."""
-    how |= dict(zip(("color", "marker", "ls"), style, strict=True)) | {"label": label}
-    if bars:
-        axis.errorbar(x, table[column], table[f"{column} sd"].fillna(0), elinewidth=0.8, **how)
-    else:
-        axis.plot(x, table[column], **how)
+    colour, marker, line = style
+    how |= {"color": colour, "marker": marker, "ls": line, "elinewidth": 0.8}
+    axis.errorbar(x, table[column], table[f"{column} sd"].fillna(0), label=label, **how)
 
 
-def _chance(axis: Axes, chance: Mapping[tuple[str, int], float] | None, at: float = 0.99, align: str = "right") -> None:
+def _chance(axis: Axes, chance: Levels, at: float = 0.99, align: str = "right") -> None:
     """mAP@10 of random codes, a dotted line with its name above it; nothing where it is not known."""
-    if (level := (chance or {}).get(("map", 10))) is None:
+    if (level := chance.get(("map", 10))) is None:
         return
     axis.axhline(level, color="black", ls=":", lw=1)
     how = {"xytext": (0, 2), "textcoords": "offset points", "fontsize": 8, "ha": align, "va": "bottom"}
@@ -63,7 +61,7 @@ def _legend_above(figure: Figure, columns: int, title: str = "") -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, title=title or None)
 
 
-def balance_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] | None = None, where: str = "") -> Figure:
+def balance_figure(table: pd.DataFrame, chance: Levels, where: str = "") -> Figure:
     """Three panels against the balance a: mAP@10, Dice of the predicted outlines, distinct codes. table : of `ablated.balance`.
 
     One line per classification loss; the trained balance as a hollow marker at the right. At a = 1 nothing predicts an outline,
@@ -80,7 +78,7 @@ def balance_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] 
             _line(axis, fixed["a"].astype(float), fixed, column, style, LOSS_NAMES[loss], markersize=5.5)
             at = np.full(len(free), TRAINED_AT + 0.03 * (place - (len(shown) - 1) / 2))
             _line(axis, at, free, column, (*style[:2], "none"), mfc="white", markersize=5.5)
-        axis.set(title=title, xlabel=WEIGHT, xlim=(-0.05, 1.32 if trained.any() else 1.05))
+        axis.set(title=title, xlabel="a, weight of the classification loss", xlim=(-0.05, 1.32 if trained.any() else 1.05))
         ticks = {0: "0", 0.25: ".25", 0.5: ".5", 0.75: ".75", 1: "1"} | ({TRAINED_AT: "trained"} if trained.any() else {})
         axis.set_xticks(list(ticks), list(ticks.values()))
         if trained.any():
@@ -93,7 +91,7 @@ def balance_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] 
     return figure
 
 
-def bits_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] | None = None, where: str = "") -> Figure:
+def bits_figure(table: pd.DataFrame, chance: Levels, where: str) -> Figure:
     """Two panels against the length of the code: mAP@10, and distinct codes of the queries. table : of `ablated.bits`."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.4))
     shown = [method for method in METHOD_STYLES if method in set(table["method"])]
@@ -112,9 +110,7 @@ def bits_figure(table: pd.DataFrame, chance: Mapping[tuple[str, int], float] | N
     return figure
 
 
-def masks_figure(
-    table: pd.DataFrame, twin: float = np.nan, chance: Mapping[tuple[str, int], float] | None = None, where: str = ""
-) -> Figure:
+def masks_figure(table: pd.DataFrame, twin: float, chance: Levels, where: str) -> Figure:
     """Two panels, mAP@10 and Dice: with fewer outlines (left) and with worse ones (right).
 
     table : of `ablated.masks`. twin : mAP@10 without any outline, a dashed line; NaN = no line.
@@ -136,9 +132,7 @@ def masks_figure(
     return figure
 
 
-def points_figure(
-    table: pd.DataFrame, where: str = "", minus: str = "Y-Net minus the ablation", metric: str = "mAP@10"
-) -> Figure:
+def points_figure(table: pd.DataFrame, where: str = "", minus: str = "Y-Net minus the ablation") -> Figure:
     """Differences in points, the highest first: a dot and its 95 % interval, hollow where the interval holds zero.
 
     table : of `ablated.losses` (rows with a value) or of `ablated.outlines`; named by its column "without" or "what".
@@ -161,12 +155,12 @@ def points_figure(
 def pr_figure(table: pd.DataFrame, chance: float = np.nan, where: str = "") -> Figure:
     """Precision against recall, one line per method. table : of `draw.pr_curves`. chance : level of a random ranking."""
     figure, axis = plt.subplots(figsize=(8.6, 3.8))
-    others = iter(OTHER_STYLES)
+    others = zip(OTHER_COLOURS, "^DvPX*", OTHER_LINES, strict=True)
     for place, (method, own) in enumerate(table.groupby("method", sort=False)):
-        style = METHOD_STYLES.get(method) or next(others)
+        colour, marker, line = METHOD_STYLES.get(method) or next(others)
         # markers start at different places, since one on top of another would hide it
-        how = {"lw": 2.4 if method == OURS else 1.4, "markevery": (3 * place % 20, 20)}
-        _line(axis, own["recall"], own, "precision", style, METHOD_NAMES[method], bars=False, **how)
+        how = {"lw": 2.4 if method == OURS else 1.4, "markevery": (3 * place % 20, 20), "label": METHOD_NAMES[method]}
+        axis.plot(own["recall"], own["precision"], color=colour, marker=marker, ls=line, **how)
     if not np.isnan(chance):
         axis.axhline(chance, color="black", ls=":", lw=1, label="chance")
     axis.set(title=where, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
