@@ -7,29 +7,11 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
-from flips import slow_flips
+from flips import replace_lesion, slow_flips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ynet_lite.paper.ambiguity import appearance, attention, exchange
-
-# --- errors by cause -------------------------------------------------------------------------------------------------
-
-
-HAND_QUERY = {
-    "case_id": np.array(["q"]),
-    "disease": np.array(["A"]),
-    "stage": np.array([2]),
-    "manifestation": np.array(["smooth"]),
-    "background": np.array(["0"]),
-}
-HAND_BASE = {
-    "disease": np.array(["A", "B", "B", "A", "C", "A"]),
-    "stage": np.array([2, 1, 1, 3, 1, 1]),
-    "manifestation": np.array(["smooth", "smooth", "rough", "rough", "smooth", "smooth"]),
-    "background": np.array(["1", "0", "0", "0", "1", "1"]),
-}
-
 
 # --- descriptors and ambiguous cases ---------------------------------------------------------------------------------
 
@@ -291,8 +273,8 @@ def pair():
 
 
 def without_lesions(images, masks):
-    """An empty donor mask removes the lesion."""
-    return exchange.replace_lesion(images, masks, images, np.zeros_like(masks))[0]
+    """With an empty mask nothing is put in where the donor's lesion was."""
+    return exchange.replace_background(images, np.zeros_like(masks), images, masks)[0]
 
 
 def test_harmonic_level_continues_a_plane():
@@ -366,7 +348,7 @@ def test_soft_edge_has_no_halo(pair):
 
 def test_lesion_is_exchanged_and_the_background_stays(pair):
     image, mask, donor, donor_mask = pair
-    found, outline = exchange.replace_lesion(image, mask, donor, donor_mask)
+    found, outline = replace_lesion(image, mask, donor, donor_mask)
     far = ~disc(48, 12, (20, 18))
     np.testing.assert_array_equal(found[0, 0][far], image[0, 0][far])
     # the donor's disc, scaled to the box of the lesion it replaces: the same place and size, brighter than its surroundings by 60
@@ -379,14 +361,14 @@ def test_a_replaced_lesion_keeps_its_shape():
     mask[0, 10:20, 10:40] = True  # 10 x 30
     donor_mask[0, 20:40, 5:25] = True  # 20 x 20: fits as 10 x 10, centred
     images = np.full((1, 1, 48, 48), 90, np.uint8)
-    _, outline = exchange.replace_lesion(images, mask, images, donor_mask)
+    _, outline = replace_lesion(images, mask, images, donor_mask)
     assert exchange._box(outline[0] > 0) == (10, 20, 10, 10)
 
 
 def test_control_is_the_image_but_for_the_blended_edge(pair):
     image, mask, _, _ = pair
     background, _ = exchange.replace_background(image, mask, image, mask)
-    lesion, outline = exchange.replace_lesion(image, mask, image, mask)
+    lesion, outline = replace_lesion(image, mask, image, mask)
     np.testing.assert_array_equal(background, lesion)
     np.testing.assert_array_equal(outline, mask)
     same = mask[0] | ~disc(48, 8 + 3, (20, 18))
@@ -422,10 +404,10 @@ def test_empty_masks_are_defined(pair):
     found, outline = exchange.replace_background(image, empty, donor, donor_mask)
     np.testing.assert_array_equal(found, without_lesions(donor, donor_mask))
     assert not outline.any()
-    found, outline = exchange.replace_lesion(image, empty, donor, donor_mask)
+    found, outline = replace_lesion(image, empty, donor, donor_mask)
     np.testing.assert_array_equal(found, image)
     assert not outline.any()
-    found, outline = exchange.replace_lesion(image, mask, donor, empty)
+    found, outline = replace_lesion(image, mask, donor, empty)
     assert not outline.any() and (found[0, 0][mask[0]] > 60).all() and (image[0, 0][mask[0]] == 40).all()
     np.testing.assert_array_equal(without_lesions(image, empty), image)
     whole = without_lesions(image, np.ones_like(mask))
@@ -439,7 +421,7 @@ def test_colour_images_and_no_images():
     found, _ = exchange.replace_background(image, mask, image[:, :, ::-1].copy(), mask[:, ::-1])
     assert found.shape == image.shape and abs(found[0, 2].mean() - image[0, 2].mean()) < 3
     none = np.zeros((0, 1, 8, 8), np.uint8)
-    found, outline = exchange.replace_lesion(none, none[:, 0], none, none[:, 0])
+    found, outline = exchange.replace_background(none, none[:, 0], none, none[:, 0])
     assert found.shape == (0, 1, 8, 8) and outline.shape == (0, 8, 8)
 
 
@@ -448,7 +430,7 @@ def test_donors_that_do_not_fit_are_refused(pair):
     with pytest.raises(ValueError, match="one donor per image"):
         exchange.replace_background(image, mask, np.repeat(donor, 2, axis=0), donor_mask)
     with pytest.raises(ValueError, match="masks: shape"):
-        exchange.replace_lesion(image, mask, donor, donor_mask[:, 1:])
+        exchange.replace_background(image, mask, donor, donor_mask[:, 1:])
 
 
 def test_flips_tell_a_lesion_code_from_a_background_code(pair):

@@ -100,13 +100,6 @@ def test_silhouette_by_hand():
     assert found["purity"] == 1
 
 
-def test_own_distances_are_cosine_and_bits():
-    found = {"descriptor": np.array([[1, 0], [0, 2], [1, 1]], np.float32), "code": np.array([[1] * 8, [-1] * 8, [1, -1] * 4])}
-    own = embedding.own_distances(found | {"code": found["code"].astype(np.float32)})
-    np.testing.assert_allclose(own["descriptor"][0], [0, 1, 1 - 0.5**0.5], atol=1e-7)
-    assert own["code"].tolist() == [[0, 8, 4], [8, 0, 4], [4, 4, 0]]
-
-
 # --- the command -----------------------------------------------------------------------------------------------------
 
 

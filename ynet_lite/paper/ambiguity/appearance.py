@@ -96,13 +96,9 @@ def thirds(score, labels) -> np.ndarray:
     The case of rank r (from 0) among the n cases of its class falls into part ``floor(3 r / n)`` of "clear", "middle",
     "ambiguous"; equal scores keep the order of the cases. Returns str (N,); "" where the score is NaN.
     """
-    score, labels = np.asarray(score, float), np.asarray(labels)
-    found = np.full(len(score), "", dtype="<U9")
-    for label in np.unique(labels):
-        rows = np.flatnonzero((labels == label) & ~np.isnan(score))
-        rows = rows[np.argsort(score[rows], kind="stable")]
-        found[rows] = np.array(THIRDS)[3 * np.arange(len(rows)) // max(len(rows), 1)]
-    return found
+    by_class = pd.Series(score, dtype=float).groupby(np.asarray(labels))
+    part = 3 * (by_class.rank(method="first") - 1) // by_class.transform("count")
+    return part.map(dict(enumerate(THIRDS))).fillna("").to_numpy(str)
 
 
 def ambiguous_examples(score, labels) -> np.ndarray:
@@ -111,13 +107,9 @@ def ambiguous_examples(score, labels) -> np.ndarray:
     ``score`` (N,): `ambiguity_score`; ``labels`` (N,). int64, in the order of the classes; a class with fewer than three known
     scores has no such third and is left out.
     """
-    score, labels = np.asarray(score, float), np.asarray(labels)
-    parts, found = thirds(score, labels), []
-    for label in np.unique(labels):
-        rows = np.flatnonzero((labels == label) & (parts == THIRDS[-1]))
-        if len(rows):
-            found.append(rows[np.argsort(score[rows], kind="stable")][len(rows) // 2])
-    return np.array(found, np.int64)
+    table = pd.DataFrame({"score": score, "label": labels})[thirds(score, labels) == THIRDS[-1]]
+    by_class = table.sort_values("score", kind="stable").groupby("label")
+    return np.array([rows.index[len(rows) // 2] for _, rows in by_class], np.int64)
 
 
 def unlike_examples(distances, groups, n: int = 7, share: float = 0.9) -> np.ndarray:

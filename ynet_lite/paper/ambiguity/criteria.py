@@ -98,28 +98,28 @@ def third_gain(ours: Sequence[pd.DataFrame], twin: Sequence[pd.DataFrame]) -> st
     return statistics.paired(*columns, pd.concat(ours))
 
 
-def _values(chosen: pd.DataFrame, method: str, metric: str, folder) -> pd.DataFrame:
-    return statistics.per_query_table(chosen[chosen["method"] == method], metric, folder, "ambiguity")
-
-
-def criteria(chosen: pd.DataFrame, folder: str | Path | None = None, ours=OURS, twin=TWIN) -> pd.DataFrame:
+def criteria(chosen: pd.DataFrame, folder: str | Path | None = None) -> pd.DataFrame:
     """Each `Criterion` that the rows can answer. ``chosen``: rows of one set, preset and variant; values from ``folder``.
 
     Columns: criterion, metric, kind, aim, at_most, value, low, high (95 %, bootstrap by patient), reached (by the value), sure
     (the whole interval lies on the same side of the aim), queries, patients, runs. What is undefined is not reached.
     """
+
+    def values(method: str, metric: str) -> pd.DataFrame:
+        return statistics.per_query_table(chosen[chosen["method"] == method], metric, folder, "ambiguity")
+
     known, found = set(chosen["metric"]), []
     for one in CRITERIA:
         names = [f"{one.metric}_ambiguous", f"{one.metric}_clear"] if one.kind == "thirds" else [one.metric]
         if not set(names) <= known:
             continue
-        mine = [_values(chosen, ours, name, folder) for name in names]
+        mine = [values(OURS, name) for name in names]
         if one.kind == "mean":
             estimate, defined = statistics.bootstrap_mean(mine[0], mine[0]), mine[0].dropna(subset="value")
             # another draw of a set may give other patients the same name
             size = len(defined), len(defined[["fingerprint", "group"]].drop_duplicates())
         else:
-            other = [_values(chosen, twin, one.twin or name, folder) for name in names]
+            other = [values(TWIN, one.twin or name) for name in names]
             pair = third_gain(mine, other) if one.kind == "thirds" else statistics.paired(mine[0], other[0], mine[0])
             estimate = pair.difference if one.kind == "thirds" else statistics.Estimate(*(1 + x / 100 for x in pair.relative))
             size = pair.n_queries, pair.n_patients

@@ -1,25 +1,12 @@
-"""The space of codes in numbers: distances, purity, silhouette."""
+"""The space of codes in numbers: purity, silhouette."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
 from sklearn.metrics import silhouette_score
 
 from ... import metrics
-from ...hashing import hamming, pack, whole
-
-
-def own_distances(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Distances of all pairs of cases: "descriptor" by one minus cosine, "code" by bits. float64 (N, N), diagonal 0.
-
-    ``found``: as `encoding.encode_floats` gives it.
-    """
-    unit = torch.nn.functional.normalize(torch.from_numpy(found["descriptor"]).double(), dim=1).numpy()
-    cosine = np.clip(1 - unit @ unit.T, 0, 2)
-    np.fill_diagonal(cosine, 0)
-    packed = pack(found["code"])
-    return {"descriptor": cosine, "code": hamming(packed, packed).astype(float)}
+from ...hashing import whole
 
 
 def knn_purity(distances, labels, groups, k: int = 10, *, same: bool = True) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy import ndimage, sparse
 from scipy.signal import fftconvolve
@@ -152,22 +150,6 @@ def _within(box, frame) -> tuple[int, int, int, int]:
     return top, left, height, width
 
 
-def _each(one: Callable, images, masks, donor_images, donor_masks, content, donor_content) -> tuple[np.ndarray, np.ndarray]:
-    """``one`` of every image and its donor: images and masks, uint8, new arrays."""
-    images, donor_images = check_images(images), check_images(donor_images, "donor_images")
-    if images.shape != donor_images.shape:
-        raise ValueError(
-            f"donor_images: shape {donor_images.shape}, but images have {images.shape}; one donor per image is needed"
-        )
-    shape = (len(images), *images.shape[2:])
-    own, donors = check_masks(masks, content, shape), check_masks(donor_masks, donor_content, shape)
-    found, outlines = np.zeros(images.shape, np.uint8), np.zeros(shape, np.uint8)
-    for i, parts in enumerate(zip(images, *own, donor_images, *donors, strict=True)):
-        values, outlines[i] = one(*parts)
-        found[i] = np.rint(np.clip(values, 0, 255))
-    return found, outlines
-
-
 def replace_background(
     images, masks, donor_images, donor_masks, content=None, donor_content=None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -178,30 +160,21 @@ def replace_background(
     need be). It keeps its contrast to what surrounds it; a soft edge of `SOFT` of the side lies outside the outline.
 
     Returns ``(images, masks)``, uint8 both, new arrays. An empty mask gives the donor's image without its lesion. Raises
-    ``ValueError`` when shapes do not fit.
+    ``ValueError`` when shapes do not fit. An image as its own donor is the *control*: nothing is exchanged, only blended.
     """
-
-    def one(image, mask, inside, donor, donor_mask, donor_inside):
-        base = _removed(donor, donor_mask, donor_inside)
-        if not mask.any():
-            return base, mask
-        return _paste(base, donor_inside, image, mask, inside, _within(_box(mask), _box(donor_inside)))
-
-    return _each(one, images, masks, donor_images, donor_masks, content, donor_content)
-
-
-def replace_lesion(images, masks, donor_images, donor_masks, content=None, donor_content=None) -> tuple[np.ndarray, np.ndarray]:
-    """Keep each background, exchange the lesion: the donor's, moved and scaled into the bounding box of the lesion it replaces.
-
-    Otherwise as `replace_background`. With an image as its own donor both functions give the same picture, the *control*:
-    nothing is exchanged, only blended. An empty mask leaves the image as it is; an empty ``donor_masks`` removes the lesion; both
-    return an empty mask.
-    """
-
-    def one(image, mask, inside, donor, donor_mask, donor_inside):
-        base = _removed(image, mask, inside)
-        if not (mask.any() and donor_mask.any()):
-            return base, np.zeros_like(mask)
-        return _paste(base, inside, donor, donor_mask, donor_inside, _box(mask))
-
-    return _each(one, images, masks, donor_images, donor_masks, content, donor_content)
+    images, donor_images = check_images(images), check_images(donor_images, "donor_images")
+    if images.shape != donor_images.shape:
+        raise ValueError(
+            f"donor_images: shape {donor_images.shape}, but images have {images.shape}; one donor per image is needed"
+        )
+    shape = (len(images), *images.shape[2:])
+    masks, content = check_masks(masks, content, shape)
+    donor_masks, donor_content = check_masks(donor_masks, donor_content, shape)
+    found, outlines = np.zeros(images.shape, np.uint8), np.zeros(shape, np.uint8)
+    for i, mask in enumerate(masks):
+        mixed = _removed(donor_images[i], donor_masks[i], donor_content[i])
+        if mask.any():
+            box = _within(_box(mask), _box(donor_content[i]))
+            mixed, outlines[i] = _paste(mixed, donor_content[i], images[i], mask, content[i], box)
+        found[i] = np.rint(np.clip(mixed, 0, 255))
+    return found, outlines

@@ -154,7 +154,7 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
     return (low - (high - low), high + (high - low)) if low > 0.8 * high and high > low else (0, 1.1 * high)
 
 
-def attention_panels(cases: Cases, rows: Sequence[int], maps: Mapping[str, np.ndarray], scores: Mapping | None = None) -> Figure:
+def attention_panels(cases: Cases, rows: Sequence[int], maps: Mapping[str, np.ndarray], scores: Mapping) -> Figure:
     """A line per case: the image with its outline, then each map over it.
 
     maps : {heading: float (N, H, W) in [0, 1]}, N = the cases. scores : {heading: (N,)}, written above the map.
@@ -167,8 +167,7 @@ def attention_panels(cases: Cases, rows: Sequence[int], maps: Mapping[str, np.nd
         draw_case(line[0], cases, row, title=f"{head}{cases.class_names[cases.labels[row]]}")
         for axis, (name, heat) in zip(line[1:], maps.items(), strict=True):
             head = f"{name}\n" if number == 0 else ""
-            shown = "" if scores is None else f"{scores[name][row]:.1f}"
-            overlay(axis, cases, row, heat[row], title=f"{head}{shown}")
+            overlay(axis, cases, row, heat[row], title=f"{head}{scores[name][row]:.1f}")
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "inferno"), ax=axes, ticks=[0, 1], shrink=0.5, aspect=30)
     bar.ax.set_yticklabels(["says nothing", "speaks for it"])
     return figure
