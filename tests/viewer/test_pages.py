@@ -64,29 +64,40 @@ def test_text_takes_what_is_no_text_and_name_isolates_it():
 # --- distances and lists
 
 
-def test_prefix_hamming_by_hand():
+@pytest.fixture
+def prefix_distances(tiny_cases):
+    """A function: bits of queries (Q, K) and of a database (N, K), a number of bits -> distances (Q, N)."""
+
+    def make(queries: np.ndarray, database: np.ndarray, bits: int) -> list[list[int]]:
+        sides = tiny_cases.take(np.arange(len(queries))), tiny_cases.take(np.arange(len(database)))
+        pair = [Codes(pack(b), c.ids, c.labels, b.shape[1]) for b, c in zip((queries, database), sides, strict=True)]
+        kept = [codes.packed.copy() for codes in pair]
+        retrieval = pages.Retrieval(pair, *sides)
+        found = [retrieval.of_query(q, bits).tolist() for q in range(len(queries))]
+        assert all(np.array_equal(a.packed, b) for a, b in zip(pair, kept, strict=True)), "an argument was changed"
+        return found
+
+    return make
+
+
+def test_first_bits_by_hand(prefix_distances):
     #          bits differ at places 0 and 7
-    q, n = np.array([[0b10110000]], np.uint8), np.array([[0b00110001]], np.uint8)
-    assert [int(pages.prefix_hamming(q, n, bits)[0, 0]) for bits in range(1, 9)] == [1, 1, 1, 1, 1, 1, 1, 2]
+    q, n = (np.array([[c == "1" for c in code]]) for code in ("10110000", "00110001"))
+    assert [prefix_distances(q, n, bits)[0][0] for bits in range(1, 9)] == [1, 1, 1, 1, 1, 1, 1, 2]
 
 
 @pytest.mark.parametrize("bits", [1, 7, 8, 9, 31, 48])
-def test_prefix_hamming_counts_bit_by_bit(bits):
+def test_first_bits_are_counted_one_by_one(bits, prefix_distances):
     rng = np.random.default_rng(1)
     q, n = rng.random((3, 48)) < 0.5, rng.random((5, 48)) < 0.5
-    expected = [[sum(int(a[i] != b[i]) for i in range(bits)) for b in n] for a in q]
-    packed = pack(q), pack(n)
-    kept = packed[0].copy(), packed[1].copy()
-    assert pages.prefix_hamming(*packed, bits).tolist() == expected
-    assert all(np.array_equal(a, b) for a, b in zip(packed, kept, strict=True)), "an argument was changed"
-    assert np.array_equal(pages.prefix_hamming(*packed, 48), hamming(*packed))
+    assert prefix_distances(q, n, bits) == [[sum(int(a[i] != b[i]) for i in range(bits)) for b in n] for a in q]
+    assert prefix_distances(q, n, 48) == prefix_distances(q, n, None) == hamming(pack(q), pack(n)).tolist()
 
 
-@pytest.mark.parametrize("bits", [0, -1, 17, 2.5, True, None])
-def test_prefix_hamming_refuses_other_lengths(bits):
-    code = np.zeros((1, 2), np.uint8)
+@pytest.mark.parametrize("bits", [0, -1, 17, 2.5, True])
+def test_other_numbers_of_first_bits_are_refused(bits, prefix_distances):
     with pytest.raises(ValueError, match="from 1 to 16"):
-        pages.prefix_hamming(code, code, bits)
+        prefix_distances(np.zeros((1, 16), bool), np.zeros((1, 16), bool), bits)
 
 
 def test_answers_are_ordered_by_distance_and_id(sides):

@@ -18,12 +18,8 @@ from ..encoding import encode_floats
 from ..index import FAR, Index, squared, without_outlines
 from . import pages
 
-#: Largest upload in bytes. Jupyter itself takes at most 10 MB in one message.
-MOST_BYTES = 8_000_000
-
-#: Largest uploaded picture in pixels, read from its header: a small file can unpack to a huge picture.
-MOST_PIXELS = 40_000_000
-
+MOST_BYTES = 8_000_000  # of an upload; Jupyter itself takes at most 10 MB in one message
+MOST_PIXELS = 40_000_000  # of an upload, read from its header: a small file can unpack to a huge picture
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # besides DICOM: kinds of files taken, as Pillow calls them
 MOST_ANSWERS = 50  # longest list that the page offers
 LONGEST_NAME = 60
@@ -32,25 +28,15 @@ _UPLOADED = -1  # the choice "uploaded image" in the list of queries, whose othe
 
 @dataclass(frozen=True)
 class View:
-    """What the page shows: its whole state.
+    """What the page shows: its whole state."""
 
-    Attributes
-    ----------
-    query : row of the query case.
-    k : length of the list.
-    bits : how many of the first bits of the code are compared; None for all.
-    only : a class name: of the ``k`` nearest only the cases of this class are shown; "" for all. All ``k`` vote.
-    outlines, maps : whether lesion outlines and attention maps are shown.
-    upload : `Cases` of one image that is asked instead of the query, see `read_upload`.
-    """
-
-    query: int = 0
-    k: int = 10
-    bits: int | None = None
-    only: str = ""
-    outlines: bool = True
-    maps: bool = False
-    upload: Cases | None = None
+    query: int = 0  # row of the query case
+    k: int = 10  # length of the list
+    bits: int | None = None  # how many of the first bits of the code are compared; None for all
+    only: str = ""  # a class name: of the k nearest only the cases of this class are shown; "" for all. All k vote
+    outlines: bool = True  # whether lesion outlines are shown
+    maps: bool = False  # whether attention maps are shown
+    upload: Cases | None = None  # one image that is asked instead of the query, see `read_upload`
 
 
 class Explorer:
@@ -115,8 +101,8 @@ def read_upload(content: bytes, filename: str, size: int, channels: int) -> Case
     The pixels are those of ``read_image`` and ``letterbox``, so that a file has one code however it is given. ``filename``
     is kept as the case id, without folders and cut to 60 characters. The case has no known outline; its label means nothing.
 
-    Raises ``ValueError``, written for the page, for an empty file, one above 8 MB or 40 million pixels, a kind other than PNG,
-    JPEG, TIFF, BMP and DICOM (by name and by content), several pages, or damage.
+    Raises ``ValueError``, written for the page, for an empty file, one above `MOST_BYTES` or `MOST_PIXELS`, another kind (by name
+    and by content), several pages, or damage.
     """
     shown = PurePath(filename.replace("\\", "/")).name
     shown = shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 1]}\u2026"
@@ -191,10 +177,8 @@ class _Page:
         self.upload: Cases | None = None
         self._quiet = False
         queries, database, bits = explorer.queries, explorer.database, explorer.retrieval.bits
-        self._options = [
-            (f"{case} ({queries.class_names[label]})", row)
-            for row, (case, label) in enumerate(zip(queries.ids, queries.labels, strict=True))
-        ]
+        labels = [queries.class_names[label] for label in queries.labels]
+        self._options = [(f"{case} ({label})", row) for row, (case, label) in enumerate(zip(queries.ids, labels, strict=True))]
         wide = {"style": {"description_width": "initial"}}
         slider = {**wide, "continuous_update": False}
         most = min(max(MOST_ANSWERS, k), len(database))

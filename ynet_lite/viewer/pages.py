@@ -79,11 +79,8 @@ class Retrieval:
 
     Parameters
     ----------
-    ranked_by : one of
-
-        - a `Checkpoint`: cases are encoded with it and ranked as its ``Config.ranking`` says; new images can be asked;
-        - a pair of `Codes` ``(query_codes, database_codes)``: Hamming distance;
-        - an array (Q, N) of distances, smaller = nearer.
+    ranked_by : a `Checkpoint`, which encodes the cases, ranks them as its ``Config.ranking`` says, and can be asked new images; a
+        pair of `Codes` ``(query_codes, database_codes)`` for Hamming distance; or distances (Q, N), smaller = nearer.
     queries, database : the `Cases` on both sides, Q and N of them, with the same class names.
 
     ``bits`` is the code length, None where no hash code ranks; ``checkpoint`` is None unless one was given.
@@ -145,7 +142,12 @@ class Retrieval:
         return distances(cfg, found, self._base)
 
     def of_query(self, query: int, bits: int | None = None) -> np.ndarray:
-        """Distances of one query to the whole database, (N,). ``bits``: use only the first bits of the codes."""
+        """Distances of one query to the whole database, (N,).
+
+        ``bits``: use only the first bits of the codes, ``d = sum_{i < bits} [q_i != n_i]``. A prefix is a shorter code, not the
+        best one of its length: the network was trained for all bits together. Raises ``ValueError`` unless
+        ``1 <= bits <= code length``.
+        """
         if not 0 <= query < len(self._asked):
             raise ValueError(f"pages: query {query}; there are {len(self._asked)}, counted from 0")
         return self._distances(self._asked[query : query + 1], bits)
@@ -158,12 +160,18 @@ class Retrieval:
         return self._distances(pack(found["code"]) if self.bits else distances(self.checkpoint.cfg, found, self._base), bits)
 
     def _distances(self, asked: np.ndarray, bits: int | None) -> np.ndarray:
-        """``asked`` is the packed code of one case, (1, bits / 8), or its distances where no hash code ranks, (1, N)."""
-        if self._codes is not None:
-            return prefix_hamming(asked, self._codes.packed, self.bits if bits is None else bits)[0]
-        if bits is not None:
-            raise ValueError(f"pages: {bits} bits were asked for, but no hash code ranks these cases")
-        return asked[0]
+        """``asked`` is the packed code of one case, (1, code length / 8), or its distances where no hash code ranks, (1, N)."""
+        if self._codes is None:
+            if bits is not None:
+                raise ValueError(f"pages: {bits} bits were asked for, but no hash code ranks these cases")
+            return asked[0]
+        bits = self.bits if bits is None else bits
+        if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or not 1 <= bits <= self.bits:
+            raise ValueError(
+                f"pages: the first {bits!r} bits of a code of {self.bits}; give a whole number from 1 to {self.bits}"
+            )
+        kept = np.packbits(np.arange(self.bits) < bits, bitorder="big")  # bits that are zero on both sides add nothing
+        return hamming(asked & kept, self._codes.packed & kept)[0]
 
     @cached_property
     def _usual(self) -> np.ndarray:
@@ -172,20 +180,6 @@ class Retrieval:
     def percentile(self, distance: float) -> float:
         """How many in a hundred database cases have their nearest case of another patient closer; NaN without hash codes."""
         return float(percentile(distance, self._usual)) if self._codes is not None else float("nan")
-
-
-def prefix_hamming(packed_q: np.ndarray, packed_db: np.ndarray, bits: int) -> np.ndarray:
-    """Hamming distances of the first ``bits`` bits of packed codes: ``d = sum_{i < bits} [q_i != n_i]``, int16 (Q, N).
-
-    A prefix is a shorter code, not the best one of its length: the network was trained for all bits together.
-    Raises ``ValueError`` unless ``1 <= bits <= code length``.
-    """
-    length = 8 * packed_db.shape[1]
-    if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or not 1 <= bits <= length:
-        raise ValueError(f"pages: the first {bits!r} bits of a code of {length}; give a whole number from 1 to {length}")
-    # bits that are zero on both sides add nothing
-    kept = np.packbits(np.arange(length) < bits, bitorder="big")
-    return hamming(packed_q & kept, packed_db & kept)
 
 
 def answers(distance: np.ndarray, database: Cases, k: int, *, label: int | None = None, leave: int | None = None) -> pd.DataFrame:
@@ -233,15 +227,11 @@ class Drawing:
 
 @dataclass(eq=False)
 class Drawings:
-    """Drawings of the cases of one set, each made once.
-
-    side : longest side of an embedded image in pixels; larger images are reduced, smaller ones kept.
-    maps : where the network looks, for `draw` with ``heat=True``.
-    """
+    """Drawings of the cases of one set, each made once."""
 
     cases: Cases
-    side: int = 128
-    maps: Maps | None = None
+    side: int = 128  # longest side of an embedded image in pixels; larger images are reduced, smaller ones kept
+    maps: Maps | None = None  # for `draw` with ``heat=True``
     _made: dict[tuple[int, bool], Drawing] = field(default_factory=dict)
 
     def __post_init__(self):
