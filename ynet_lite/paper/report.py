@@ -291,6 +291,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "shares": markdown(shares.table(shares.committed())),
         "scratch": second_table("scratch"),
         "pretrained": second_table("pretrained"),
+        "weights": markdown(weights_table()),
         "released": markdown(pages.published_table()),
         "tried": tried(),
         "commands": commands(),
@@ -309,6 +310,24 @@ def second_table(preset: str) -> str:
     if TWIN not in set(part["method"]):
         part = part[part["method"] != OURS]  # alone it compares with nothing
     return "No method has every fold yet." if part.empty else tables.markdown(with_lead(part, metrics)[0])
+
+
+def weights_table() -> pd.DataFrame:
+    """What ImageNet weights are worth: the twin that starts from them minus networks from scratch, in points, tuned each."""
+    second, lines = store.rows("second"), []
+    of = {
+        preset: select.complete(select.select(second, "busbra", preset), select.HEADLINE_FOLDS) for preset in ("pretrained", "scratch")
+    }
+    start = of["pretrained"][of["pretrained"]["method"] == TWIN]
+    for method in (TWIN, OURS) if len(start) else ():
+        other = of["scratch"][of["scratch"]["method"] == method]
+        line = {"twin with ImageNet weights minus": f"{METHOD_NAMES[method]}, from scratch"}
+        line["trainings"] = f"{start['run_id'].nunique()}, {other['run_id'].nunique()}"
+        for metric in shares.METRICS:
+            both = (statistics.per_run_table(part, metric) for part in (start, other))
+            line[tables.MAIN[metric, 10]] = statistics.interval_text(*statistics.trainings_interval(*both))
+        lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def card(runs: pd.DataFrame, model: str) -> str:
