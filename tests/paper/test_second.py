@@ -76,10 +76,10 @@ def test_settings_of_the_runs_are_the_winners_of_the_committed_trials_and_lie_in
     assert set(trials["fold"]) == {second.DEVELOPMENT_FOLD} and trials["seed"].min() >= 100 and not trials["dirty"].any()
     for method, (rate, parameter) in second.CHOSEN[part].items():
         scores = {}
-        own = trials[trials["method"] == method].groupby("variant")["ndcg@10"].mean()
+        own = trials[trials["method"] == method].groupby("config_hash")["ndcg@10"].mean()
         places = second.first_grid(method)
         while places:
-            scores |= {place: own[second.trial(part, method, place, 100).variant] for place in places}
+            scores |= {place: own[second.trial(part, method, place, 100).hash()] for place in places}
             places = second.beyond(scores, second.best(scores))
         won = second.trial(part, method, second.best(scores), 100)
         assert (won.lr, getattr(won, second.hangs_on(method))) == (rate, parameter), method
