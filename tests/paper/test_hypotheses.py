@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ynet_lite.paper import hypotheses, report, select, store
+from ynet_lite import paths
+from ynet_lite.paper import hypotheses, report, second, select, store
 
 
 @pytest.fixture
@@ -39,3 +40,29 @@ def test_wrong_outlines_are_set_against_the_plain_twin_of_one_seed(posing):
     table = hypotheses.table(rows, n=50).set_index("")
     assert table.loc["H6", hypotheses.RUNS] == "4, 4 of 4" and table.loc["H6", "points"] != "-"
     assert table.loc["H3", hypotheses.RUNS] == "0, 12 of 12"
+
+
+def test_what_imagenet_weights_are_worth_is_the_difference_of_the_means_over_queries():
+    rows = store.rows("second").query("dataset == 'busbra' and variant == ''")
+
+    def mean(preset, method):
+        runs = rows[(rows["preset"] == preset) & (rows["method"] == method)]["run_id"].unique()
+        return 100 * store.per_query(runs, "map", 10).groupby("case_id")["value"].mean().mean()
+
+    table = report.weights_table()
+    assert table.iloc[:, 0].tolist() == ["twin: no segmentation, from scratch", "Y-Net (ours), from scratch"]
+    for shown, method in zip(table["mAP@10"], ("ynet-no-seg", "ynet"), strict=True):
+        points = mean("pretrained", "ynet-no-seg") - mean("scratch", method)
+        assert float(shown.split(" [")[0]) == pytest.approx(points, abs=0.06)
+
+
+def test_the_page_tells_the_best_trial_of_the_pretrained_twin_from_its_runs():
+    trials = second.kept_trials("pretrained").query("method == 'ynet-no-seg'")
+    page = (paths.root() / "docs" / "results.md").read_text()
+    best = trials.sort_values("ndcg@10").iloc[-1]
+    assert len(trials.query("variant != 'trial frozen=1'")) == 9
+    assert f"The twin's best trial on fold 1 had a mAP@10 of {best['map@10']:.3f}, far".replace("0.", ".") in page
+    runs = store.rows("second").query("preset == 'pretrained' and method == 'ynet-no-seg' and metric == 'map' and k == 10")
+    assert f"its {runs.groupby('fold')['value'].mean().mean():.3f} on the other folds".replace("0.", ".") in page
+    ours = second.kept_trials("pretrained").query("method == 'ynet'")["ndcg@10"].max()
+    assert abs(ours - best["ndcg@10"]) < 0.002  # "level with the twin's"

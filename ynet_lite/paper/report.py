@@ -314,13 +314,11 @@ def second_table(preset: str) -> str:
 
 def weights_table() -> pd.DataFrame:
     """What ImageNet weights are worth: the twin that starts from them minus networks from scratch, in points, tuned each."""
-    second, lines = store.rows("second"), []
-    of = {
-        preset: select.complete(select.select(second, "busbra", preset), select.HEADLINE_FOLDS) for preset in ("pretrained", "scratch")
-    }
-    start = of["pretrained"][of["pretrained"]["method"] == TWIN]
-    for method in (TWIN, OURS) if len(start) else ():
-        other = of["scratch"][of["scratch"]["method"] == method]
+    lines, rows = [], store.rows("second")
+    begun, scratch = (select.complete(select.select(rows, "busbra", p), select.HEADLINE_FOLDS) for p in ("pretrained", "scratch"))
+    start = begun[begun["method"] == TWIN]
+    for method in (TWIN, OURS):
+        other = scratch[scratch["method"] == method]
         line = {"twin with ImageNet weights minus": f"{METHOD_NAMES[method]}, from scratch"}
         line["trainings"] = f"{start['run_id'].nunique()}, {other['run_id'].nunique()}"
         for metric in shares.METRICS:
