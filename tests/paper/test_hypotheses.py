@@ -64,4 +64,4 @@ def test_a_development_fold_flatters_and_the_page_says_by_how_much():
     at_home, abroad = (f"0{number}" for number in re.findall(r"\.\d{3}", report.flattered()))
     assert float(at_home) == pytest.approx(best["map@10"], abs=6e-4) and f"| {abroad[1:]} ±" in table
     ours = second.kept_trials("pretrained").query("method == 'ynet'")["ndcg@10"].max()
-    assert abs(ours - best["ndcg@10"]) < 0.002  # "that best trial is level with the twin's"
+    assert abs(ours - best["ndcg@10"]) < 0.002  # "its best trial is level with the twin's"
