@@ -333,7 +333,7 @@ def flattered() -> str:
     best = kept_trials("pretrained").query("method == @TWIN").nlargest(1, "ndcg@10")["map@10"].item()
     runs = select.select(store.rows("second"), "busbra", "pretrained").query("method == @TWIN and metric == 'map' and k == 10")
     home, abroad = (f"{value:.3f}"[1:] for value in (best, runs.groupby("fold")["value"].mean().mean()))
-    return f"Its best trial on fold 1 had a mAP@10 of {home}; on the other folds it has {abroad}."
+    return f"The best trial of the twin with ImageNet weights had mAP@10 {home} on fold 1; its runs on the others have {abroad}."
 
 
 def card(runs: pd.DataFrame, model: str) -> str:
