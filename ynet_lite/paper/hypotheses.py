@@ -64,8 +64,10 @@ def table(rows: pd.DataFrame, n: int = 10_000) -> pd.DataFrame:
 
 
 def said(board: pd.DataFrame) -> str:
-    """One sentence on H5 for the first page. ``board``: of `table`."""
-    lead = board.set_index("").loc["H5", "with trainings"]
-    if lead == "-":
-        return ""
-    return f"Second edition, tuned anew, other trainings in the interval: the lead over the twin is {lead} points."
+    """Y-Net's lead over its twin for the first page, one clause for each encoder. ``board``: of `table`."""
+    names = {"pretrained": "with ImageNet weights", "scratch": "from scratch"}
+    told = [
+        f"{names[encoder]} " + ", ".join(f"{line['measure']} {line['with trainings']}" for _, line in part.iterrows())
+        for encoder, part in board[(board[""] != "H6") & (board["points"] != "-")].groupby("encoder", sort=False)
+    ]
+    return f"Y-Net minus its twin, in points, other trainings in the interval: {'; '.join(told)}."

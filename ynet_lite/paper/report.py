@@ -20,10 +20,10 @@ from ..methods import AGGREGATED, METHOD_NAMES, OURS, PAPER_METHODS, RIVALS, TWI
 from ..provenance import run_id
 from ..search import SHIPPED, load_shipped
 from ..sets import load_cases
-from . import hypotheses, scanner, select, shares, statistics, store, tables, tissue
+from . import hypotheses, scanner, select, shares, statistics, store, tables, tissue, weights
 from .ablations import ablated, draw, pages
 from .ambiguity import page
-from .second import CONTROLS, kept_trials
+from .second import CONTROLS
 
 
 def scores(part: pd.DataFrame, metrics: str) -> pd.DataFrame:
@@ -145,14 +145,6 @@ def lookup_text(part: pd.DataFrame) -> str:
     return f"Y-Net's mAP@10 is {tables.number(ours, np.nan, 1)}. A look-up scores higher with the codes of: {listed}."
 
 
-def newest() -> tuple[str, pd.DataFrame]:
-    """Rows of the newest comparison on BUS-BRA from scratch that has Y-Net, twin and a rival on folds 2 to 5, and its name."""
-    second = select.complete(select.select(store.rows("second"), "busbra", "scratch"), select.HEADLINE_FOLDS)
-    if {OURS, TWIN, "hashnet"} <= set(second["method"]):
-        return "BUS-BRA, folds 2 to 5, second edition", second
-    return "BUS-BRA, folds 2 to 5, first edition", select.headline(select.select(select.published(), "busbra", "full"))
-
-
 def ranking(part: pd.DataFrame, name: str = "") -> Figure:
     """The methods of one table, sorted, beside chance and the look-up with the twin's votes. ``name``: a title."""
     dataset, preset = part[["dataset", "preset"]].iloc[0]
@@ -241,11 +233,11 @@ def trainings_table(chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline_table(chosen: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
-    """Five rows for the README: Y-Net, its twin, the best rival, the look-up with the twin's votes, chance."""
-    best = next(method for method in compared["method"] if method in (*RIVALS, *AGGREGATED))
-    shown = chosen[chosen["method"].isin([OURS, TWIN, best])]
-    table = scores(shown, "map ndcg mask_agreement accuracy").drop(columns="runs")
-    table["method"] = table["method"].replace({METHOD_NAMES[best]: f"{METHOD_NAMES[best]} (best rival)"})
+    """Five rows: Y-Net, its twin, the best method with no part of Y-Net, the look-up with the twin's votes, chance."""
+    best = next(method for method in compared["method"] if method in (*RIVALS, *AGGREGATED, *methods.names("frozen")))
+    table = scores(chosen[chosen["method"].isin([OURS, TWIN, best])], "map ndcg mask_agreement accuracy").drop(columns="runs")
+    if best in RIVALS:
+        table["method"] = table["method"].replace({METHOD_NAMES[best]: f"{METHOD_NAMES[best]} (best rival)"})
     votes = table.loc[table["method"] == METHOD_NAMES[TWIN], "accuracy"].item()
     lookup = {"method": "look-up with the twin's votes", "mAP@10": votes, "accuracy": votes}
     return pd.concat([table[:-1], pd.DataFrame([lookup]), table[-1:]], ignore_index=True).fillna("-")
@@ -266,11 +258,12 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
     table = tables.comparison_table(rivals).drop(columns=["Y-Net's", "patients"])
     near = chosen[chosen["method"].isin([*few, "dpsh", "hashnet", "ath"])]
     busi, busi_said = tuned_busi()
+    begun = second("pretrained")
     board = hypotheses.table(store.rows("second"))
     blocks = {
         "busbra-fold1": shown(select.complete(busbra, (1,)), [*few, *PAPER_METHODS]),
         "busbra": shown(chosen, [*few, *PAPER_METHODS]),
-        "headline": markdown(headline_table(chosen, compared)),
+        "headline": markdown(headline_table(begun, comparison(begun))),
         "comparison": markdown(table.merge(beside.rename(columns={"method": "Y-Net against"}), how="left")),
         "margin": margin_text(compared),
         "unseen": unseen_text(chosen, compared),
@@ -287,11 +280,13 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "busi": BUSI_NOTE,
         "busi-tuned": busi,
         "hypotheses": markdown(board),
-        "second-said": f"{hypotheses.said(board)} {busi_said}".strip(),
+        "second-said": f"{hypotheses.said(board)} {busi_said}",
         "shares": markdown(shares.table(shares.committed())),
         "scratch": second_table("scratch"),
         "pretrained": second_table("pretrained"),
-        "weights": f"{markdown(weights_table())}\n\n{flattered()}",
+        "weights": f"{markdown(weights.table())}\n\n{weights.flattered()}",
+        "side-by-side": weights.side_by_side(),
+        "matched": weights.matched(),
         "released": markdown(pages.published_table()),
         "tried": tried(),
         "commands": commands(),
@@ -299,49 +294,26 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "tissue": tissue_text(),
         "costs": markdown(pd.read_csv(paths.results() / "costs.csv", dtype=str).fillna("-")),
     }
-    blocks |= {f"card-{name}": card(runs, name) for name in SHIPPED}
+    blocks |= {f"card-{name}": card(name) for name in SHIPPED}
     return blocks | {f"gain-{name}": line for name, line in gains(runs).items()}
 
 
+def second(preset: str) -> pd.DataFrame:
+    """Rows of BUS-BRA in the second edition, of the methods that have every fold."""
+    return select.complete(select.select(store.rows("second"), "busbra", preset), select.HEADLINE_FOLDS)
+
+
 def second_table(preset: str) -> str:
-    """BUS-BRA in the second edition: the methods that have every fold, beside chance and, where it is run, Y-Net's lead."""
-    part = select.complete(select.select(store.rows("second"), "busbra", preset), select.HEADLINE_FOLDS)
-    metrics = "map precision ndcg mask_agreement accuracy distinct_codes dice"
-    if TWIN not in set(part["method"]):
-        part = part[part["method"] != OURS]  # alone it compares with nothing
-    return "No method has every fold yet." if part.empty else tables.markdown(with_lead(part, metrics)[0])
+    """`second` as a table, beside chance, with Y-Net's lead."""
+    return tables.markdown(with_lead(second(preset), "map precision ndcg mask_agreement accuracy distinct_codes dice")[0])
 
 
-def weights_table() -> pd.DataFrame:
-    """What ImageNet weights are worth: the twin that starts from them minus networks from scratch, in points, tuned each."""
-    lines, rows = [], store.rows("second")
-    begun, scratch = (select.complete(select.select(rows, "busbra", p), select.HEADLINE_FOLDS) for p in ("pretrained", "scratch"))
-    start = begun[begun["method"] == TWIN]
-    for method in (TWIN, OURS):
-        other = scratch[scratch["method"] == method]
-        line = {"twin with ImageNet weights minus": f"{METHOD_NAMES[method]}, from scratch"}
-        line["trainings"] = f"{start['run_id'].nunique()}, {other['run_id'].nunique()}"
-        for metric in shares.METRICS:
-            both = (statistics.per_run_table(part, metric) for part in (start, other))
-            line[tables.MAIN[metric, 10]] = statistics.interval_text(*statistics.trainings_interval(*both))
-        lines.append(line)
-    return pd.DataFrame(lines)
-
-
-def flattered() -> str:
-    """What the best trial of the twin with ImageNet weights scored on the development fold, and its runs on the other folds."""
-    best = kept_trials("pretrained").query("method == @TWIN").nlargest(1, "ndcg@10")["map@10"].item()
-    runs = select.select(store.rows("second"), "busbra", "pretrained").query("method == @TWIN and metric == 'map' and k == 10")
-    home, abroad = (f"{value:.3f}"[1:] for value in (best, runs.groupby("fold")["value"].mean().mean()))
-    return f"The best trial of the twin with ImageNet weights had mAP@10 {home} on fold 1; its runs on the others have {abroad}."
-
-
-def card(runs: pd.DataFrame, model: str) -> str:
+def card(model: str) -> str:
     """The scores of a shipped network, beside chance, with the run that they stand in."""
     checkpoint, codes = load_shipped(model)
-    run, cfg = run_id(checkpoint.cfg), checkpoint.cfg
+    run, cfg, runs = run_id(checkpoint.cfg), checkpoint.cfg, store.rows()
     table = scores(runs[runs["run_id"] == run], "map precision ndcg mask_agreement accuracy dice").drop(columns="runs")
-    where = f"Row `{run}` of `data/results/first/scores.csv`: fold {cfg.fold}, one training, a database of {len(codes):,} cases."
+    where = f"Row `{run}` of `data/results/`: fold {cfg.fold}, one training, a database of {len(codes):,} cases."
     return f"{tables.markdown(table)}\n\n{where}"
 
 

@@ -1,0 +1,72 @@
+"""What ImageNet weights are worth, with outlines and without: rows of the second edition, pretrained against from scratch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from .. import paths
+from ..methods import METHOD_NAMES, OURS, TWIN
+from ..provenance import run_id
+from . import statistics, store, tables
+from .second import kept_trials, search, trial
+from .select import HEADLINE_FOLDS, complete, headline, published, select
+from .shares import METRICS
+
+
+def _rows(preset: str) -> dict[str, pd.DataFrame]:
+    """Rows of Y-Net and of its twin on folds 2 to 5 of BUS-BRA, by method."""
+    part = complete(select(store.rows("second"), "busbra", preset), HEADLINE_FOLDS)
+    return {method: part[part["method"] == method] for method in (OURS, TWIN)}
+
+
+def minus(ours: pd.DataFrame, other: pd.DataFrame, metric: str = "map") -> str:
+    """The difference of two methods in points, with an interval for other patients and other trainings."""
+    a, b = (statistics.per_run_table(part, metric) for part in (ours, other))
+    patients = a.drop_duplicates("case_id").set_index("case_id")["group"]  # the editions name them differently
+    return statistics.interval_text(*statistics.trainings_interval(a, b.assign(group=b["case_id"].map(patients))))
+
+
+def table() -> pd.DataFrame:
+    """Networks that start from ImageNet weights minus networks from scratch, in points, each tuned for itself."""
+    begun, scratch, lines = _rows("pretrained"), _rows("scratch"), []
+    for method, other in ((OURS, OURS), (TWIN, TWIN), (TWIN, OURS)):
+        line = {"with ImageNet weights": METHOD_NAMES[method], "minus, from scratch": METHOD_NAMES[other]}
+        line["trainings"] = f"{begun[method]['run_id'].nunique()}, {scratch[other]['run_id'].nunique()}"
+        lines.append(line | {tables.MAIN[m, 10]: minus(begun[method], scratch[other], m) for m in METRICS})
+    return pd.DataFrame(lines)
+
+
+def side_by_side() -> str:
+    """Y-Net with ImageNet weights against the best of the paper's comparators, from scratch, and against its twin."""
+    begun, first = _rows("pretrained"), headline(select(published(), "busbra", "full"))
+    dpsh, scratch = first[first["method"] == "dpsh"], _rows("scratch")[OURS]
+    return (
+        f"Y-Net's mAP@10 with ImageNet weights, in points: minus DPSH from scratch and without outlines, the best of the paper's "
+        f"comparators here, {minus(begun[OURS], dpsh)}; minus its twin with the same weights, the best other method run on them, "
+        f"{minus(begun[OURS], begun[TWIN])}. From scratch Y-Net minus DPSH is {minus(scratch, dpsh)}."
+    )
+
+
+def flattered() -> str:
+    """What the best trials with ImageNet weights scored on the development fold, and their runs on the other folds."""
+    said = []
+    for method, part in _rows("pretrained").items():
+        best = kept_trials("pretrained").query("method == @method").nlargest(1, "ndcg@10")["map@10"].item()
+        abroad = part.query("metric == 'map' and k == 10").groupby("fold")["value"].mean().mean()
+        home, away = (tables.number(value, np.nan, 1) for value in (best, abroad))
+        said.append(f"of {METHOD_NAMES[method]} had mAP@10 {home} on fold 1, and its runs on the others have {away}")
+    return f"With ImageNet weights the best trial {'; that '.join(said)}."
+
+
+def matched() -> str:
+    """Y-Net's trials with ImageNet weights minus the twin's at equal settings, on the development fold: mean, least, most."""
+    kept, part = kept_trials("pretrained").set_index("run_id"), "pretrained"
+    shared = set.intersection(*(set(search(part, method, paths.results(), jobs=None)) for method in (OURS, TWIN)))
+    runs = [[run_id(trial(part, method, place, 100)) for place in sorted(shared)] for method in (OURS, TWIN)]
+    said = []
+    for metric in METRICS[:3]:
+        ours, twin = (kept.loc[one, f"{metric}@10"].to_numpy() for one in runs)
+        points = 100 * (ours - twin)
+        said.append(f"{tables.MAIN[metric, 10]} {points.mean():+.1f} ({points.min():+.1f} to {points.max():+.1f})")
+    return f"Trials of both at the same rate and sharpness, {len(shared)} pairs on fold 1, in points: {', '.join(said)}."
