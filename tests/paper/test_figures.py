@@ -107,6 +107,13 @@ def test_a_shared_scanner_is_counted_by_hand(runs, monkeypatch):
     assert scanner.scanners()["images"].sum() == 1875
 
 
+def test_what_the_page_says_of_answers_with_imagenet_weights():
+    table = scanner.shared(report.second("pretrained")).set_index("codes of").map(lambda text: float(text.rstrip("%")))
+    ours, twin = (table.loc[methods.METHOD_NAMES[name]] for name in ("ynet", "ynet-no-seg"))
+    assert ours["same BI-RADS among the right"] > twin["same BI-RADS among the right"] + 1
+    assert ours["same scanner"] > twin["same scanner"] > twin["same scanner, by chance"]
+
+
 def test_a_search_among_other_scanners_is_computed_again(runs):
     part = select.headline(select.select(runs, "busbra", "full"))
     part = part[part["method"].isin(["ynet", "dpsh"]) & (part["fold"] == 2) & (part["seed"] == 0)]

@@ -312,13 +312,9 @@ def test_lift_by_hand():
         some("ynet", 0, 0.6), some("ynet", 1, 0.5), some("ynet-no-seg", 0, 0.5), some("ynet-no-seg", 1, 0.4),
         some("ynet", 2, 0.9), some("ynet", 0, 0.1, k=5),
     )  # fmt: skip
-    table = tables.lift(runs, "ynet", "ynet-no-seg")
-    assert list(table.columns) == ["seed", "ynet", "ynet-no-seg", "points", "per cent"]
-    assert table["seed"].tolist() == [0, 1]  # seed 2 has no partner
-    assert table["points"].tolist() == pytest.approx([10, 10])
-    assert table["per cent"].tolist() == pytest.approx([20, 25])
-    with pytest.raises(ValueError, match=r"no rows of \['ynet-rmac'\] for map@10"):
-        tables.lift(runs, "ynet", "ynet-rmac")
+    assert tables.lift(runs).to_dict() == pytest.approx({0: 10, 1: 10})  # seed 2 has no partner
+    with pytest.raises(ValueError, match="duplicate"):
+        tables.lift(table_of(runs, some("ynet", 0, 0.6)))
 
 
 def test_two_csv_sets_never_share_a_run():

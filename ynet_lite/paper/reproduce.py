@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     mine = pd.concat(yours, ignore_index=True)
     print("\nRetrieval, one run each (ties at expected value):\n")
     print(tables.retrieval_table(mine, chance=metrics.chance(queries, database, first.ks)).to_string(index=False))
-    gain = tables.lift(mine, OURS, TWIN)["points"].iloc[0]
+    gain = tables.lift(mine).iloc[0]
     print(f"\nY-Net against its twin without segmentation: {gain:+.1f} points of mAP@10 in this run")
     shown = mine[mine["metric"].isin(["map", "precision", "ndcg", "dice"]) & mine["k"].isin([0, 10])]
     report = store.compare(store.rows(), shown)

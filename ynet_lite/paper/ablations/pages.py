@@ -12,20 +12,8 @@ from .. import statistics, store, tables
 from . import ablated
 from .ablated import METRICS, SETTINGS, groups
 
-PUBLISHED_NOTE = (
-    "Theirs, on other data: outputs stored in the released notebooks of Fang et al. (DOI 10.1109/JBHI.2021.3082531), single "
-    "runs, mAP divided by k. Not comparable with our rows, which divide by min(k, relevant cases) and stand on other images. "
-    "No column is a ranking: the baselines have codes of 36 dimensions, the best Y-Net rows are cross-entropy, on TN-SCUI with "
-    "256 dimensions, and the Circle loss of the paper lies below DRH. Their DSH is a triplet loss, their DPSH and DRH are "
-    "contrastive."
-)
-
-
 HEADINGS = {"losses": "What each loss buys: Y-Net minus the ablation, mAP@10 in points"}
 HEADINGS |= {what: one.heading for what, one in SETTINGS.items()}
-
-
-# --- text ------------------------------------------------------------------------------------------------------------
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
@@ -63,21 +51,17 @@ def text(runs: pd.DataFrame, source: str | Path | None = None, n: int = 10_000) 
             page.append(f"### {heading}\n")
             if len(table):
                 page.append(tables.markdown(as_text(table)) + "\n")
-    page += ["## Numbers of the released notebooks\n", PUBLISHED_NOTE + "\n", tables.markdown(published_table()) + "\n"]
     return "\n".join(page)
 
 
 def published_table() -> pd.DataFrame:
-    """Methods x lists per set as text: what the released notebooks store (`PUBLISHED_NOTE`). They are no results of ours."""
+    """Methods x lists per set as text: what the released notebooks store, on other data, mAP divided by k. No results of ours."""
     rows = pd.read_csv(paths.results() / "published" / "notebooks.csv")
     rows["list"] = rows["set"] + " @" + rows["k"].astype(str)
     wide = rows.pivot(index="method", columns="list", values="map_over_k").loc[rows["method"].unique()]
     wide = wide[[f"{name} @{k}" for name in rows["set"].unique() for k in sorted(rows["k"].unique())]]
     shown = wide.map(lambda value: "-" if np.isnan(value) else f"{value:.4f}".removeprefix("0"))
     return shown.rename_axis("method (theirs)").rename_axis(columns=None).reset_index()
-
-
-# --- tuning ----------------------------------------------------------------------------------------------------------
 
 
 def trials_table(source: str | Path | None = None) -> pd.DataFrame:
