@@ -82,7 +82,7 @@ def test_links_between_the_pages_lead_somewhere():
 
 
 def test_headline_has_five_rows_and_the_look_up_has_the_accuracy_of_the_twin(runs):
-    chosen, begun = select.headline(select.select(runs, "busbra", "full")), report.second("pretrained")
+    chosen, begun = select.headline(select.select(runs, "busbra", "full")), select.second("pretrained")
     for part, rival in ((chosen, "HashNet (best rival)"), (begun, methods.METHOD_NAMES["frozen-itq"])):
         table = report.headline_table(part, report.comparison(part)).set_index("method")
         assert len(table) == 5 and table.index[0] == methods.METHOD_NAMES["ynet"] and table.index[2] == rival
@@ -108,7 +108,7 @@ def test_a_shared_scanner_is_counted_by_hand(runs, monkeypatch):
 
 
 def test_what_the_page_says_of_answers_with_imagenet_weights():
-    table = scanner.shared(report.second("pretrained")).set_index("codes of").map(lambda text: float(text.rstrip("%")))
+    table = scanner.shared(select.second("pretrained")).set_index("codes of").map(lambda text: float(text.rstrip("%")))
     ours, twin = (table.loc[methods.METHOD_NAMES[name]] for name in ("ynet", "ynet-no-seg"))
     assert ours["same BI-RADS among the right"] > twin["same BI-RADS among the right"] + 1
     assert ours["same scanner"] > twin["same scanner"] > twin["same scanner, by chance"]

@@ -92,3 +92,14 @@ def test_trials_at_equal_settings_are_paired_by_rate_and_sharpness():
     points = 100 * (ours.loc[both, "mask_agreement@10"] - twin.loc[both, "mask_agreement@10"])
     told = f"mask agreement@10 {points.mean():+.1f} ({points.min():+.1f} to {points.max():+.1f})"
     assert len(both) == 9 and told in weights.matched() and "9 pairs" in weights.matched()
+
+
+def test_the_pages_say_what_the_hypotheses_say():
+    """README, results, questions and notebook 06: with ImageNet weights no gain by class, more overlap; from scratch both."""
+    board = hypotheses.table(store.rows("second")).set_index("")
+    low, high = board["with trainings"].str.extract(r"\[(.+), (.+)\]").astype(float).to_numpy().T
+    ends = dict(zip(board.index, zip(low, high, strict=True), strict=True))
+    assert all(ends[name][0] < 0 < ends[name][1] for name in ("H3", "H4"))
+    assert ends["H2"][0] > 0 and 5 < float(board.loc["H5", "with trainings"].split()[0]) < 7 and ends["H5"][0] > 0
+    assert ends["H6"][0] < 0, "wrong outlines are said to bring nothing"
+    assert [board.loc[name, "p (Holm)"] == "< .001" for name in ("H2", "H5")] == [True, True]

@@ -75,15 +75,15 @@ def comparison(part: pd.DataFrame, metric: str = "map", without: Sequence[str] =
     return statistics.compare_methods(OURS, rivals, part, metric, without=without) if ours and rivals else None
 
 
-def unseen_text(part: pd.DataFrame, compared: pd.DataFrame) -> str:
-    """The margin over the twin and over the best rivals on those queries of BUS-BRA that no trial had ranked, in one sentence.
+def unseen_text(part: pd.DataFrame, compared: pd.DataFrame, metric: str = "map") -> str:
+    """The margin over the twin and the best rivals on those queries of BUS-BRA that no trial of the first edition had ranked.
 
     part : the rows of a table. compared : its `comparison`, by which the best rivals are chosen.
     """
     rivals = [m for m in compared["method"] if m in (*RIVALS, *AGGREGATED)]  # best first
     best = [*rivals[:1], *[m for m in rivals if of_paper(m)][:1]]
     named = [m for m in dict.fromkeys([TWIN, *best]) if m in set(compared["method"])]
-    unseen = comparison(part[part["method"].isin([OURS, *named])], without=sorted(select.validated()))
+    unseen = comparison(part[part["method"].isin([OURS, *named])], metric, sorted(select.validated()))
     if unseen is None:
         return ""
     names = METHOD_NAMES | {TWIN: "its twin"}
@@ -91,7 +91,7 @@ def unseen_text(part: pd.DataFrame, compared: pd.DataFrame) -> str:
     total, left = compared["queries"].iloc[0], unseen["queries"].iloc[0]
     return (
         f"Of these {total:,} queries, {total - left} were validation cases while settings were chosen on fold 1. On the other "
-        f"{left}, Y-Net's lead in mAP@10, in points: {', '.join(lines)}."
+        f"{left}, Y-Net's lead in {tables.MAIN[metric, 10]}, in points: {', '.join(lines)}."
     )
 
 
@@ -258,7 +258,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
     table = tables.comparison_table(rivals).drop(columns=["Y-Net's", "patients"])
     near = chosen[chosen["method"].isin([*few, "dpsh", "hashnet", "ath"])]
     busi, busi_said = tuned_busi()
-    begun = second("pretrained")
+    begun = select.second("pretrained")
     board = hypotheses.table(store.rows("second"))
     blocks = {
         "busbra-fold1": shown(select.complete(busbra, (1,)), [*few, *PAPER_METHODS]),
@@ -289,6 +289,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "pretrained": second_table("pretrained"),
         "weights": f"{markdown(weights.table())}\n\n{weights.flattered()}",
         "side-by-side": weights.side_by_side(),
+        "unseen-begun": unseen_text(begun, comparison(begun), "ndcg"),
         "matched": weights.matched(),
         "released": markdown(pages.published_table()),
         "tried": tried(),
@@ -300,14 +301,9 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
     return blocks | {f"card-{name}": card(name) for name in SHIPPED}
 
 
-def second(preset: str) -> pd.DataFrame:
-    """Rows of BUS-BRA in the second edition, of the methods that have every fold."""
-    return select.complete(select.select(store.rows("second"), "busbra", preset), select.HEADLINE_FOLDS)
-
-
 def second_table(preset: str) -> str:
-    """`second` as a table, beside chance, with Y-Net's lead."""
-    return tables.markdown(with_lead(second(preset), "map precision ndcg mask_agreement accuracy distinct_codes dice")[0])
+    """BUS-BRA in the second edition, beside chance, with Y-Net's lead."""
+    return tables.markdown(with_lead(select.second(preset), "map precision ndcg mask_agreement accuracy distinct_codes dice")[0])
 
 
 def card(model: str) -> str:
@@ -335,8 +331,6 @@ def controls() -> str:
     done = [set(rows[rows["variant"] == variant]["fold"]) for variant in CONTROLS]
     folds, lines = set.intersection(*done), []
     rows = rows[rows["fold"].isin(folds)]
-    if rows.empty:
-        return "No fold has every control yet."
     for variant in ("", *CONTROLS):
         if len(part := rows[rows["variant"] == variant]):
             table = scores(part, "map ndcg accuracy")

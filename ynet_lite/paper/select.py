@@ -75,6 +75,11 @@ def complete(chosen: pd.DataFrame, folds) -> pd.DataFrame:
     return part[part["method"].isin(full.index[full])]
 
 
+def second(preset: str) -> pd.DataFrame:
+    """Rows of BUS-BRA in the second edition, of the methods that have every fold of `HEADLINE_FOLDS`."""
+    return complete(select(store.rows("second"), "busbra", preset), HEADLINE_FOLDS)
+
+
 def parts(chosen: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """(title, rows) of the tables of one set: by folds where there are several, else one."""
     if set(chosen["fold"]) == {1}:

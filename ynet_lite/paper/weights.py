@@ -8,15 +8,15 @@ import pandas as pd
 from .. import paths
 from ..methods import METHOD_NAMES, OURS, TWIN
 from ..provenance import run_id
-from . import statistics, store, tables
+from . import statistics, tables
 from .second import kept_trials, search, trial
-from .select import HEADLINE_FOLDS, complete, headline, published, select
+from .select import headline, published, second, select
 from .shares import METRICS
 
 
 def _rows(preset: str) -> dict[str, pd.DataFrame]:
     """Rows of Y-Net and of its twin on folds 2 to 5 of BUS-BRA, by method."""
-    part = complete(select(store.rows("second"), "busbra", preset), HEADLINE_FOLDS)
+    part = second(preset)
     return {method: part[part["method"] == method] for method in (OURS, TWIN)}
 
 
