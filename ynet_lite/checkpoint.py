@@ -101,7 +101,7 @@ class Checkpoint:
 def marks(cases: Cases) -> list[tuple[str, str]]:
     """For each case a mark of its patient (of this set; "" where the set has no fingerprint) and one of its pixels.
 
-    Marks are 12 digits of a SHA-256: enough to know a case again, and no way back to it.
+    Marks are 12 digits of a SHA-256: enough to know a case again. A guessed name can be tested.
     """
 
     def mark(content: bytes) -> str:

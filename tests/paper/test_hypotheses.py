@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from ynet_lite import paths
 from ynet_lite.methods import title
 from ynet_lite.paper import hypotheses, report, second, select, store, weights
 
@@ -70,12 +71,11 @@ def test_both_margins_stand_side_by_side(means):
     assert [float(one) for one in re.findall(r"([-+]?\d+\.\d) \[", weights.side_by_side())] == pytest.approx(points, abs=0.06)
 
 
-def test_a_development_fold_flatters_and_the_page_says_by_how_much():
-    trials = second.kept_trials("pretrained")
-    best = [trials.query("method == @name").nlargest(1, "ndcg@10")["map@10"].item() for name in ("ynet", "ynet-no-seg")]
-    told = [float(f"0{number}") for number in re.findall(r"\.\d{3}", weights.flattered())]
-    assert told[::2] == pytest.approx(best, abs=6e-4)
-    assert all(f"| {text[1:]} ±" in report.second_table("pretrained") for text in map("{:.3f}".format, told[1::2]))
+def test_a_development_fold_flatters_by_about_eight_points():
+    trials, runs = second.kept_trials("pretrained"), select.second("pretrained").query("metric == 'map' and k == 10")
+    for name in ("ynet", "ynet-no-seg"):
+        best = trials[trials["method"] == name].nlargest(1, "ndcg@10")["map@10"].item()
+        assert best - runs[runs["method"] == name]["value"].mean() == pytest.approx(0.08, abs=0.01)
 
 
 def test_the_first_page_tells_the_lead_with_both_encoders():
@@ -91,15 +91,19 @@ def test_trials_at_equal_settings_are_paired_by_rate_and_sharpness():
     both = [name for name in ours.index if name in twin.index]
     points = 100 * (ours.loc[both, "mask_agreement@10"] - twin.loc[both, "mask_agreement@10"])
     told = f"mask agreement@10 {points.mean():+.1f} ({points.min():+.1f} to {points.max():+.1f})"
+    chosen = [one.nlargest(1, "ndcg@10")["mask_agreement@10"].item() for one in (ours, twin)]
     assert len(both) == 9 and told in weights.matched() and "9 pairs" in weights.matched()
+    assert f"own settings: mask agreement@10 {100 * (chosen[0] - chosen[1]):+.1f}." in weights.matched()
 
 
-def test_the_pages_say_what_the_hypotheses_say():
+def test_hypotheses_are_answered_as_the_pages_say():
     """README, results, questions and notebook 06: with ImageNet weights no gain by class, more overlap; from scratch both."""
+    words = " ".join((paths.root() / "README.md").read_text().split())
+    assert "no gain is shown in finding cases of the same class" in words and "about six points of mAP@10" in words
     board = hypotheses.table(store.rows("second")).set_index("")
     low, high = board["with trainings"].str.extract(r"\[(.+), (.+)\]").astype(float).to_numpy().T
     ends = dict(zip(board.index, zip(low, high, strict=True), strict=True))
-    assert all(ends[name][0] < 0 < ends[name][1] for name in ("H3", "H4"))
+    assert all(ends[name][0] < 0 < ends[name][1] for name in ("H1", "H3", "H4"))
     assert ends["H2"][0] > 0 and 5 < float(board.loc["H5", "with trainings"].split()[0]) < 7 and ends["H5"][0] > 0
     assert ends["H6"][0] < 0, "wrong outlines are said to bring nothing"
     assert [board.loc[name, "p (Holm)"] == "< .001" for name in ("H2", "H5")] == [True, True]

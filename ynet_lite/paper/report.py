@@ -59,7 +59,7 @@ def tuned_busi() -> tuple[str, str]:
     twin = lead.set_index("method").loc[TWIN]
     verdict = "significant" if twin["p_holm"] < 0.05 else "not significant"
     above = [METHOD_NAMES[m] for m in lead.loc[lead["points"] < 0, "method"]]
-    text = f"On BUSI, tuned there, it is {tables.points(twin)}, {verdict}"
+    text = f"On BUSI, from scratch and tuned there, mAP@10 {tables.points(twin)}, {verdict}"
     return tables.markdown(table), text + (f"; {' and '.join(above)} score higher." if above else ".")
 
 
@@ -90,7 +90,7 @@ def unseen_text(part: pd.DataFrame, compared: pd.DataFrame, metric: str = "map")
     lines = [f"{tables.points(unseen.set_index('method').loc[method])} over {names[method]}" for method in named]
     total, left = compared["queries"].iloc[0], unseen["queries"].iloc[0]
     return (
-        f"Of these {total:,} queries, {total - left} were validation cases while settings were chosen on fold 1. On the other "
+        f"Of these {total:,} queries, {total - left} were validation cases while the first edition chose settings. On the other "
         f"{left}, Y-Net's lead in {tables.MAIN[metric, 10]}, in points: {', '.join(lines)}."
     )
 
@@ -259,11 +259,12 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
     near = chosen[chosen["method"].isin([*few, "dpsh", "hashnet", "ath"])]
     busi, busi_said = tuned_busi()
     begun = select.second("pretrained")
+    against = comparison(begun)
     board = hypotheses.table(store.rows("second"))
     blocks = {
         "busbra-fold1": shown(select.complete(busbra, (1,)), [*few, *PAPER_METHODS]),
         "busbra": shown(chosen, [*few, *PAPER_METHODS]),
-        "headline": markdown(headline_table(begun, comparison(begun))),
+        "headline": markdown(headline_table(begun, against)),
         "comparison": markdown(table.merge(beside.rename(columns={"method": "Y-Net against"}), how="left")),
         "margin": margin_text(compared),
         "unseen": unseen_text(chosen, compared),
@@ -273,8 +274,8 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "beside": markdown(tables.beside_table({metric: comparison(near, metric) for metric in tables.BESIDE})),
         "scanner": markdown(scanner.shared(chosen)),
         "crossed": markdown(scanner.crossed(chosen)),
-        "begun-shared": markdown(scanner.shared(begun)),
-        "begun-crossed": markdown(scanner.crossed(begun)),
+        "imagenet-shared": markdown(scanner.shared(begun)),
+        "imagenet-crossed": markdown(scanner.crossed(begun)),
         "scanners": markdown(scanner.scanners()),
         "phantom": shown(phantom, [OURS, *methods.names("part")]),
         "phantom-lead": phantom_lead(runs),
@@ -287,9 +288,9 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "shares": markdown(shares.table(shares.committed())),
         "scratch": second_table("scratch"),
         "pretrained": second_table("pretrained"),
-        "weights": f"{markdown(weights.table())}\n\n{weights.flattered()}",
+        "weights": markdown(weights.table()),
         "side-by-side": weights.side_by_side(),
-        "unseen-begun": unseen_text(begun, comparison(begun), "ndcg"),
+        "imagenet-unseen": unseen_text(begun, against, "ndcg"),
         "matched": weights.matched(),
         "released": markdown(pages.published_table()),
         "tried": tried(),
@@ -311,7 +312,8 @@ def card(model: str) -> str:
     checkpoint, codes = load_shipped(model)
     run, cfg, runs = run_id(checkpoint.cfg), checkpoint.cfg, store.rows()
     table = scores(runs[runs["run_id"] == run], "map precision ndcg mask_agreement accuracy dice").drop(columns="runs")
-    where = f"Row `{run}` of `data/results/`: fold {cfg.fold}, one training, a database of {len(codes):,} cases."
+    grid = "first" if cfg.encoder == "small" else "second/pretrained"
+    where = f"Row `{run}` of `data/results/{grid}`: fold {cfg.fold}, one training, a database of {len(codes):,} cases."
     return f"{tables.markdown(table)}\n\n{where}"
 
 

@@ -169,6 +169,6 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def lift(runs: pd.DataFrame) -> pd.Series:
-    """Points of mAP@10 of Y-Net minus its twin, by seed; ``runs``: rows of one set, variant and fold, else ``ValueError``."""
+    """Points of mAP@10 of Y-Net minus its twin, by seed; ``runs``: rows of one set, variant and fold."""
     wide = runs[(runs["metric"] == "map") & (runs["k"] == 10)].pivot(index="seed", columns="method", values="value")
     return 100 * (wide[OURS] - wide[TWIN]).dropna()
