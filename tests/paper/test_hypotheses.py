@@ -96,6 +96,18 @@ def test_trials_at_equal_settings_are_paired_by_rate_and_sharpness():
     assert f"own settings: mask agreement@10 {100 * (chosen[0] - chosen[1]):+.1f}." in weights.matched()
 
 
+def test_most_of_the_overlap_is_lost_with_outlines_of_other_images():
+    """README, results, limits and questions say so, limits: about a quarter stays."""
+    rows = store.rows("second").query("dataset == 'busbra' and preset == 'pretrained' and seed == 0 and method != 'frozen-itq'")
+    rows = rows[(rows["metric"] == "mask_agreement") & (rows["k"] == 10)]
+    plain = rows[rows["variant"] == ""].groupby("method")["value"].mean()
+    wrong = rows[rows["variant"] == "masks other"]["value"].mean()
+    assert (wrong - plain["ynet-no-seg"]) / (plain["ynet"] - plain["ynet-no-seg"]) == pytest.approx(0.25, abs=0.05)
+    (lost, low), (left, _) = re.findall(r"([+-]\d+\.\d) \[(-?\d+\.\d),", weights.wrong_outlines())
+    assert float(lost) == pytest.approx(100 * (plain["ynet"] - wrong), abs=0.1) and float(low) > 0
+    assert float(left) == pytest.approx(100 * (wrong - plain["ynet-no-seg"]), abs=0.1)
+
+
 def test_hypotheses_are_answered_as_the_pages_say():
     """README, results, questions and notebook 06: with ImageNet weights no gain by class, more overlap; from scratch both."""
     board = hypotheses.table(store.rows("second")).set_index("")

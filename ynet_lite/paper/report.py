@@ -281,6 +281,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
         "side-by-side": weights.side_by_side(),
         "imagenet-unseen": unseen_text(begun, against, "ndcg"),
         "matched": weights.matched(),
+        "wrong-outlines": weights.wrong_outlines(),
         "released": markdown(pages.published_table()),
         "tried": tried(),
         "commands": commands(),

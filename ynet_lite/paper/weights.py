@@ -8,7 +8,7 @@ import pandas as pd
 from .. import paths
 from ..methods import METHOD_NAMES, OURS, TWIN
 from ..provenance import run_id
-from . import statistics, tables
+from . import statistics, store, tables
 from .second import best, kept_trials, search, trial
 from .select import headline, published, second, select
 from .shares import METRICS
@@ -67,3 +67,12 @@ def matched() -> str:
         f"Trials on fold 1, in points. Each at its own settings: mask agreement@10 {own:+.1f}. Both at the same rate and "
         f"sharpness, {len(shared)} pairs: {', '.join(said)}."
     )
+
+
+def wrong_outlines() -> str:
+    """Y-Net, itself with outlines of other images and the same settings, and its twin: mask agreement, seed 0."""
+    plain = {method: part[part["seed"] == 0] for method, part in _rows("pretrained").items()}
+    wrong = select(store.rows("second"), "busbra", "pretrained", "masks other")
+    lost, left = (minus(*two, "mask_agreement") for two in ((plain[OURS], wrong), (wrong, plain[TWIN])))
+    said = f"Y-Net minus itself with outlines of other images {lost}; that minus the twin {left}"
+    return f"Mask agreement@10 on folds 2 to 5, one training a fold, in points: {said}."
