@@ -245,7 +245,7 @@ def test_citation_names_repository_version_and_paper():
         assert citation[key]
     assert citation["repository-code"] == REPOSITORY
     assert str(citation["version"]) == pyproject()["project"]["version"]
-    assert citation["license"] == pyproject()["project"]["license"]
+    assert citation["license"] == pyproject()["project"]["license"].split(" AND ")[0]
     assert [reference["doi"] for reference in citation["references"]] == ["10.1109/JBHI.2021.3082531"]
     assert len(citation["references"][0]["authors"]) == 6
 
