@@ -172,7 +172,7 @@ def dsh_text() -> str:
 def results_text(runs: pd.DataFrame) -> str:
     """All tables as one Markdown page."""
     text = [
-        "# Results\n\nMade by `make figures` from the rows in `data/results/`. Mean ± standard deviation over seeds, or over "
+        "# All tables\n\nMade by `make figures` from the rows in `data/results/`. Mean ± standard deviation over seeds, or over "
         "folds where there are several; ties at their expected value. BUSI names no patients: there, clusters of near-duplicates "
         "take their place. Not a medical device.\n"
     ]
