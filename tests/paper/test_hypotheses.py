@@ -103,9 +103,13 @@ def test_most_of_the_overlap_is_lost_with_outlines_of_other_images():
     plain = rows[rows["variant"] == ""].groupby("method")["value"].mean()
     wrong = rows[rows["variant"] == "masks other"]["value"].mean()
     assert (wrong - plain["ynet-no-seg"]) / (plain["ynet"] - plain["ynet-no-seg"]) == pytest.approx(0.25, abs=0.05)
-    (lost, low), (left, _) = re.findall(r"([+-]\d+\.\d) \[(-?\d+\.\d),", weights.wrong_outlines())
+    (lost, low), (left, _), *boxes = re.findall(r"([+-]\d+\.\d) \[(-?\d+\.\d),", weights.wrong_outlines())
     assert float(lost) == pytest.approx(100 * (plain["ynet"] - wrong), abs=0.1) and float(low) > 0
     assert float(left) == pytest.approx(100 * (wrong - plain["ynet-no-seg"]), abs=0.1)
+    box = rows[rows["variant"] == "masks box"]["value"].mean()
+    assert float(boxes[0][0]) == pytest.approx(100 * (plain["ynet"] - box), abs=0.1) and box > plain["ynet"] - 0.01
+        100 * (plain["ynet"] - rows[rows["variant"] == "masks box"]["value"].mean()), abs=0.1
+    )
 
 
 def test_hypotheses_are_answered_as_the_pages_say():

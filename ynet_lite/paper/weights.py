@@ -70,9 +70,10 @@ def matched() -> str:
 
 
 def wrong_outlines() -> str:
-    """Y-Net, itself with outlines of other images and the same settings, and its twin: mask agreement, seed 0."""
-    plain = {method: part[part["seed"] == 0] for method, part in _rows("pretrained").items()}
-    wrong = select(store.rows("second"), "busbra", "pretrained", "masks other")
-    lost, left = (minus(*two, "mask_agreement") for two in ((plain[OURS], wrong), (wrong, plain[TWIN])))
-    said = f"Y-Net minus itself with outlines of other images {lost}; that minus the twin {left}"
-    return f"Mask agreement@10 on folds 2 to 5, one training a fold, in points: {said}."
+    """Y-Net, itself with other outlines and the same settings, and its twin: mask agreement, seed 0."""
+    plain, said = {method: part[part["seed"] == 0] for method, part in _rows("pretrained").items()}, []
+    for variant, words in (("masks other", "outlines of other images"), ("masks box", "boxes")):
+        wrong = select(store.rows("second"), "busbra", "pretrained", variant)
+        lost, left = (minus(*two, "mask_agreement") for two in ((plain[OURS], wrong), (wrong, plain[TWIN])))
+        said.append(f"Y-Net minus itself with {words} {lost}; that minus the twin {left}")
+    return f"Mask agreement@10 on folds 2 to 5, one training a fold, in points: {'. '.join(said)}."
