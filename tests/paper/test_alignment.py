@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ynet_lite import paths
 from ynet_lite.paper import store
-from ynet_lite.paper.ambiguity import page
 
 
 def shares(rows: pd.DataFrame) -> pd.DataFrame:
@@ -26,7 +26,8 @@ def test_the_committed_rows_support_the_rule_and_the_sentences():
     assert len(whole) and whole["nearer"].all()
     errors = rows.loc[trained & ~framed, ["se_rows", "se_columns"]].div((rows["stride"] - 1) / 2, axis=0)
     random, random_cut = (shares(rows[~trained & part])[["down", "right"]] for part in (~framed, framed))
-    said = " ".join(page.ABOUT.split())
+    text = (paths.root() / "figures" / "ambiguity.md").read_text()
+    said = " ".join(text.split("<!-- ambiguity -->")[0].split())
     for sentence in (
         f"{whole['nearer'].sum()} of {len(whole)} places lie nearer",
         f"average {whole['down'].mean():.2f} down and {whole['right'].mean():.2f} right, "

@@ -20,7 +20,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from ynet_lite import paths
-from ynet_lite.paper import report, scanner, select, statistics
+from ynet_lite.paper import report, select, statistics
 
 #: One altered cell a table: file, how its row is found, column, new value; and the blocks that show it, by page.
 ALTERED = {
@@ -33,6 +33,11 @@ ALTERED = {
         ("run_id", r"busbra-ynet-a43467a2f8-2-0"),
         ("map@10", "0.5"),
         {"README.md": "headline", "docs/model-cards.md": "card-busbra-full"},
+    ),
+    "first/ambiguity/scores.csv": (
+        ("run_id", r"busbra-ynet-d59733a635-[12]-1"),
+        ("energy_ratio@0", "0.5"),
+        {"figures/ambiguity.md": "ambiguity"},
     ),
     "costs.csv": (("command", "`make reproduce`"), ("time", "1 s"), {"docs/how-to-run.md": "costs"}),
     "benchmarks.csv": (("name", "ynet info"), ("value", "0.1"), {"docs/own-images.md": "commands"}),
@@ -55,19 +60,20 @@ def altered(tmp_path, monkeypatch):
         assert rows.any() and (table.loc[rows, column] != value).all()
         table.loc[rows, column] = value
         table.to_csv(folder / file, index=False)
-    # intervals and p are not looked at: draws are saved
-    monkeypatch.setitem(statistics.compare_methods.__kwdefaults__, "n", 20)
+    # intervals and p are not looked at: draws are saved, and nothing that was compared before is taken
+    monkeypatch.setattr(report, "_COMPARED", {})
+    for one in (statistics.compare_methods, statistics.paired, statistics.bootstrap_mean):
+        monkeypatch.setitem(one.__kwdefaults__, "n", 20)
     return folder
 
 
 def test_pages_show_the_rows_that_they_are_made_of(altered, monkeypatch):
     """That unaltered rows give the committed pages is in `test_figures.py`."""
     monkeypatch.setattr(paths, "results", lambda: altered)
-    monkeypatch.setattr(scanner, "shared", lambda part: pd.DataFrame())
     blocks = report.page_blocks(select.published())
 
     def same(page: str, name: str) -> bool:
-        return f"<!-- {name} -->\n{blocks[name]}\n<!-- /{name} -->" in (paths.root() / page).read_text()
+        return f"<!-- {name} -->\n{blocks[name]()}\n<!-- /{name} -->" in (paths.root() / page).read_text()
 
     shown = {page: block for _, _, pages in ALTERED.values() for page, block in pages.items()}
     assert set(shown) == set(report.PAGES)

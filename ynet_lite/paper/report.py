@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,9 @@ def others_table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
+_COMPARED: dict[tuple, pd.DataFrame | None] = {}
+
+
 def comparison(part: pd.DataFrame, metric: str = "map", without: Sequence[str] = ()) -> pd.DataFrame | None:
     """Y-Net against every other method of a table, paired by patient (`statistics.compare_methods`); None without rivals.
 
@@ -61,7 +65,10 @@ def comparison(part: pd.DataFrame, metric: str = "map", without: Sequence[str] =
     ours = set(part[part["method"] == OURS]["config_hash"])
     others = set(part[~part["config_hash"].isin(ours)]["method"])
     rivals = [m for m in METHOD_NAMES if m in others]
-    return statistics.compare_methods(OURS, rivals, part, metric, without=without) if ours and rivals else None
+    asked = paths.results(), tuple(part["run_id"].unique()), tuple(rivals), metric, tuple(without)
+    if asked not in _COMPARED:  # several tables and pages ask the same
+        _COMPARED[asked] = statistics.compare_methods(OURS, rivals, part, metric, without=without) if ours and rivals else None
+    return _COMPARED[asked]
 
 
 def unseen_text(part: pd.DataFrame, compared: pd.DataFrame, metric: str = "map") -> str:
@@ -232,64 +239,67 @@ def headline_table(chosen: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame
     return pd.concat([table[:-1], pd.DataFrame([lookup]), table[-1:]], ignore_index=True).fillna("-")
 
 
-def page_blocks(runs: pd.DataFrame) -> dict[str, str]:
-    """What stands between ``<!-- name -->`` and ``<!-- /name -->`` in the pages of `PAGES`."""
+def page_blocks(runs: pd.DataFrame) -> dict[str, Callable[[], str]]:
+    """What makes the text between ``<!-- name -->`` and ``<!-- /name -->`` in the pages of `PAGES`."""
     markdown, few = tables.markdown, [OURS, TWIN, "ynet-circle"]
 
     def shown(part: pd.DataFrame, methods: Sequence[str]) -> str:
         return markdown(scores(part[part["method"].isin(methods)], "map precision ndcg accuracy distinct_codes dice"))
 
+    def against() -> str:
+        compared = comparison(chosen)
+        rivals = compared[compared["method"].isin([*few[1:], *RIVALS, *AGGREGATED])]
+        beside = tables.retrieval_table(chosen, tables.pick("ndcg accuracy distinct_codes")).drop(columns="runs")
+        table = tables.comparison_table(rivals).drop(columns=["Y-Net's", "patients"])
+        return markdown(table.merge(beside.rename(columns={"method": "Y-Net against"}), how="left"))
+
     busbra, phantom = select.select(runs, "busbra", "full"), select.select(runs, "phantom", "quick")
     chosen = select.headline(busbra)
-    compared = comparison(chosen)
-    rivals = compared[compared["method"].isin([*few[1:], *RIVALS, *AGGREGATED])]
-    beside = tables.retrieval_table(chosen, tables.pick("ndcg accuracy distinct_codes")).drop(columns="runs")
-    table = tables.comparison_table(rivals).drop(columns=["Y-Net's", "patients"])
     near = chosen[chosen["method"].isin([*few, "dpsh", "hashnet", "ath"])]
     busi = select.select(store.rows("second"), "busi", "scratch")
     begun = select.second("pretrained")
-    against = comparison(begun)
-    board = hypotheses.table(store.rows("second"))
+    board = cache(lambda: hypotheses.table(store.rows("second")))
     blocks = {
-        "busbra-fold1": shown(select.complete(busbra, (1,)), [*few, *PAPER_METHODS]),
-        "busbra": shown(chosen, [*few, *PAPER_METHODS]),
-        "headline": markdown(headline_table(begun, against)),
-        "comparison": markdown(table.merge(beside.rename(columns={"method": "Y-Net against"}), how="left")),
-        "margin": margin_text(compared),
-        "unseen": unseen_text(chosen, compared),
-        "lookup": lookup_text(chosen),
-        "trainings": markdown(trainings_table(chosen)),
-        "dsh": dsh_text(),
-        "beside": markdown(tables.beside_table({metric: comparison(near, metric) for metric in tables.BESIDE})),
-        "scanner": markdown(scanner.shared(chosen)),
-        "crossed": markdown(scanner.crossed(chosen)),
-        "imagenet-shared": markdown(scanner.shared(begun)),
-        "imagenet-crossed": markdown(scanner.crossed(begun)),
-        "scanners": markdown(scanner.scanners()),
-        "phantom": shown(phantom, [OURS, *methods.names("part")]),
-        "phantom-lead": phantom_lead(runs),
-        "balance": ablated.balance_text(ablated.table("balance", runs, "busbra", "full")),
-        "other-sets": markdown(others_table(runs)),
-        "busi": BUSI_NOTE,
-        "busi-tuned": markdown(with_lead(busi, "map ndcg mask_agreement accuracy")[0]),
-        "hypotheses": markdown(board),
-        "second-said": hypotheses.said(board),
-        "shares": markdown(shares.table(shares.committed())),
-        "scratch": second_table("scratch"),
-        "pretrained": second_table("pretrained"),
-        "weights": markdown(weights.table()),
-        "side-by-side": weights.side_by_side(),
-        "imagenet-unseen": unseen_text(begun, against, "ndcg"),
-        "matched": weights.matched(),
-        "wrong-outlines": weights.wrong_outlines(),
-        "released": markdown(pages.published_table()),
-        "tried": tried(),
-        "commands": commands(),
-        "controls": controls(),
-        "tissue": tissue_text(),
-        "costs": markdown(pd.read_csv(paths.results() / "costs.csv", dtype=str).fillna("-")),
+        "busbra-fold1": lambda: shown(select.complete(busbra, (1,)), [*few, *PAPER_METHODS]),
+        "busbra": lambda: shown(chosen, [*few, *PAPER_METHODS]),
+        "headline": lambda: markdown(headline_table(begun, comparison(begun))),
+        "comparison": against,
+        "margin": lambda: margin_text(comparison(chosen)),
+        "unseen": lambda: unseen_text(chosen, comparison(chosen)),
+        "lookup": lambda: lookup_text(chosen),
+        "trainings": lambda: markdown(trainings_table(chosen)),
+        "dsh": dsh_text,
+        "beside": lambda: markdown(tables.beside_table({metric: comparison(near, metric) for metric in tables.BESIDE})),
+        "scanner": lambda: markdown(scanner.shared(chosen)),
+        "crossed": lambda: markdown(scanner.crossed(chosen)),
+        "imagenet-shared": lambda: markdown(scanner.shared(begun)),
+        "imagenet-crossed": lambda: markdown(scanner.crossed(begun)),
+        "scanners": lambda: markdown(scanner.scanners()),
+        "phantom": lambda: shown(phantom, [OURS, *methods.names("part")]),
+        "phantom-lead": lambda: phantom_lead(runs),
+        "balance": lambda: ablated.balance_text(ablated.table("balance", runs, "busbra", "full")),
+        "other-sets": lambda: markdown(others_table(runs)),
+        "busi": lambda: BUSI_NOTE,
+        "busi-tuned": lambda: markdown(with_lead(busi, "map ndcg mask_agreement accuracy")[0]),
+        "hypotheses": lambda: markdown(board()),
+        "second-said": lambda: hypotheses.said(board()),
+        "shares": lambda: markdown(shares.table(shares.committed())),
+        "scratch": partial(second_table, "scratch"),
+        "pretrained": partial(second_table, "pretrained"),
+        "weights": lambda: markdown(weights.table()),
+        "side-by-side": weights.side_by_side,
+        "imagenet-unseen": lambda: unseen_text(begun, comparison(begun), "ndcg"),
+        "matched": weights.matched,
+        "wrong-outlines": weights.wrong_outlines,
+        "released": lambda: markdown(pages.published_table()),
+        "ambiguity": lambda: page.page(page.read_rows()),
+        "tried": tried,
+        "commands": commands,
+        "controls": controls,
+        "tissue": tissue_text,
+        "costs": lambda: markdown(pd.read_csv(paths.results() / "costs.csv", dtype=str).fillna("-")),
     }
-    return blocks | {f"card-{name}": card(name) for name in SHIPPED}
+    return blocks | {f"card-{name}": partial(card, name) for name in SHIPPED}
 
 
 def second_table(preset: str) -> str:
@@ -363,16 +373,19 @@ def phantom_lead(runs: pd.DataFrame) -> str:
 
 
 #: Pages with blocks, from the root of the checkout.
-PAGES = ("README.md", "docs/results.md", "docs/how-to-run.md", "docs/model-cards.md", "docs/trust.md", "docs/own-images.md")
+PAGES = (
+    *("README.md", "docs/results.md", "docs/how-to-run.md", "docs/model-cards.md", "docs/trust.md", "docs/own-images.md"),
+    "figures/ambiguity.md",
+)
 
 
-def fill(text: str, blocks: dict[str, str]) -> str:
+def fill(text: str, blocks: dict[str, Callable[[], str]]) -> str:
     """``text`` with every marked block replaced. Raises ``ValueError`` for a mark that is unknown, doubled or not closed."""
     opened, closed = (re.findall(rf"^<!-- {slash}([\w-]+) -->$", text, re.MULTILINE) for slash in ("", "/"))
     if opened != closed or len(set(opened)) < len(opened) or set(opened) - set(blocks):
         raise ValueError(f"blocks must be known, once each and closed: opened {opened}, closed {closed}, known {sorted(blocks)}")
     block = re.compile(r"^(<!-- ([\w-]+) -->\n).*?(?=^<!-- /\2 -->$)", re.MULTILINE | re.DOTALL)
-    return block.sub(lambda found: f"{found[1]}{blocks[found[2]]}\n", text)
+    return block.sub(lambda found: f"{found[1]}{blocks[found[2]]()}\n", text)
 
 
 def filled(runs: pd.DataFrame) -> dict[Path, str]:

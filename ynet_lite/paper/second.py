@@ -131,11 +131,18 @@ OUTLINES = {
 }
 
 
-def varied(part: str, changes: dict[str, tuple[tuple[str, ...], dict]], seeds=(0,)) -> list[Config]:
-    """The runs of `CONTROLS` or `OUTLINES` on folds 2 to 5 of BUS-BRA, for methods whose trials are finished."""
+#: Y-Net and its twin at each other's rate and parameter: what of a gain is the settings?
+SWAPPED = {"settings swapped": ((OURS, TWIN), {})}
+
+
+def varied(part: str, changes: dict[str, tuple[tuple[str, ...], dict]], seeds=(0,), like: dict | None = None) -> list[Config]:
+    """The runs of `CONTROLS`, `OUTLINES` or `SWAPPED` on folds 2 to 5 of BUS-BRA, for methods whose trials are finished.
+
+    ``like``: whose settings a method takes, where not its own.
+    """
     settings = CHOSEN.get(part, {}) if PARTS[part].dataset == "busbra" and PARTS[part].share == 1 else {}
     return [
-        configuration(part, method, *settings[method], fold=fold, seed=seed, variant=variant, **more)
+        configuration(part, method, *settings[(like or {}).get(method, method)], fold=fold, seed=seed, variant=variant, **more)
         for seed in seeds
         for fold in PARTS[part].folds
         for variant, (methods, more) in changes.items()
@@ -165,6 +172,7 @@ PLANS = {
     "frozen": ("trials and runs of the frozen encoder", frozen),
     "controls": ("leak controls", partial(varied, changes=CONTROLS)),
     "outlines": ("runs with outlines of another image or boxes", partial(varied, changes=OUTLINES)),
+    "swapped": ("runs at each other's settings", partial(varied, changes=SWAPPED, like={OURS: TWIN, TWIN: OURS})),
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ... import drawing, paths
+from ... import drawing
 from ...methods import OURS, TWIN
 from .. import statistics, tables
 from ..select import parts, select, sets
@@ -78,47 +78,9 @@ def means_table(chosen: pd.DataFrame, levels: pd.DataFrame, columns: dict[str, s
     return pd.concat([table, pd.DataFrame(lines)], ignore_index=True)
 
 
-ABOUT = """# Ambiguity
-
-Made by `make figures` from the rows in `data/results/first/ambiguity/`. Not a medical device.
-
-**Criteria.** The aims were set before anything was measured, and none was moved. Intervals of 95 % come from a bootstrap of
-patients, seeds averaged first. A criterion is reached by its value; where the interval crosses the aim, the table says so. A
-line "other reading" repeats the criterion before it with another kind of map and does not replace it.
-
-**Numbers.** Errors are shares of the ten nearest cases. Flips are shares of the distance of two random cases; "control" is an
-image put into itself. A map that looks nowhere in particular has an energy ratio of 1. Lesions lie near the middle, so a
-Gaussian there scores well without any network. Grad-CAM averages each channel's weight over the map and cannot show where a
-pooling looks. Cell by cell it can, but with pooling inside the predicted lesion that map follows the predicted outline *by
-construction*.
-
-**Alignment** is where a cell of a coarse stage lies on the image. At first networks with a segmentation branch were read by half
-a pixel and the others by the receptive field, by reasoning alone. On fold 1 of BUS-BRA this choice moved the energy ratio more
-than the method did. So we measured it without reading an outline (`alignment.csv`): centroids of gradients and of occlusion on
-windows that hold the whole field of a cell. 46 of 46 places lie nearer to the receptive field than to half a pixel; in units of
-half a pixel's shift they average 0.03 down and 0.23 right, 0.62 at most, the largest standard error 0.04. With random weights
-they are off by 0.06 at most. On whole images 14 of 16 places lie so, but there the border cuts the fields and moves even random
-weights by 0.22. All maps are now read by the receptive field. Two caveats: we knew the rows of fold 1 when we made this rule, and
-it favours Y-Net.
-
-**Two ambiguities.** SPDD (same manifestation in another disease) has an aim, and Y-Net makes fewer such errors. DPSD (one
-disease at different stages) had none. On the phantom its recall, the share of right answers from another stage, is lower with
-Y-Net than with its twin, and below chance: right answers of Y-Net lean to the query's own stage. There are still more right
-answers of another stage on each of the five phantoms, because more answers are right.
-
-**Tried against the missed aims**: other poolings, each a row of the tables of means. On the phantom, pooling one stage deeper or
-learned without masks suppresses the background less than Y-Net, which pools inside the predicted lesion. On BUS-BRA Y-Net is
-plain R-MAC. Pooling inside the predicted lesion makes codes there move more with the lesion and no more with the background, but
-far from half of the twin's, and neither the gain on ambiguous cases nor the ranking gets better (`tables.md`). Pooling learned
-without masks flips fewer bits with the background than the twin on the phantom, but its maps lie less on the lesion. On BUS-BRA
-Y-Net and its twin are trainings of seed 1 and the other poolings of seed 0, so differences between these pairs also hold a
-difference of trainings.
-"""
-
-
 def page(rows: pd.DataFrame, folder: str | Path | None = None) -> str:
-    """The study as one Markdown page: criteria and means of every set that has rows of Y-Net and of its twin."""
-    levels, text = read_levels(folder), [ABOUT]
+    """The study as Markdown: criteria and means of every set that has rows of Y-Net and of its twin."""
+    levels, text = read_levels(folder), []
     for dataset, preset, variant in sets(rows):
         chosen = select(rows, dataset, preset, variant)
         if not {OURS, TWIN} <= set(chosen["method"]):
@@ -134,17 +96,14 @@ def page(rows: pd.DataFrame, folder: str | Path | None = None) -> str:
 
 
 def make(folder: Path, source: str | Path | None = None) -> list[Path]:
-    """Write ``ambiguity.md`` and ``ambiguity-phantom.png`` into ``folder`` from the rows under ``source``; returns the files.
+    """Write ``ambiguity-phantom.png`` into ``folder`` from the rows and the kept pictures under ``source``; returns the files.
 
-    Trains and encodes nothing. Without rows nothing is written; without the kept pictures of the phantom there is no picture.
+    Trains and encodes nothing. Without kept pictures of the phantom there is no picture.
     """
     rows = read_rows(source)
-    if rows.empty:
-        return []
-    made = [paths.write_text(Path(folder) / "ambiguity.md", page(rows, source))]
     kept = plots.read_pictures(rows, source)
-    if {OURS, TWIN} <= set(kept):
-        drawing.use_style()
-        figure = plots.before_after(select(rows, "phantom", "quick"), read_levels(source), kept, source)
-        made.append(drawing.save(figure, Path(folder) / "ambiguity-phantom.png"))
-    return made
+    if not {OURS, TWIN} <= set(kept):
+        return []
+    drawing.use_style()
+    figure = plots.before_after(select(rows, "phantom", "quick"), read_levels(source), kept, source)
+    return [drawing.save(figure, Path(folder) / "ambiguity-phantom.png")]
