@@ -59,8 +59,8 @@ local: $(STAMP)  ## execute copies of every notebook on YOUR set (YNET_DATASET),
 figures: $(STAMP)  ## rebuild figures and tables from the committed result rows (trains nothing)
 	$(PY) -m ynet_lite.paper.report
 
-full: $(STAMP)  ## compute what is missing of the committed results (FRESH=1: all of them anew, into out/fresh/results; needs the real images)
-	$(if $(FRESH),YNET_OUT="$(CURDIR)/out/fresh") $(PY) -m ynet_lite.paper.run --folder $(if $(FRESH),out/fresh,data)/results
+full: $(STAMP)  ## do what is missing of the planned runs of the first edition (FRESH=1: all anew, into out/fresh/results; needs the real images)
+	$(if $(FRESH),YNET_OUT="$(CURDIR)/out/fresh") $(PY) -m ynet_lite.paper.run $(if $(FRESH),--anew --folder out/fresh/results)
 
 docs: $(STAMP)  ## build the site from docs/ and the stored notebooks, into out/docs/ (open out/docs/index.html)
 	$(PY) -m sphinx -q -W --keep-going -c docs -d out/docs-cache . out/docs

@@ -1,4 +1,4 @@
-"""Y-Net Lite: medical image retrieval with hash codes that look at the lesion, not at the background.
+"""Y-Net Lite: medical image retrieval with hash codes, learned from classes and from outlines of lesions.
 
 After J. Fang et al., "Combating Ambiguity for Hash-code Learning in Medical Instance Retrieval", IEEE JBHI 2021,
 DOI 10.1109/JBHI.2021.3082531. Research software, not a medical device.

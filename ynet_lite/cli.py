@@ -138,7 +138,7 @@ def search(index, image, k, form, gallery, model, **settings) -> None:
     \b
     Example: ynet search my.index new.png -k 5 --class malignant
     \b
-    The last column: how many in a hundred cases of the index have a nearest case closer than this. Near 100, the
+    The last column: of a hundred cases of the index, how many have a case of another patient closer than this. Near 100, the
     image is unlike what the index holds; a low number is no proof that it is like it.
     """
     opened = Index(index, model)

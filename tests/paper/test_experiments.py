@@ -142,6 +142,13 @@ def test_only_named_methods_folds_and_seeds_are_run(out, monkeypatch, capsys):
     assert "0 done, 0 missing" in capsys.readouterr().out
 
 
+def test_what_is_committed_is_done(out, capsys):
+    assert run.main(["busbra-quick", "--list"]) == 0
+    assert "3 done, 0 missing" in capsys.readouterr().out
+    assert run.main(["busbra-quick", "--list", "--anew"]) == 0
+    assert "0 done, 3 missing" in capsys.readouterr().out
+
+
 def test_where_the_runs_are_done_is_joblibs_to_say(out, monkeypatch):
     """As on a cluster: a backend that is set outside is used, here threads of this very process."""
     monkeypatch.setattr(run, "grid", lambda name: [small(seed=s) for s in range(2)])

@@ -85,6 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("grids", nargs="*", default=list(GRIDS), help="which grids (default: all)")
     parser.add_argument("--list", action="store_true", help="show what is done and what is missing, run nothing")
+    parser.add_argument("--anew", action="store_true", help="do the committed runs again as well")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one per core)")
     parser.add_argument("--device", default="cpu", help="where networks are trained, for instance cuda (default: cpu)")
     parser.add_argument("--folder", type=Path, default=paths.out() / "results", help="where rows are looked for and written")
@@ -97,7 +98,8 @@ def main(argv: list[str] | None = None) -> int:
     for name, values in (("method", given.methods), ("fold", given.folds), ("seed", given.seeds)):
         configs = [cfg for cfg in configs if not values or getattr(cfg, name) in values]
     configs = [cfg.but(device=given.device) for cfg in configs]
-    missing = [cfg for cfg in configs if not done(cfg, given.folder)]
+    kept = set() if given.anew else set(store.rows()["run_id"])
+    missing = [cfg for cfg in configs if provenance.run_id(cfg) not in kept and not done(cfg, given.folder)]
     if given.list:
         for cfg in configs:
             print("missing" if cfg in missing else "done   ", provenance.run_id(cfg), cfg.variant)
@@ -106,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in sorted({cfg.dataset for cfg in missing if named(cfg.dataset).folders}):
         find(name)  # a missing set is an error now, not after an hour of other runs
     run_all(missing, given.folder, given.jobs, "trainings")
-    for cfg in {(cfg.dataset, cfg.preset): cfg for cfg in reversed(configs) if cfg.preset != "paper"}.values():
+    for cfg in {(cfg.dataset, cfg.preset): cfg for cfg in reversed(missing) if cfg.preset != "paper"}.values():
         database, queries = load_cases(cfg.but(fold=1, seed=0)).split(1)
         chance = metrics.chance(queries, database, cfg.ks)  # what random codes score, in closed form
         paths.write_csv(chance, given.folder / "chance" / f"{cfg.dataset}-{cfg.preset}.csv")

@@ -131,12 +131,12 @@ OUTLINES = {
 }
 
 
-#: Y-Net and its twin at each other's rate and parameter: what of a gain is the settings?
-SWAPPED = {"settings swapped": ((OURS, TWIN), {})}
+#: The twin at Y-Net's rate and sharpness: how much of a gain is the settings?
+SAME = {"settings of ynet": ((TWIN,), {})}
 
 
 def varied(part: str, changes: dict[str, tuple[tuple[str, ...], dict]], seeds=(0,), like: dict | None = None) -> list[Config]:
-    """The runs of `CONTROLS`, `OUTLINES` or `SWAPPED` on folds 2 to 5 of BUS-BRA, for methods whose trials are finished.
+    """The runs of `CONTROLS`, `OUTLINES` or `SAME` on folds 2 to 5 of BUS-BRA, for methods whose trials are finished.
 
     ``like``: whose settings a method takes, where not its own.
     """
@@ -172,7 +172,7 @@ PLANS = {
     "frozen": ("trials and runs of the frozen encoder", frozen),
     "controls": ("leak controls", partial(varied, changes=CONTROLS)),
     "outlines": ("runs with outlines of another image or boxes", partial(varied, changes=OUTLINES)),
-    "swapped": ("runs at each other's settings", partial(varied, changes=SWAPPED, like={OURS: TWIN, TWIN: OURS})),
+    "same": ("runs of the twin at Y-Net's settings", partial(varied, changes=SAME, like={TWIN: OURS})),
 }
 
 
