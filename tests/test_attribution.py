@@ -164,9 +164,10 @@ def test_a_cell_lies_at_the_centre_of_what_it_reads(model):
 @pytest.mark.parametrize("stem, strides", [("conv3", [2, 4, 8, 16]), ("conv7-pool", [4, 8, 16, 32])])
 def test_the_stride_is_that_of_the_network(stem, strides):
     cfg = CFG.but(stem=stem, size=64)
+    encoder = network(cfg).encoder
     with torch.no_grad():
-        cells = [64 // maps.shape[2] for maps in network(cfg).encoder(torch.zeros(1, 1, 64, 64))]
-    assert cells == strides == [attribution.cell_stride(cfg, level) for level in (2, 3, 4, 5)]
+        cells = [64 // maps.shape[2] for maps in encoder(torch.zeros(1, 1, 64, 64))]
+    assert cells == strides == [encoder.stride * 2**level for level in range(4)]
 
 
 def test_batches_and_order_do_not_matter(model, images):
@@ -345,8 +346,3 @@ def test_randomised_forgets_running_statistics(model):
     model.encoder.stem[1].running_mean.fill_(5.0)
     assert not attribution.randomised(model, 0).encoder.stem[1].running_mean.any()
     assert (model.encoder.stem[1].running_mean == 5).all()
-
-
-def test_the_stem_counts_only_for_the_encoder_that_has_it():
-    assert attribution.cell_stride(Config(stem="conv3"), 5) == 16
-    assert attribution.cell_stride(Config(stem="conv3", encoder="lite0"), 5) == 32

@@ -6,8 +6,6 @@ network with random weights (`randomised`) must give another map. How well maps 
 `ynet_lite.paper.ambiguity`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from copy import deepcopy
 
@@ -82,11 +80,6 @@ def deepest_level(cfg: Network) -> int:
     return max(LEVELS) if through_all else max(cfg.pool_levels)
 
 
-def cell_stride(cfg: Network, level: int) -> int:
-    """Pixels from one cell of stage C``level`` to the next."""
-    return 2 ** (level - (1 if cfg.encoder == "small" and cfg.stem == "conv3" else 0))  # other encoders have a stem of their own
-
-
 class _Scalar(nn.Module):
     """Images in, one number per image out: what captum asks for. Averages over the mirror image where the code does."""
 
@@ -151,7 +144,7 @@ def grad_cam(
     device = next(model.parameters()).device
     size = images.shape[2:]
     maps = np.zeros((len(images), *size), np.float32)
-    stride = cell_stride(model.cfg, level)
+    stride = getattr(model.encoder, "stride", 4) * 2 ** (level - 2)  # pixels from one cell of the stage to the next
     function, layer = _Scalar(model, target, cfg.flip_codes), model.encoder.stages[level - 2]
     # a stage that the target does not depend on gets a gradient of zeros
     unused = {"allow_unused": True, "materialize_grads": True}

@@ -1,7 +1,5 @@
 """Random geometric and grey-value changes of a training batch, drawn from a given generator."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

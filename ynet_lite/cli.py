@@ -1,9 +1,6 @@
 """The command ``ynet``: an archive of images becomes an index that answers. Also ``python -m ynet_lite``."""
 
-from __future__ import annotations
-
 import json
-import sys
 import warnings
 from pathlib import Path
 
@@ -174,7 +171,3 @@ def train(source, output, **settings) -> None:
     chosen = train_own(source, output, **settings)[1]
     click.echo("\n".join(f"{name:12s}{value}" for name, value in chosen.items()))
     click.echo(f"saved: {output}; use it with: ynet index FOLDER -o my.index --model {output}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,5 @@
 """Pictures: rows of cases, retrieval pages, training curves, method comparisons. One style, from ``figures/style.mplstyle``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -149,13 +147,12 @@ def retrieval_page(queries: Cases, database: Cases, rows: Sequence[int], distanc
     )
     for axis in axes.ravel():
         axis.axis("off")
-    by_id = np.argsort(np.argsort(database.ids, kind="stable"))
     for line, (row, start) in enumerate(lines):
         if start == 0:
             axes[line, 0].axis("on")
             draw_case(axes[line, 0], queries, row, title=f"query\n{queries.class_names[queries.labels[row]]}")
             frame(axes[line, 0], "black")
-        order = np.lexsort((by_id, distance[row]))[start : min(start + per_line, k)]
+        order = np.lexsort((database.ids, distance[row]))[start : min(start + per_line, k)]
         for column, answer in enumerate(order, start=1):
             axis = axes[line, column]
             axis.axis("on")

@@ -1,7 +1,5 @@
 """Encoding: cases in, real codes, descriptors and packed codes out; and distances between them."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch.nn import functional as F

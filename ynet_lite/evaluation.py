@@ -1,7 +1,5 @@
 """A trained network against a split: every metric, per-query values and codes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

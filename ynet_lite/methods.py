@@ -3,8 +3,6 @@
 A new method is one row of `ALL`. Titles, tables, grids and tuning are queries of this table.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

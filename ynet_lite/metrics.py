@@ -10,8 +10,6 @@ relevant cases are nearer than the group. ``m = k - s`` places of the list fall 
 ``k`` above the size N of the database means the whole database: ``k = min(k, N)`` everywhere.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

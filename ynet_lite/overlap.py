@@ -1,7 +1,5 @@
 """How well masks agree: Dice, IoU, and the overlap of lesions that are laid on each other."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.sparse import csr_array
 

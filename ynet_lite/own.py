@@ -1,7 +1,5 @@
 """Somebody's own images: read from a folder or a CSV, and trained on with settings that follow from how many there are."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 import re

@@ -1,7 +1,5 @@
 """Where things lie: one place, so that notebooks, tests and commands agree whatever folder they start in."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

@@ -4,8 +4,6 @@ x (N, C, H, W) are features after a ReLU, so >= 0. `pool` is the one place that 
 methods use is in `ynet_lite.paper.aggregation`.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """Where a number comes from: the name of its run, versions, commit and processor."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from functools import lru_cache

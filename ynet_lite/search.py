@@ -1,7 +1,5 @@
 """One image in, the most similar known cases out, with the weights and codes that come with the package."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
@@ -35,11 +33,7 @@ def load_shipped(model: str = "phantom-quick") -> tuple[Checkpoint, Codes]:
 
 
 def search(
-    image: str | Path | np.ndarray,
-    k: int = 10,
-    *,
-    model: str | Path = "phantom-quick",
-    codes: str | Path | Codes | None = None,
+    image: str | Path | np.ndarray, k: int = 10, *, model: str | Path = "phantom-quick", codes: str | Path | Codes | None = None
 ) -> pd.DataFrame:
     """The ``k`` cases nearest to ``image`` by Hamming distance of hash codes.
 

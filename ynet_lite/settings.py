@@ -1,7 +1,5 @@
 """Settings: frozen dataclasses whose fields say what they accept, and whether the hash of a configuration sees them."""
 
-from __future__ import annotations
-
 import operator
 import os
 from dataclasses import dataclass, field, fields, replace

@@ -3,8 +3,6 @@
 Needs pydicom, the extra ``dicom``. Section numbers are those of the DICOM standard, part 3.
 """
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The same picture twice: a leak that no patient number shows."""
 
-from __future__ import annotations
-
 import hashlib
 import warnings
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Files to arrays: images and masks of every kind that a set may bring."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import re

@@ -1,7 +1,5 @@
 """From a folder of images to a manifest: the layouts that people have, and a list of what was left out."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Numbers of any depth as grey values 0..255: the one place where that is decided."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

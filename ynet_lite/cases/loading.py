@@ -1,7 +1,5 @@
 """From files to arrays: read images and masks of many kinds, fit them into a square, and remember the result."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -140,24 +138,15 @@ def load_table(
     if fresh:
         arrays = _read_all(table, name, base, empty, len(mask_names), centre_crop, tuple(mask_values))
         keep(cached, lambda file: np.savez(file, **arrays))
-    out = table.reset_index(drop=True)
-    out[list(BOX)] = arrays["boxes"].astype(np.int64)
-    check_pictures(out, arrays["images"], arrays["boxes"][:, 2:], name, near=fresh)
+    out, boxes = table.reset_index(drop=True), arrays.pop("boxes")
+    out[list(BOX)] = boxes.astype(np.int64)
+    check_pictures(out, arrays["images"], boxes[:, 2:], name, near=fresh)
     if folder is not None:
         for column in ("image", "mask"):
             out[column] = [SEPARATOR.join(_below(part, base) for part in files(cell)) for cell in out[column]]
-    return Cases(
-        images=arrays["images"],
-        masks=arrays["masks"],
-        has_mask=arrays["has_mask"],
-        labels=np.array([class_names.index(label) for label in out["label"]], np.int64),
-        table=out,
-        class_names=class_names,
-        mask_names=mask_names,
-        finer=tuple(finer),
-        name=name,
-        fingerprint=fingerprint,
-    )
+    labels = np.array([class_names.index(label) for label in out["label"]], np.int64)
+    about = {"class_names": class_names, "mask_names": mask_names, "finer": tuple(finer), "fingerprint": fingerprint}
+    return Cases(**arrays, labels=labels, table=out, name=name, **about)
 
 
 def _resize_mask(array: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,7 +1,5 @@
 """The manifest: one table that says everything about a data set, and the checks that keep its splits honest."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 import warnings

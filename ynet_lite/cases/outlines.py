@@ -1,7 +1,5 @@
 """Which outlines a training may see, and how well they are drawn."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

@@ -1,7 +1,5 @@
 """Splits by patient: folds, and validation patients among the training patients."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

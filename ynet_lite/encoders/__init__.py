@@ -8,8 +8,6 @@ than 4 says so by ``stride``.
 A new one is a file with such a class and a row of `ALL`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

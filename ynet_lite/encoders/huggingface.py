@@ -1,7 +1,5 @@
 """Any backbone of the package ``transformers`` as an encoder: ``Config(encoder="hf:microsoft/resnet-18")`` or a folder."""
 
-from __future__ import annotations
-
 import math
 
 import torch

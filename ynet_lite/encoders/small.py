@@ -1,7 +1,5 @@
 """The small residual encoders: ours and the released one."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 

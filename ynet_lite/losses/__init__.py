@@ -22,9 +22,7 @@ ALL = (PAIRWISE, CIRCLE, CE, CENTRES, DSH, DPSH, DRH, HASHNET, CSQ, ORTHOHASH, A
 
 def named(name: str) -> HashLoss | None:
     """The loss of that name; None for "none". Raises ``ValueError`` that lists the known ones."""
-    if name == "none":
-        return None
-    for loss in ALL:
-        if loss.name == name:
-            return loss
-    raise ValueError(f"Config.loss: {name!r} is not known; known are {', '.join(loss.name for loss in ALL)}, none")
+    known = {loss.name: loss for loss in ALL} | {"none": None}
+    if name not in known:
+        raise ValueError(f"Config.loss: {name!r} is not known; known are {', '.join(known)}")
+    return known[name]

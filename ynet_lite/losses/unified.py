@@ -42,16 +42,9 @@ class UnifiedLoss(nn.Module):
         if "classifier" in self.loss.needs:
             # on the descriptor scaled as before the code layer: a unit vector has tiny entries
             logits = classifier(u if on_code else output.descriptor.float() * output.descriptor.shape[1] ** 0.5)
-        batch = Batch(
-            z=z,
-            target=u if on_code else output.descriptor.float(),
-            labels=labels,
-            same=same_class(labels, cfg.same_class),
-            progress=self.progress,
-            margin=cfg.circle_margin,
-            centres=getattr(self, "centres", None),
-            logits=logits,
-        )
+        target = u if on_code else output.descriptor.float()
+        same, centres = same_class(labels, cfg.same_class), getattr(self, "centres", None)
+        batch = Batch(z, target, labels, same, self.progress, cfg.circle_margin, centres, logits)
         return self.loss.terms(batch, getattr(cfg, self.loss.scale) if self.loss.scale else 1.0)
 
     def forward(

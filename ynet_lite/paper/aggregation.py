@@ -6,8 +6,6 @@ aggregation has to learn (regional attention, ITQ) it learns from the database a
 x (N, C, H, W) >= 0 are features after a ReLU; the aggregations return (N, C), L2-normalised, and zero where x is zero everywhere.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -176,12 +174,9 @@ def features(model: YNet, cases: Cases, batch: int = 64) -> np.ndarray:
     if len(cases) == 0:
         raise ValueError("features: no cases; at least one is needed")
     model.eval()
-    device = next(model.parameters()).device
-    found = []
-    for start in range(0, len(cases), batch):
-        images = torch.from_numpy(cases.images[start : start + batch]).to(device).float()
-        found.append(model.encode(images)[model.cfg.pool_levels[-1] - 2].float().cpu().contiguous().numpy())
-    return np.concatenate(found)
+    device, level = next(model.parameters()).device, model.cfg.pool_levels[-1] - 2
+    parts = torch.from_numpy(cases.images).split(batch)
+    return np.concatenate([model.encode(part.to(device).float())[level].float().cpu().contiguous().numpy() for part in parts])
 
 
 def aggregate(

@@ -3,10 +3,7 @@
 ``python -m ynet_lite.paper.controls`` scores a search that knows of each lesion only its height and width.
 """
 
-from __future__ import annotations
-
 import argparse
-import sys
 import time
 from dataclasses import replace
 
@@ -107,4 +104,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

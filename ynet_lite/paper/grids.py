@@ -1,7 +1,5 @@
 """The planned runs: every grid of configurations behind a published number."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 

@@ -1,7 +1,5 @@
 """The hypotheses of ``docs/protocol.md``, and what the committed rows of the second edition say of each."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import pandas as pd

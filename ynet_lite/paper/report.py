@@ -1,10 +1,7 @@
 """``make figures``: every table and figure from committed rows, codes and weights. Trains nothing; same rows, same bytes."""
 
-from __future__ import annotations
-
 import argparse
 import re
-import sys
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -459,4 +456,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

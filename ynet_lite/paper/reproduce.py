@@ -4,8 +4,6 @@ Reads ``YNET_DATASET``, ``YNET_PRESET``, ``YNET_DATA_DIR``. Writes results under
 ``figures/local/`` and resized copies under ``data/cache/``: never a tracked file.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time
@@ -23,11 +21,6 @@ from ..training import load_or_train
 from . import run, store, tables
 
 METHODS = (OURS, TWIN, "ynet-rmac")
-
-
-def configs() -> list[Config]:
-    """Y-Net and what it is compared with, for the data set and preset of the environment."""
-    return [Config.from_env(method) for method in METHODS]
 
 
 def pictures(cfg: Config, cases, folder) -> list:
@@ -48,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     argparse.ArgumentParser(prog="python -m ynet_lite.paper.reproduce", description=__doc__.split("\n\n")[0]).parse_args(argv)
     began = time.perf_counter()
     drawing.use_style()
-    wanted = configs()
+    wanted = [Config.from_env(method) for method in METHODS]
     first = wanted[0]
     print(f"data set {first.dataset}, preset {first.preset}, fold {first.fold}, seed {first.seed}")
     try:

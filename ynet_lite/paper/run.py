@@ -1,10 +1,7 @@
 """Runs: train (or load), encode, evaluate, write rows. ``python -m ynet_lite.paper.run --list`` shows what is done."""
 
-from __future__ import annotations
-
 import argparse
 import os
-import sys
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -116,4 +113,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

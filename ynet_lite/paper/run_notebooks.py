@@ -5,8 +5,6 @@ is compared: the outputs are those of your set. They may show pixels of patients
 A notebook that stops is stored up to its error, and the others still run.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

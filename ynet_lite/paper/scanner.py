@@ -1,7 +1,5 @@
 """What answers share with their query beside the class: a shortcut (the scanner) and a finer likeness (the BI-RADS category)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -3,11 +3,8 @@
 A trial is an ordinary run on the development fold. Its rows are those of any run; its variant names the settings that were tried.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
-import sys
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -97,13 +94,7 @@ def trial(part: str, method: str, place: tuple[int, int], seed: int) -> Config:
 
 #: The winners of finished trials, (rate, parameter): what the runs of each part are made with.
 CHOSEN: dict[str, dict[str, tuple[float, float]]] = {
-    "busi": {
-        OURS: (0.002, 0.5),
-        TWIN: (0.004, 0.5),
-        "dpsh": (0.002, 2.0),
-        "hashnet": (0.002, 0.5),
-        "ath": (0.001, 0.5),
-    },
+    "busi": {OURS: (0.002, 0.5), TWIN: (0.004, 0.5), "dpsh": (0.002, 2.0), "hashnet": (0.002, 0.5), "ath": (0.001, 0.5)},
     "scratch": {OURS: (0.001, 0.5), TWIN: (0.002, 0.5)},
     "pretrained": {OURS: (0.002, 2.0), TWIN: (0.001, 0.125)},
     "phantom-10": {OURS: (0.008, 2.0), TWIN: (0.008, 2.0)},
@@ -125,10 +116,7 @@ def runs(part: str) -> list[Config]:
 
 #: Trainings on data that something was taken from, by variant: methods, and what changes (`.controls`). One seed.
 CONTROLS = {name: ((TWIN,), {"control": name}) for name in ("labels shuffled", "lesion blanked", "background blanked")}
-OUTLINES = {
-    "masks other": ((OURS,), {"control": "masks other"}),
-    "masks box": ((OURS,), {"mask_quality": "box"}),
-}
+OUTLINES = {"masks other": ((OURS,), {"control": "masks other"}), "masks box": ((OURS,), {"mask_quality": "box"})}
 
 
 #: The twin at Y-Net's rate and sharpness: how much of a gain is the settings?
@@ -295,4 +283,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

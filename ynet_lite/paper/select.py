@@ -1,7 +1,5 @@
 """Which rows count: the one place that chooses rows for tables, figures and tests."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from .. import paths

@@ -1,7 +1,5 @@
 """When do outlines pay? Y-Net minus its twin against the share of patients with labels and outlines, from committed rows."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt

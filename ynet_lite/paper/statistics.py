@@ -18,8 +18,6 @@ The mean here is over queries; `ynet_lite.paper.tables.retrieval_table` weights 
 two) percentile intervals are too narrow.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache

@@ -10,14 +10,11 @@ In wide tables an empty cell is a value that was not computed, and the column ``
 ``python -m ynet_lite.paper.store pack --edition second --grid headline`` adds runs, ``... verify`` checks what is committed.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import gzip
 import io
 import json
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from functools import cache, partial
@@ -478,4 +475,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

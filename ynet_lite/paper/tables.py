@@ -1,7 +1,5 @@
 """Tables from result rows: what README, notebooks and ``make figures`` show. Nothing here trains or evaluates."""
 
-from __future__ import annotations
-
 import re
 import zlib
 from collections.abc import Sequence
@@ -50,7 +48,13 @@ def retrieval_table(runs: pd.DataFrame, columns: dict[tuple[str, int], str] | No
     ``ValueError`` when rows of several sets would be averaged together.
     """
     columns = MAIN if columns is None else columns
-    _one_each(runs, ["dataset", "variant"], "retrieval_table")
+    # numbers of different kinds must not be averaged together
+    kinds = [("", runs, "dataset"), ("", runs, "variant")]
+    kinds += [(f", method {name}", part, "config_hash") for name, part in runs.groupby("method")]
+    for where, part, column in kinds:
+        values = sorted(map(str, part[column].unique()))
+        if len(values) > 1:
+            raise ValueError(f"retrieval_table{where}: rows of several {column}s ({', '.join(values)}); filter to one first")
     unnamed = sorted(set(runs["method"]) - set(METHOD_NAMES))
     if unnamed:
         raise ValueError(f"retrieval_table: methods {unnamed} have no title in ynet_lite.methods")
@@ -112,17 +116,6 @@ def beside_table(compared: dict[str, pd.DataFrame]) -> pd.DataFrame:
         table[f"{BESIDE[metric]}, points"] = [points(row) for _, row in part.iterrows()]
         table[f"p, {BESIDE[metric]}"] = [p_text(p, least) for p, least in zip(part["p_holm"], part["p_least"], strict=True)]
     return table
-
-
-def _one_each(runs: pd.DataFrame, columns: Sequence[str], where: str) -> None:
-    """Raise where numbers of different kinds would be averaged together."""
-    parts = [(where, runs, columns)]
-    parts += [(f"{where}, method {name}", part, ["config_hash"]) for name, part in runs.groupby("method")]
-    for place, part, names in parts:
-        for column in names:
-            values = sorted(map(str, part[column].unique()))
-            if len(values) > 1:
-                raise ValueError(f"{place}: rows of several {column}s ({', '.join(values)}); filter to one first")
 
 
 class Shown(Styler):

@@ -1,7 +1,5 @@
 """Does a search follow the lesion or the tissue? Queries of BUS-BRA are asked with their lesion in tissue of the other class."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

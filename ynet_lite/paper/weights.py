@@ -1,7 +1,5 @@
 """What ImageNet weights are worth, with outlines and without: rows of the second edition, pretrained against from scratch."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

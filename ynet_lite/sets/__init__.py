@@ -1,7 +1,5 @@
 """Data sets known by name: each is one file and one row of `SETS`. Every other list of sets is a query of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ..cases.core import Cases

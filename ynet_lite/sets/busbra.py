@@ -1,7 +1,5 @@
 """BUS-BRA in its original layout, as a manifest: labelled by pathology or by BI-RADS category."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -1,7 +1,5 @@
 """BUSI in its original layout, as a manifest; its near-duplicates and folds."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

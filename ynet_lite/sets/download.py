@@ -4,8 +4,6 @@ The archive comes from Zenodo (DOI 10.5281/zenodo.7730709, version 1.0 in record
 the SHA-256 of every file are checked before the folder gets its final name.
 """
 
-from __future__ import annotations
-
 import argparse
 import http.client
 import sys

@@ -1,7 +1,5 @@
 """What a data set known by name says about itself; where its files lie, and whether they are as published."""
 
-from __future__ import annotations
-
 import fnmatch
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """One frame of the phantom: how lesion, tissue, speckle and what misleads are drawn."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

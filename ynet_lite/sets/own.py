@@ -1,7 +1,5 @@
 """Your own images: a CSV with one row per case."""
 
-from __future__ import annotations
-
 import os
 
 from ..cases.core import Cases

@@ -9,8 +9,6 @@ never in the test cases. Vessels, ducts, lobules that look like small lesions, b
 caliper crosses carry no information at all.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import asdict, replace
@@ -96,17 +94,9 @@ def make_phantom(
     drawn = _kept_frames(text, *about) if kept and paths.in_checkout() else _frames(*about)
     images, masks = drawn.pop("images"), drawn.pop("masks")
     table = pd.DataFrame(rows).assign(**drawn)
-    return Cases(
-        images=images[:, None],
-        masks=masks,
-        has_mask=np.ones(n_cases, bool),
-        labels=np.array([DISEASES.index(disease) for disease in table["disease"]], np.int64),
-        table=table,
-        class_names=DISEASES,
-        finer=("manifestation", "stage"),
-        name="phantom",
-        fingerprint=hashlib.sha256(text.encode()).hexdigest(),
-    )
+    labels = np.array([DISEASES.index(disease) for disease in table["disease"]], np.int64)
+    about = {"finer": ("manifestation", "stage"), "name": "phantom", "fingerprint": hashlib.sha256(text.encode()).hexdigest()}
+    return Cases(images[:, None], masks, np.ones(n_cases, bool), labels, table, DISEASES, **about)
 
 
 def sharing_diseases() -> dict[str, tuple[str, ...]]:

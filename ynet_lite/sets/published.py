@@ -10,8 +10,6 @@ All raise ``FileNotFoundError`` for a folder that lacks a part, `ManifestError` 
 these sets names patients: where ``group`` is the image, views of one person can be on both sides. ``fold`` is ours (`deal`).
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

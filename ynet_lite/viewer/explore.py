@@ -1,7 +1,5 @@
 """A page in the notebook: choose a case or upload an image, see the most similar known cases."""
 
-from __future__ import annotations
-
 import contextlib
 import warnings
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Retrieval results as one HTML file that opens on a double click: no server, no network, no other file."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Nothing here knows of widgets or files. The HTML stands in ``templates/``; every text from data is escaped in one place, `text`.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import re

@@ -6,10 +6,9 @@ learning rate cannot stand between two that it does not fit to. A default run (e
 seeds of the ablation: the mean over five phantoms is no point on a curve over two.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,21 +52,11 @@ SETTINGS = {
         lambda cfg: (cfg.loss, "trainable" if cfg.balance_trainable else cfg.balance),
         "a=",
     ),
-    # share: of the training patients; quality: `training.degraded`
+    # share: of the training patients; quality: `cases.outlines.degraded`
     "masks": Ablation(
-        "Outlines: how many and how good",
-        ("share", "quality"),
-        grids.masks,
-        lambda cfg: (cfg.mask_share, cfg.mask_quality),
-        "masks",
+        "Outlines: how many and how good", ("share", "quality"), grids.masks, attrgetter("mask_share", "mask_quality"), "masks"
     ),
-    "bits": Ablation(
-        "Length of the code",
-        ("method", "bits"),
-        grids.bits,
-        lambda cfg: (cfg.method, cfg.bits),
-        "bits=",
-    ),
+    "bits": Ablation("Length of the code", ("method", "bits"), grids.bits, attrgetter("method", "bits"), "bits="),
 }
 
 

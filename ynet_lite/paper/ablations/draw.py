@@ -1,7 +1,5 @@
 """Figures of the ablations, from rows."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

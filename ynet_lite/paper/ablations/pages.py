@@ -1,7 +1,5 @@
 """The ablations as pages of text."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -4,8 +4,6 @@ Meaning is carried by marker and line style, not by colour alone; the dotted lin
 the set, a title. Error bars: one standard deviation; a single run has none.
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """Which cases are ambiguous: those whose lesions look like lesions of another class, by plain descriptors."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from scipy import ndimage

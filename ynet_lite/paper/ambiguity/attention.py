@@ -1,7 +1,5 @@
 """Attention maps against the outline, and maps without any model."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 from skimage.filters import sobel

@@ -5,8 +5,6 @@ Besides what `measure` gives, rows of the first edition hold other readings of t
 C4 for every network), and ``_receptive_field``, which equals the plain name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The space of codes in numbers: purity, silhouette."""
 
-from __future__ import annotations
-
 import numpy as np
 from sklearn.metrics import silhouette_score
 

@@ -1,7 +1,5 @@
 """Exchanged tissue: the lesion of one case on the background of another."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage, sparse
 from scipy.signal import fftconvolve

@@ -4,8 +4,6 @@ Squares of real images are padded with black. Where a function takes ``content``
 image, see `Cases.content_mask`; None = everywhere), pixels of the padding count neither as lesion nor as background.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from ... import overlap

@@ -1,7 +1,5 @@
 """Which cases are asked where a network looks, and its maps for them."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ... import attribution

@@ -1,7 +1,5 @@
 """The study as one page and one picture, from rows."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Pictures of the study: before and after, and attention maps beside images."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Bits and ties in numbers, and codes by the million, for the notebooks on hashing and on scaling out."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Losses on toy points, and the balance on a toy: gradients by autograd, so that a drawing tells what the code does."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np

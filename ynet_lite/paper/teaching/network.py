@@ -1,7 +1,5 @@
 """The network drawn with the shapes of a forward pass, who teaches whom, and the regions of R-MAC."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np
