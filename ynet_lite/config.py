@@ -147,7 +147,7 @@ class Config(Data, Network, Augment, Training, Ranking):
         """`from_preset` with ``YNET_PRESET`` (default quick) and ``YNET_DATASET`` (default phantom).
 
         ``YNET_CHANNELS``: 1 (images are read as grey) or 3 (as colour); the preset decides where it is not set.
-        ``YNET_DATA_DIR`` and ``YNET_MANIFEST`` are read where images are looked for (`ynet_lite.cases.load_cases`).
+        ``YNET_DATA_DIR`` and ``YNET_MANIFEST`` are read where images are looked for (`ynet_lite.load_cases`).
         """
         preset, dataset, channels = (os.environ.get(f"YNET_{name}") for name in ("PRESET", "DATASET", "CHANNELS"))
         if channels:

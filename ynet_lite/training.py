@@ -1,4 +1,4 @@
-"""Training, checkpoints and encoding: cases in, weights and codes out."""
+"""Training: cases in, a checkpoint with the weights of the best epoch out."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from .grids import FOLDS
 #: Fold 1 is the development fold of a real set: a claim rests on the others where they were run.
 HEADLINE_FOLDS = FOLDS[1:]
 
-#: Variants that are tables of their own; those of the ablations are points of one curve (`ynet_lite.ablations`).
+#: Variants that are tables of their own; those of the ablations are points of one curve (`.ablations`).
 VARIANTS = ("", "confounding=0", "wider network")
 
 
