@@ -23,6 +23,11 @@ from . import run, store, tables
 METHODS = (OURS, TWIN, "ynet-rmac")
 
 
+def configs() -> list[Config]:
+    """Y-Net and what it is compared with, for the data set and preset of the environment."""
+    return [Config.from_env(method) for method in METHODS]
+
+
 def pictures(cfg: Config, cases, folder) -> list:
     """Training curves and a page of queries with their answers."""
     database, queries = cases.split(cfg.fold)
@@ -41,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     argparse.ArgumentParser(prog="python -m ynet_lite.paper.reproduce", description=__doc__.split("\n\n")[0]).parse_args(argv)
     began = time.perf_counter()
     drawing.use_style()
-    wanted = [Config.from_env(method) for method in METHODS]
+    wanted = configs()
     first = wanted[0]
     print(f"data set {first.dataset}, preset {first.preset}, fold {first.fold}, seed {first.seed}")
     try:
