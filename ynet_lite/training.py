@@ -1,4 +1,4 @@
-"""Training: cases in, a checkpoint with the weights of the best epoch out."""
+"""Training: cases in, a checkpoint out, with the weights of the epoch that is best in validation, or of the last."""
 
 from __future__ import annotations
 

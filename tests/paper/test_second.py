@@ -126,6 +126,12 @@ def test_what_is_committed_is_left_out_of_a_plan(tmp_path, monkeypatch):
     assert planned[-1] == second.runs("scratch")
 
 
+def test_the_twin_is_run_at_the_settings_of_ynet():
+    made = {(c.method, c.fold, c.seed, c.lr, c.pair_sharpness, c.variant) for c in second.PLANS["same"][1]("pretrained")}
+    own = second.CHOSEN["pretrained"]["ynet"]
+    assert made == {("ynet-no-seg", fold, 0, *own, "settings of ynet") for fold in (2, 3, 4, 5)}
+
+
 def test_every_rival_of_the_first_edition_ranks_above_the_frozen_encoder():
     """As docs/results.md and docs/faq.md say."""
     first = complete(select(store.rows("first", "small"), "busbra", "full"), HEADLINE_FOLDS)

@@ -65,7 +65,8 @@ def comparison(part: pd.DataFrame, metric: str = "map", without: Sequence[str] =
     asked = paths.results(), tuple(part["run_id"].unique()), tuple(rivals), metric, tuple(without)
     if asked not in _COMPARED:  # several tables and pages ask the same
         _COMPARED[asked] = statistics.compare_methods(OURS, rivals, part, metric, without=without) if ours and rivals else None
-    return _COMPARED[asked]
+    found = _COMPARED[asked]
+    return None if found is None else found.copy()
 
 
 def unseen_text(part: pd.DataFrame, compared: pd.DataFrame, metric: str = "map") -> str:
@@ -289,6 +290,8 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, Callable[[], str]]:
         "shares": lambda: markdown(shares.table(shares.committed())),
         "scratch": partial(second_table, "scratch"),
         "pretrained": partial(second_table, "pretrained"),
+        "imagenet-beside": lambda: markdown(tables.beside_table({one: comparison(begun, one) for one in tables.BESIDE})),
+        "same-settings": weights.same_settings,
         "weights": lambda: markdown(weights.table()),
         "side-by-side": weights.side_by_side,
         "imagenet-unseen": lambda: unseen_text(begun, comparison(begun), "ndcg"),

@@ -19,6 +19,7 @@ from ..training import load_or_train
 from . import aggregation, store
 from .controls import controlled
 from .grids import GRIDS, grid
+from .select import chance_rows
 
 
 def keeps_codes(cfg: Config) -> bool:
@@ -105,10 +106,11 @@ def main(argv: list[str] | None = None) -> int:
     for name in sorted({cfg.dataset for cfg in missing if named(cfg.dataset).folders}):
         find(name)  # a missing set is an error now, not after an hour of other runs
     run_all(missing, given.folder, given.jobs, "trainings")
-    for cfg in {(cfg.dataset, cfg.preset): cfg for cfg in reversed(missing) if cfg.preset != "paper"}.values():
-        database, queries = load_cases(cfg.but(fold=1, seed=0)).split(1)
-        chance = metrics.chance(queries, database, cfg.ks)  # what random codes score, in closed form
-        paths.write_csv(chance, given.folder / "chance" / f"{cfg.dataset}-{cfg.preset}.csv")
+    for cfg in {(cfg.dataset, cfg.preset): cfg for cfg in reversed(configs) if cfg.preset != "paper"}.values():
+        path = given.folder / "chance" / f"{cfg.dataset}-{cfg.preset}.csv"
+        if not path.is_file() and (given.anew or chance_rows(cfg.dataset, cfg.preset) is None):
+            database, queries = load_cases(cfg.but(fold=1, seed=0)).split(1)
+            paths.write_csv(metrics.chance(queries, database, cfg.ks), path)  # what random codes score, in closed form
     return 0
 
 
