@@ -26,6 +26,8 @@ def changed(cfg: Config, name: str) -> Config:
     value = getattr(cfg, name)
     if name == "code_source":
         return cfg.but(code_source="itq", aggregation="rmac")
+    if name == "code_halves":
+        return cfg.but(code_halves=True, pooling="rmac+lesion")
     if name == "encoder":
         return cfg.but(encoder="lite0")
     if name == "drop_path":

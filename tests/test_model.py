@@ -11,7 +11,7 @@ from ynet_lite.encoders.small import Small
 from ynet_lite.losses.unified import UnifiedLoss
 from ynet_lite.methods import METHODS
 from ynet_lite.model import YNet, count_parameters, upsampled, upsampled_conv
-from ynet_lite.pooling import GUIDED, PLAIN, pool, rmac, rmac_regions, weighted_pool
+from ynet_lite.pooling import GUIDED, PLAIN, pool, rim, rmac, rmac_regions, weighted_pool
 
 
 def build(cfg: Config, n_classes: int = 2, n_masks: int = 2, seed: int = 0) -> YNet:
@@ -266,7 +266,7 @@ def test_weighted_pool_against_a_slow_loop_on_a_finer_weight():
 
 
 def test_every_pooling_has_its_name_in_one_place():
-    assert {*PLAIN, *GUIDED} == {"rmac", "gap", "mac", "lesion", "selfpool"}
+    assert {*PLAIN, *GUIDED} == {"rmac", "gap", "mac", "lesion", "rim", "selfpool"}
     x = torch.rand(2, 3, 4, 4)
     assert torch.equal(pool("gap", x), x.mean((2, 3))) and torch.equal(pool("mac", x), x.amax((2, 3)))
     assert torch.equal(pool("rmac", x), rmac(x))
@@ -276,7 +276,7 @@ def test_every_pooling_has_its_name_in_one_place():
         pool("lesion", x)
 
 
-@pytest.mark.parametrize("name, learns", [("lesion", False), ("selfpool", True)])
+@pytest.mark.parametrize("name, learns", [("lesion", False), ("rim", False), ("selfpool", True)])
 def test_only_the_pooling_without_masks_teaches_the_map(name, learns):
     x, coarse = torch.rand(2, 3, 4, 4, requires_grad=True), torch.randn(2, 2, 8, 8, requires_grad=True)
     pool(name, x, coarse).square().sum().backward()
@@ -322,6 +322,45 @@ def test_only_selfpool_teaches_its_map_through_the_pooling(tiny_config, pooling,
     backward(model, cfg)
     gradient = model.segmentation.head.weight.grad
     assert (gradient is not None and gradient.abs().sum() > 0) == taught
+
+
+def test_the_rim_is_a_band_on_both_sides_of_the_border():
+    inside = torch.zeros(1, 1, 12, 12)
+    inside[..., 4:9, 4:9] = 0.75
+    band = rim(inside, 1)
+    for i in range(12):
+        for j in range(12):
+            around = inside[0, 0, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2]
+            assert band[0, 0, i, j] == around.max() - around.min()
+    assert band[0, 0, 6, 6] == 0 and band[0, 0, 4, 6] == band[0, 0, 3, 6] == 0.75 and band[0, 0, 2, 6] == 0
+    assert (rim(torch.ones(1, 1, 6, 6)) == 0).all()  # no border, so pooling falls back to the plain mean
+
+
+def test_rim_pooling_reads_the_border_alone():
+    x = torch.rand(1, 2, 12, 12)
+    logits = torch.full((1, 2, 12, 12), -40.0)
+    logits[:, 1, 3:9, 3:9] = 40.0
+    logits[:, 0] = -logits[:, 1]
+    before, changed = pool("rim", x, logits), x.clone()
+    changed[..., 5:7, 5:7] += 5  # further inside than the band reaches
+    torch.testing.assert_close(pool("rim", changed, logits), before, rtol=1e-3, atol=1e-3)
+    changed[..., 3, 3] += 5
+    assert not torch.allclose(pool("rim", changed, logits), before, atol=0.01)
+
+
+def test_each_half_of_a_code_reads_its_own_poolings(tiny_config):
+    cfg = tiny_config.but(pooling="rmac+lesion+rim", pool_levels=(4, 5), code_halves=True)
+    model = build(cfg).eval()
+    size, half = model.descriptor_size // 3, cfg.bits // 2
+    descriptor = torch.randn(3, 3 * size, requires_grad=True)
+    with torch.no_grad():
+        code = model.code(descriptor)
+        weight, bias = model.code.weight, model.code.bias
+        torch.testing.assert_close(code[:, :half], descriptor[:, :size] @ weight[:half, :size].T + bias[:half])
+        torch.testing.assert_close(code[:, half:], descriptor[:, size:] @ weight[half:, size:].T + bias[half:])
+    assert "code.own" not in model.state_dict()
+    with pytest.raises(ValueError, match="code_halves: two halves need two poolings"):
+        tiny_config.but(pooling="rmac", code_halves=True)
 
 
 def test_true_masks_are_no_input():

@@ -87,7 +87,8 @@ class Method:
     """One method.
 
     name : as in the result rows. title : as in tables and figures. changes : what it changes on top of its preset; an ablation is
-    a weight of zero or one switch. kind : "ours", "part" (Y-Net with something taken away), "paper" (always in the paper preset),
+    a weight of zero or one switch. kind : "ours", "part" (Y-Net with something taken away), "more" (something
+    that only outlines can give), "paper" (always in the paper preset),
     "loss" (a deep hashing loss with our encoder and aggregation), "aggregation" (features of one shared encoder) or "frozen" (no
     training). source : the paper. parent : the method whose tuned settings it uses. tuned : by preset, what six validation trials
     chose (rows in data/results/first/tuning). without : what it lacks, in words; a pair where it depends on the pooling (inside
@@ -175,6 +176,13 @@ ALL: tuple[Method, ...] = (
         {"loss": "none", "balance": 0.0},
         parent="ynet",
         without="classification loss (a = 0)",
+    ),
+    Method("ynet-overlap", "pairs graded by overlap", {"loss": "overlap"}, "more"),
+    Method(
+        "ynet-rim",
+        "lesion and rim beside the whole",
+        {"pooling": "rmac+lesion+rim", "pool_levels": (4, 5), "code_halves": True},
+        "more",
     ),
     Method("ynet-paper", "paper's network, code layer trained", {"quant_weight": 0.01}, "paper"),
     Method("released", "as released, float code", _RELEASED | {"ranking": "cosine"}, "paper"),

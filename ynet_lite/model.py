@@ -51,6 +51,7 @@ class Network(Input, LossWeights):
     pooling: str = one_of("lesion", *GUIDED, *PLAIN, joined=True)
     pool_levels: tuple[int, ...] = (3, 4)  # which of C2..C5 are aggregated
     code_input: str = one_of("descriptor", "c5")  # "c5": the flattened C5, as released
+    code_halves: bool = young(False)  # of several poolings the first makes one half of the bits, the others make the other
     code_norm: bool = False  # batch-normalise the code (balanced bits)
 
     def __post_init__(self):
@@ -60,6 +61,8 @@ class Network(Input, LossWeights):
             raise ValueError(f"Config.drop_path: {self.drop_path}; it is a probability below 1")
         if not self.pool_levels or not set(self.pool_levels) <= set(LEVELS):
             raise ValueError(f"Config.pool_levels: {self.pool_levels}; the levels are 2 to 5 (C2 to C5)")
+        if self.code_halves and ("+" not in self.pooling or self.code_input == "c5"):
+            raise ValueError(f"Config.code_halves: two halves need two poolings of the descriptor, not {self.pooling!r}")
 
 
 class Output(NamedTuple):
@@ -145,6 +148,18 @@ def upsampled_conv(x: Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> Tensor:
     return torch.cat([top, torch.cat([left, inner, right], 3), bottom], 2)
 
 
+class Halves(nn.Linear):
+    """A linear layer (N, D) -> (N, K): the first K / 2 outputs read the first ``first`` inputs alone, the others the rest."""
+
+    def __init__(self, first: int, size: int, bits: int):
+        super().__init__(size, bits)
+        own = (torch.arange(bits)[:, None] < bits // 2) == (torch.arange(size) < first)
+        self.register_buffer("own", own, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.own, self.bias)
+
+
 class YNet(nn.Module):
     """The network. ``forward(images)`` takes uint8 or float images in 0..255, shape (N, channels, H, W), and returns `Output`.
 
@@ -168,7 +183,8 @@ class YNet(nn.Module):
         pooled = [top if level == 5 else widths[level - 2] for level in cfg.pool_levels]
         self.descriptor_size = sum(pooled) * len(cfg.pooling.split("+"))
         c5 = math.ceil(cfg.size / (8 * getattr(self.encoder, "stride", 4)))
-        self.code = nn.Linear(widths[-1] * c5 * c5 if cfg.code_input == "c5" else self.descriptor_size, cfg.bits)
+        code_size = widths[-1] * c5 * c5 if cfg.code_input == "c5" else self.descriptor_size
+        self.code = Halves(sum(pooled), code_size, cfg.bits) if cfg.code_halves else nn.Linear(code_size, cfg.bits)
         if cfg.code_norm:
             self.code_norm = nn.BatchNorm1d(cfg.bits, affine=False)
         if cfg.attention != "none":

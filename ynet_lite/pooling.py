@@ -60,7 +60,7 @@ def check_features(x: Tensor) -> None:
 PLAIN = {"rmac": rmac, "gap": lambda x: x.mean((2, 3)), "mac": lambda x: x.amax((2, 3))}
 
 #: Poolings weighted by the coarse map of the segmentation branch.
-GUIDED = ("lesion", "selfpool")
+GUIDED = ("lesion", "rim", "selfpool")
 
 
 def pool(name: str, x: Tensor, coarse: Tensor | None = None) -> Tensor:
@@ -76,8 +76,17 @@ def pool(name: str, x: Tensor, coarse: Tensor | None = None) -> Tensor:
     if coarse is None:
         raise ValueError(f"pooling {name!r} needs the logits of the segmentation branch")
     inside = 1 - coarse.float().softmax(1)[:, :1]
-    # the mask steers the pooling; only without masks must the pooling teach the map
-    return weighted_pool(x, inside.detach() if name == "lesion" else inside)
+    if name == "selfpool":
+        return weighted_pool(x, inside)
+    inside = inside.detach()  # the mask steers the pooling; only without masks must the pooling teach the map
+    return weighted_pool(x, rim(inside) if name == "rim" else inside)
+
+
+def rim(inside: Tensor, reach: int = 2) -> Tensor:
+    """The band around the border of a soft mask (N, 1, h, w) in [0, 1], ``reach`` cells to both sides: maximum minus minimum of
+    the cells around (the morphological gradient)."""
+    size = 2 * reach + 1
+    return F.max_pool2d(inside, size, 1, reach) + F.max_pool2d(-inside, size, 1, reach)
 
 
 class SpatialAttention(nn.Module):

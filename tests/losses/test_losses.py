@@ -12,11 +12,13 @@ from ynet_lite.hashing import hadamard_targets
 from ynet_lite.losses.centres import centre_loss
 from ynet_lite.losses.circle import circle_loss
 from ynet_lite.losses.common import same_class
+from ynet_lite.losses.overlap import graded
 from ynet_lite.losses.pairwise import pairwise_loss
 from ynet_lite.losses.quantisation import quantisation_loss
 from ynet_lite.losses.segmentation import segmentation_loss
 from ynet_lite.losses.unified import UnifiedLoss
 from ynet_lite.model import Output
+from ynet_lite.overlap import centred_iou
 
 
 def randn(*shape, seed=0, dtype=torch.float64) -> torch.Tensor:
@@ -190,6 +192,53 @@ def test_pairwise_does_not_overflow():
     finite_with_gradient(loss, u)
 
 
+# ---------------------------------------------------------------- pairs graded by overlap
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.03125])
+def test_graded_pairs_against_a_slow_loop(scale):
+    output, masks, known, labels = batch(n=6, size=9)
+    known[4] = False
+    cfg = Config(bits=16, loss="overlap", pair_sharpness=scale)
+    _, terms = UnifiedLoss(cfg, 2)(output, masks, known, labels)
+    u, total, count = torch.tanh(output.code).tolist(), 0.0, 0
+    for i in range(6):
+        for j in range(i + 1, 6):
+            t = scale * sum(a * b for a, b in zip(u[i], u[j], strict=True))
+            grade = 0.0
+            if labels[i] == labels[j]:
+                one, other = masks[i : i + 1].numpy(), masks[j : j + 1].numpy()
+                grade = (1 + centred_iou(one, other).item()) / 2 if known[i] and known[j] else 1.0
+            total += math.log(1 + math.exp(t)) - grade * t
+            count += 1
+    assert terms["classification"].item() == pytest.approx(total / count, rel=1e-5)
+
+
+def test_graded_pairs_by_hand():
+    same = torch.tensor([[True, True, False], [True, True, True], [False, True, True]])
+    overlap = torch.tensor([[1.0, 0.5, 0.9], [0.5, 1.0, torch.nan], [0.9, torch.nan, 1.0]])
+    assert graded(same, overlap).tolist() == [[1.0, 0.75, 0.0], [0.75, 1.0, 1.0], [0.0, 1.0, 1.0]]
+
+
+def test_without_outlines_graded_pairs_are_plain_pairs():
+    output, masks, known, labels = batch()
+    plain, other = (
+        UnifiedLoss(Config(bits=16, loss=name), 2)(output, masks, ~known, labels)[1] for name in ("pairwise", "overlap")
+    )
+    assert torch.equal(plain["classification"], other["classification"])
+
+
+def test_a_better_match_of_lesions_asks_for_nearer_codes():
+    """The least loss of one pair of a class lies at <u_i, u_j> = logit(grade) / sharpness."""
+    grade, sharpness = torch.tensor([[1.0, 0.9], [0.9, 1.0]]), 0.125
+    wanted = math.log(0.9 / 0.1) / sharpness
+
+    def at(inner):
+        return pairwise_loss(torch.tensor([[inner, 0.0], [1.0, 0.0]]), grade, sharpness)
+
+    assert at(wanted) < at(wanted + 0.5) and at(wanted) < at(wanted - 0.5)
+
+
 # ---------------------------------------------------------------- class centres
 
 
@@ -330,6 +379,7 @@ CLASSIFICATION = {
     "circle": lambda u, y: circle_loss(u, same_class(y), 0.25, 32.0),
     "centres": lambda u, y: centre_loss(u, y, torch.from_numpy(hadamard_targets(2, 16)), 8.0),
 }
+ALL_LOSSES = [*CLASSIFICATION, "overlap", "ce", "none"]
 
 
 @pytest.mark.parametrize("name", CLASSIFICATION)
@@ -418,7 +468,7 @@ def test_trained_balance_runs_to_the_smaller_loss():
     assert abs(loss.a.item() - smaller) < 0.1
 
 
-@pytest.mark.parametrize("name", [*CLASSIFICATION, "ce", "none"])
+@pytest.mark.parametrize("name", ALL_LOSSES)
 @pytest.mark.parametrize("case", ["one image", "one class", "no outline", "empty masks", "zero code"])
 def test_unified_on_degenerate_batches(name, case):
     output, masks, known, labels = batch(n=1 if case == "one image" else 4)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from ynet_lite import provenance
-from ynet_lite.methods import AGGREGATED, RIVALS
+from ynet_lite.methods import AGGREGATED, RIVALS, reads_outlines
 from ynet_lite.paper import second, store
 from ynet_lite.paper.select import HEADLINE_FOLDS, complete, select
 
@@ -27,7 +27,7 @@ def test_the_best_place_by_hand():
 
 @pytest.mark.parametrize("part", second.PARTS)
 def test_trials_stay_on_the_development_fold_with_seeds_of_their_own(part):
-    methods, seeds = second.PARTS[part].methods, second.PARTS[part].trial_seeds
+    methods, seeds = second.PARTS[part].methods + second.PARTS[part].single, second.PARTS[part].trial_seeds
     for method in methods:
         configs = [second.trial(part, method, place, seed) for place in second.first_grid(method) for seed in seeds]
         assert {cfg.fold for cfg in configs} == {second.DEVELOPMENT_FOLD}
@@ -36,11 +36,11 @@ def test_trials_stay_on_the_development_fold_with_seeds_of_their_own(part):
         assert second.PARTS[part].dataset == "phantom" or second.DEVELOPMENT_FOLD not in second.PARTS[part].folds
         assert len({cfg.hash() for cfg in configs}) == len(second.first_grid(method))
         assert {cfg.label_share for cfg in configs} == {second.PARTS[part].share}
-        assert {cfg.uses_masks for cfg in configs} == {method == "ynet" or method.endswith("+seg")}
+        assert {cfg.uses_masks for cfg in configs} == {reads_outlines(method)}
 
 
 def test_every_method_of_a_part_has_as_many_trials_per_parameter():
-    methods = {method for part in second.PARTS.values() for method in part.methods}
+    methods = {method for part in second.PARTS.values() for method in part.methods + part.single}
     sizes = {len(second.first_grid(method)) for method in methods if second.hangs_on(method)}
     assert sizes == {9}
 
@@ -130,6 +130,20 @@ def test_the_twin_is_run_at_the_settings_of_ynet():
     made = {(c.method, c.fold, c.seed, c.lr, c.pair_sharpness, c.variant) for c in second.PLANS["same"][1]("pretrained")}
     own = second.CHOSEN["pretrained"]["ynet"]
     assert made == {("ynet-no-seg", fold, 0, *own, "settings of ynet") for fold in (2, 3, 4, 5)}
+
+
+def test_the_twin_is_run_for_twice_its_epochs():
+    usual = [cfg for cfg in second.runs("pretrained") if cfg.method == "ynet-no-seg" and cfg.seed == 0]
+    longer = second.PLANS["longer"][1]("pretrained")
+    assert longer == [cfg.but(epochs=2 * cfg.epochs, variant="epochs x2") for cfg in usual] and len(longer) == 4
+    assert second.PLANS["longer"][1]("scratch") == []
+
+
+def test_methods_of_one_seed_are_run_with_the_first(monkeypatch):
+    monkeypatch.setitem(second.CHOSEN, "pretrained", {"ynet": (0.002, 2.0), "ynet-rim": (0.001, 0.5)})
+    made = [(cfg.method, cfg.seed, cfg.fold) for cfg in second.runs("pretrained")]
+    assert sorted(where for method, *where in made if method == "ynet-rim") == [[0, fold] for fold in (2, 3, 4, 5)]
+    assert len(made) == 12 + 4
 
 
 def test_every_rival_of_the_first_edition_ranks_above_the_frozen_encoder():

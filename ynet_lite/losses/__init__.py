@@ -12,12 +12,13 @@ from .drh import DRH
 from .dsh import DSH
 from .hashnet import HASHNET
 from .orthohash import ORTHOHASH
+from .overlap import OVERLAP
 from .pairwise import PAIRWISE
 
 __all__ = ["ALL", "Batch", "HashLoss", "named"]
 
 #: Those of Y-Net, then the deep hashing losses it is compared with.
-ALL = (PAIRWISE, CIRCLE, CE, CENTRES, DSH, DPSH, DRH, HASHNET, CSQ, ORTHOHASH, ASH, ATH)
+ALL = (PAIRWISE, CIRCLE, CE, CENTRES, OVERLAP, DSH, DPSH, DRH, HASHNET, CSQ, ORTHOHASH, ASH, ATH)
 
 
 def named(name: str) -> HashLoss | None:

@@ -13,7 +13,8 @@ class Batch:
     z : (N, K) the real code before any tanh or sign. target : (N, K) tanh(z), or (N, D) the descriptor where the
     configuration says so. labels : (N,) int64. same : (N, N) bool, which pairs are of one class. progress : share of the
     training that is done. margin : Circle loss's m. centres : (C, K) of +-1, where a loss needs them. logits : (N, C) of a
-    classifier, where it needs one.
+    classifier, where it needs one. overlap : (N, N) IoU of the centred outlines, NaN where one is not known, where a loss needs
+    it.
     """
 
     z: Tensor
@@ -24,15 +25,16 @@ class Batch:
     margin: float = 0.25
     centres: Tensor | None = None
     logits: Tensor | None = None
+    overlap: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class HashLoss:
     """One loss: ``terms(batch, scale)`` -> named scalar tensors, each multiplied by its own weight already; they are summed.
 
-    name : as in ``Config.loss``. source : the paper. needs : "centres", "classifier". scale : the setting that ``scale`` is read
-    from, the one constant the loss hangs on most, which is tuned. own : a classification loss of Y-Net itself; the others
-    replace it.
+    name : as in ``Config.loss``. source : the paper. needs : "centres", "classifier", "outlines". scale : the setting that
+    ``scale`` is read from, the one constant the loss hangs on most, which is tuned. own : a classification loss of Y-Net
+    itself; the others replace it.
     """
 
     name: str

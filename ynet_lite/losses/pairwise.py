@@ -13,7 +13,7 @@ def pairwise_loss(u: Tensor, same: Tensor, sharpness: float = 0.5) -> Tensor:
     L = mean over pairs of log(1 + exp(t)) - s t, with t = sharpness <u_i, u_j> and s = 1 for the same class. DPSH's sharpness
     is 1/2. Deviation: the mean over pairs, not their sum, so that the weight does not depend on the batch; u is tanh-bounded.
 
-    Parameters: u (N, K) in [-1, 1]; same (N, N) bool. Fewer than two images give zero.
+    Parameters: u (N, K) in [-1, 1]; same (N, N) bool, or grades in [0, 1] in the place of s. Fewer than two images give zero.
     """
     i, j = pair_rows(u)
     if len(i) == 0:

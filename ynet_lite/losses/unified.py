@@ -8,11 +8,19 @@ from torch import Tensor, nn
 
 from ..hashing import hadamard_targets
 from ..model import Output
+from ..overlap import centred_iou
 from . import Batch, named
 from .common import same_class
 from .quantisation import quantisation_loss
 from .segmentation import segmentation_loss
 from .weights import LossWeights
+
+
+def overlaps(masks: Tensor, has_mask: Tensor) -> Tensor:
+    """IoU of every two centred outlines (N, H, W) of a batch: float32 (N, N), NaN where one of the two is not known."""
+    outlines = masks.cpu().numpy()
+    overlap = torch.from_numpy(centred_iou(outlines, outlines)).to(masks.device, torch.float32)
+    return overlap.masked_fill(~(has_mask[:, None] & has_mask), torch.nan)
 
 
 class UnifiedLoss(nn.Module):
@@ -35,7 +43,9 @@ class UnifiedLoss(nn.Module):
         if self.loss and "centres" in self.loss.needs:
             self.register_buffer("centres", torch.from_numpy(hadamard_targets(n_classes, cfg.bits)))
 
-    def classification(self, output: Output, labels: Tensor, classifier: nn.Module | None) -> dict[str, Tensor]:
+    def classification(
+        self, output: Output, masks: Tensor, has_mask: Tensor, labels: Tensor, classifier: nn.Module | None
+    ) -> dict[str, Tensor]:
         """The terms of the loss named by ``Config.loss``, on the code or (as released) on the descriptor."""
         cfg, z, on_code = self.cfg, output.code.float(), self.cfg.cls_target == "code"
         u, logits = torch.tanh(z), None
@@ -44,7 +54,8 @@ class UnifiedLoss(nn.Module):
             logits = classifier(u if on_code else output.descriptor.float() * output.descriptor.shape[1] ** 0.5)
         target = u if on_code else output.descriptor.float()
         same, centres = same_class(labels, cfg.same_class), getattr(self, "centres", None)
-        batch = Batch(z, target, labels, same, self.progress, cfg.circle_margin, centres, logits)
+        overlap = overlaps(masks, has_mask) if "outlines" in self.loss.needs else None
+        batch = Batch(z, target, labels, same, self.progress, cfg.circle_margin, centres, logits, overlap)
         return self.loss.terms(batch, getattr(cfg, self.loss.scale) if self.loss.scale else 1.0)
 
     def forward(
@@ -54,7 +65,7 @@ class UnifiedLoss(nn.Module):
         cfg, terms = self.cfg, {}
         total = output.code.new_zeros((), dtype=torch.float32)
         if self.loss:
-            parts = self.classification(output, labels, classifier)
+            parts = self.classification(output, masks, has_mask, labels, classifier)
             terms |= parts
             total = total + self.a.abs() * cfg.cls_scale * sum(parts.values())
         if cfg.uses_masks:

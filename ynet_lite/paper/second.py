@@ -13,7 +13,7 @@ import pandas as pd
 
 from .. import losses, paths, provenance
 from ..config import Config
-from ..methods import METHODS, OURS, TWIN
+from ..methods import METHODS, OURS, PRESETS, TWIN
 from . import store
 from .run import done, run_all
 from .select import HEADLINE_FOLDS
@@ -24,7 +24,7 @@ DEVELOPMENT_FOLD = 1
 class Part(NamedTuple):
     """Methods whose grids belong together: set, preset, seeds of trials, seeds and folds of runs, share of the labels.
 
-    ``changes``: what else is not as in the preset, as pairs.
+    ``single``: methods with trials of their own, but one seed. ``changes``: what else is not as in the preset, as pairs.
     """
 
     dataset: str
@@ -35,6 +35,7 @@ class Part(NamedTuple):
     folds: tuple[int, ...] = HEADLINE_FOLDS
     share: float = 1.0
     changes: tuple[tuple[str, float], ...] = ()
+    single: tuple[str, ...] = ()
 
     @property
     def variant(self) -> str:
@@ -44,7 +45,12 @@ class Part(NamedTuple):
 
 PARTS = {
     "busi": Part("busi", "scratch", (TWIN, OURS, "dpsh", "hashnet", "ath"), (100, 101, 102)),
-    "pretrained": Part("busbra", "pretrained", (TWIN, OURS, "hashnet", "hashnet+seg", "gap-itq")),
+    "pretrained": Part(
+        "busbra",
+        "pretrained",
+        (TWIN, OURS, "hashnet", "hashnet+seg", "gap-itq"),
+        single=("ynet-overlap", "ynet-rim", "orthohash", "ynet-circle", "gap-itq+seg"),
+    ),
     "scratch": Part("busbra", "scratch", (TWIN, OURS, "hashnet", "hashnet+seg")),
     "phantom": Part("phantom", "quick", ()),  # for methods that are named: a loss of one's own, in minutes
 }
@@ -105,12 +111,13 @@ CHOSEN: dict[str, dict[str, tuple[float, float]]] = {
 
 
 def runs(part: str) -> list[Config]:
-    """The reported runs of a part whose trials are finished: every method on every fold and seed."""
+    """The reported runs of a part whose trials are finished: every method on every fold and seed, or the first seed."""
     return [
         configuration(part, method, *settings, fold=fold, seed=seed)
         for seed in PARTS[part].seeds
         for fold in PARTS[part].folds
         for method, settings in CHOSEN.get(part, {}).items()
+        if seed == PARTS[part].seeds[0] or method not in PARTS[part].single
     ]
 
 
@@ -121,10 +128,12 @@ OUTLINES = {"masks other": ((OURS,), {"control": "masks other"}), "masks box": (
 
 #: The twin at Y-Net's rate and sharpness: how much of a gain is the settings?
 SAME = {"settings of ynet": ((TWIN,), {})}
+#: The twin with twice the epochs: does it lack time?
+LONGER = {"epochs x2": ((TWIN,), {"epochs": 2 * PRESETS["pretrained"]["epochs"]})}
 
 
 def varied(part: str, changes: dict[str, tuple[tuple[str, ...], dict]], seeds=(0,), like: dict | None = None) -> list[Config]:
-    """The runs of `CONTROLS`, `OUTLINES` or `SAME` on folds 2 to 5 of BUS-BRA, for methods whose trials are finished.
+    """The runs of `CONTROLS`, `OUTLINES`, `SAME` or `LONGER` on folds 2 to 5 of BUS-BRA, for methods whose trials are finished.
 
     ``like``: whose settings a method takes, where not its own.
     """
@@ -160,6 +169,7 @@ PLANS = {
     "frozen": ("trials and runs of the frozen encoder", frozen),
     "controls": ("leak controls", partial(varied, changes=CONTROLS)),
     "outlines": ("runs with outlines of another image or boxes", partial(varied, changes=OUTLINES)),
+    "longer": ("runs of the twin with doubled epochs", lambda part: varied(part, LONGER) if part == "pretrained" else []),
     "same": ("runs of the twin at Y-Net's settings", partial(varied, changes=SAME, like={TWIN: OURS})),
 }
 
@@ -218,7 +228,7 @@ def search(part: str, method: str, folder: Path, jobs: int | None = 1) -> dict[t
 def table(part: str, folder: Path) -> pd.DataFrame:
     """What is known of the trials of a part: one line per method and place, with NDCG@10 and whether it won."""
     lines = []
-    for method in PARTS[part].methods:
+    for method in PARTS[part].methods + PARTS[part].single:
         scores = search(part, method, folder, jobs=None)
         for place, value in sorted(scores.items()):
             won = place == best(scores) and not beyond(scores, place)
@@ -275,7 +285,7 @@ def main(argv: list[str] | None = None) -> int:
             configs = [cfg for cfg in PLANS[given.plan][1](part) if provenance.run_id(cfg) not in kept]
             run_all([cfg for cfg in configs if not done(cfg, given.folder)], given.folder, given.jobs, f"{part} {given.plan}")
         else:
-            for method in given.methods or PARTS[part].methods:
+            for method in given.methods or PARTS[part].methods + PARTS[part].single:
                 scores = search(part, method, given.folder, given.jobs)
                 won = best(scores)
                 print(f"{part} {method}: {trial(part, method, won, 0).variant}, NDCG@10 {scores[won]:.4f}", flush=True)
