@@ -1,6 +1,6 @@
 """Cases: images, masks, labels and patients, from a manifest to arrays."""
 
-from .core import Cases, test_rows
+from .core import Cases
 from .formats import read_image, read_mask
 from .loading import letterbox, load_table, resize_cases
 from .manifest import ManifestError, check_manifest, read_manifest
@@ -17,6 +17,5 @@ __all__ = [
     "read_manifest",
     "read_mask",
     "resize_cases",
-    "test_rows",
     "validation_rows",
 ]

@@ -94,7 +94,12 @@ class Cases:
 
         Raises ``ValueError`` when a patient stands on both sides or when a side is empty.
         """
-        test = test_rows(self.table, fold)
+        if "fold" in self.table:
+            test = self.table["fold"].to_numpy() == fold
+        elif "split" in self.table:
+            test = self.table["split"].to_numpy() == "test"
+        else:
+            raise ValueError("manifest: needs a column 'fold' (integers) or 'split' ('train' / 'test')")
         shared = sorted(set(self.groups[test]) & set(self.groups[~test]))
         if shared:
             raise ValueError(
@@ -113,15 +118,3 @@ class Cases:
             text = f"{len(there)} class(es); {len(lost)} queries have no relevant case{absent}"
             warnings.warn(f"{self.name}: the database of fold {fold} has {text}", stacklevel=2)
         return self.take(~test), self.take(test)
-
-
-def test_rows(table: pd.DataFrame, fold: int) -> np.ndarray:
-    """Boolean array of the rows of ``table`` that are queries: ``fold`` column first, else ``split == "test"``."""
-    if "fold" in table:
-        return table["fold"].to_numpy() == fold
-    if "split" in table:
-        return table["split"].to_numpy() == "test"
-    raise ValueError("manifest: needs a column 'fold' (integers) or 'split' ('train' / 'test')")
-
-
-test_rows.__test__ = False  # not a test, whatever pytest thinks of its name
