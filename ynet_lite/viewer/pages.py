@@ -8,8 +8,8 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -230,17 +230,14 @@ class Drawings:
     cases: Cases
     side: int = 128  # longest side of an embedded image in pixels; larger images are reduced, smaller ones kept
     maps: Maps | None = None  # for `draw` with ``heat=True``
-    _made: dict[tuple[int, bool], Drawing] = field(default_factory=dict)
 
     def __post_init__(self):
         whole("pages: side of a picture in pixels", self.side, 16)
+        self._made = cache(self._draw)
 
     def draw(self, row: int, heat: bool = False) -> Drawing:
         """One case, cropped to its content. Raises ``ValueError`` for an attention map that is not float (H, W) in [0, 1]."""
-        key = (int(row), bool(heat))
-        if key not in self._made:
-            self._made[key] = self._draw(int(row), heat)
-        return self._made[key]
+        return self._made(int(row), bool(heat))
 
     def _draw(self, row: int, heat: bool) -> Drawing:
         image, mask = self.cases.content(row)
