@@ -17,18 +17,15 @@ BLOCK = 1024  # rows of the table of correlations in memory at once
 
 def near_pairs(pictures: Iterable[np.ndarray]) -> np.ndarray:
     """Pairs i < j, int64 (P, 2), of grey uint8 pictures whose thumbnails (area means) correlate by at least `NEAR_DUPLICATE`."""
-    thumbnails, pairs = [], []
-    for picture in pictures:
-        small = Image.fromarray(picture).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-        values = np.asarray(small, np.float64).ravel()
-        values = values - values.mean()
-        thumbnails.append(values / max(np.linalg.norm(values), 1e-9))
-    thumbnails = np.stack(thumbnails)
+    small = [Image.fromarray(picture).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX) for picture in pictures]
+    thumbnails = np.stack([np.asarray(one, np.float64).ravel() for one in small])
+    thumbnails -= thumbnails.mean(1, keepdims=True)
+    thumbnails /= np.maximum(np.linalg.norm(thumbnails, axis=1, keepdims=True), 1e-9)
+    pairs = []
     for start in range(0, len(thumbnails), BLOCK):
         # rounded, so that the last digit of a sum cannot decide on another machine
         close = np.round(thumbnails[start : start + BLOCK] @ thumbnails[start:].T, 6) >= NEAR_DUPLICATE
-        i, j = np.nonzero(np.triu(close, 1))
-        pairs.append(np.stack([i, j], axis=1) + start)
+        pairs.append(np.argwhere(np.triu(close, 1)) + start)
     return np.concatenate(pairs)
 
 
@@ -55,8 +52,9 @@ def check_pictures(table: pd.DataFrame, images: np.ndarray, boxes: np.ndarray, n
     if same:
         raise ManifestError(
             f"{name}: {len(same)} pair(s) of cases show the same picture: {first_few(same)}; keep one of each, or give both the "
-            f"same label, patient and fold{kept(f'{name}-offenders', same)}",
+            "same label, patient and fold",
             same,
+            name,
         )
     if near:
         pairs = near_pairs(np.ascontiguousarray(image[0]) for image in shown)

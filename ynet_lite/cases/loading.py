@@ -117,8 +117,7 @@ def load_table(
     mask_names = tuple(mask_names)
     unknown = [f"{row} {v!r}" for row, v in zip(row_names(table), table["label"], strict=True) if v not in class_names]
     if unknown:
-        where = kept(f"{name}-offenders", unknown)
-        raise ManifestError(f"{name}: label is none of {list(class_names)}: {first_few(unknown)}{where}", unknown)
+        raise ManifestError(f"{name}: label is none of {list(class_names)}: {first_few(unknown)}", unknown, name)
     lacking = [column for column in finer if column not in table]
     if lacking:
         raise ManifestError(f"{name}: no column {lacking} to refine the class; found {list(table.columns)}")
@@ -201,9 +200,9 @@ def _read_all(table, name: str, base: Path, arrays: dict, classes: int, centre_c
             blank.append(i)
         masks[i], has_mask[i] = small, True
     if offenders:
-        more = [f"and {len(offenders) - SHOWN} more{kept(f'{name}-offenders', offenders)}"] if len(offenders) > SHOWN else []
+        more = [f"and {len(offenders) - SHOWN} more"] if len(offenders) > SHOWN else []
         text = "\n- ".join([f"{name}: {len(offenders)} of {n} cases cannot be used", *offenders[:SHOWN], *more])
-        raise ManifestError(text, offenders)
+        raise ManifestError(text, offenders, name)
     for i in deep:  # read again: white is known only now
         keep(i, open_picture(base / cells[i][1]))
     if has_mask.any() and not masks.any():
@@ -254,11 +253,11 @@ def _fingerprint(table, name: str, base: Path, described: str, expected: Mapping
     sums = {part: sha256(base / part) for part in tqdm(parts, desc=f"checking {name}", leave=False, delay=BAR)}
     changed = [part for part, value in sums.items() if (expected or {}).get(_below(part, base), value) != value]
     if changed:
-        where = kept(f"{name}-offenders", changed)
         raise ManifestError(
             f"{name}: {len(changed)} file(s) differ from the published ones by SHA-256: {first_few(changed)}; "
-            f"get the set again, or use your own copy through a manifest (dataset csv){where}",
+            "get the set again, or use your own copy through a manifest (dataset csv)",
             changed,
+            name,
         )
     full = hashlib.sha256(described.encode())
     for column in cells:

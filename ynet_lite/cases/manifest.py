@@ -20,10 +20,13 @@ SHOWN = 5  # offenders that an error lists
 
 
 class ManifestError(ValueError):
-    """A manifest that cannot be used; the message lists the first ``offenders`` by row and says what would be right."""
+    """A manifest that cannot be used; the message lists the first ``offenders`` by row and says what would be right.
 
-    def __init__(self, message: str, offenders: Sequence[str] = ()):
-        super().__init__(message)
+    With the ``name`` of the set, its end says where all of them are written down (see `kept`).
+    """
+
+    def __init__(self, message: str, offenders: Sequence[str] = (), name: str = ""):
+        super().__init__(message + (kept(f"{name}-offenders", offenders) if name else ""))
         self.offenders = tuple(offenders)
 
 
@@ -178,9 +181,9 @@ def check_manifest(table: pd.DataFrame, name: str, *, need_files: bool = True, f
     if problems:
         shown = [f"{what}: {first_few(those)}" if those else what for what, those in problems.items()]
         every = [f"{what}: {one}" for what, those in problems.items() for one in those]
-        where = kept(f"{name}-offenders", every) if max(map(len, problems.values())) > SHOWN else ""
         head = f"{name}: {len(problems)} problem(s) in the manifest"
-        raise ManifestError("\n- ".join([head, *shown]) + where, every)
+        cut = max(map(len, problems.values())) > SHOWN
+        raise ManifestError("\n- ".join([head, *shown]), every, name if cut else "")
     return table
 
 
@@ -197,18 +200,12 @@ def _spelling(value: str) -> str | Decimal:
     return Decimal(text) if re.fullmatch(r"\d+(\.\d*)?", text) else text
 
 
-def _integer(value) -> int | None:
-    try:
-        return int(float(value)) if float(value).is_integer() else None
-    except (TypeError, ValueError):
-        return None
-
-
 def _check_sides(table: pd.DataFrame, column: str, rows: np.ndarray, problem) -> None:
     """Put folds as numbers and splits as text into ``table``; report what is neither, an empty side and divided patients."""
     values = table[column].to_numpy(object)
     if column == "fold":
-        sides = [_integer(value) for value in values]
+        numbers = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").astype(float)
+        sides = [int(number) if number.is_integer() else None for number in numbers]
         right = "fold must be a whole number"
     else:
         sides = [_text(value) if _text(value) in ("train", "test") else None for value in values]

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
-from ..cases.manifest import SEPARATOR, ManifestError, check_manifest, first_few, kept, row_names
+from ..cases.manifest import SEPARATOR, ManifestError, check_manifest, first_few, row_names
 from ..cases.splits import deal
 from ..paths import write_csv, yours
 from .folders import read_columns
@@ -63,8 +63,8 @@ def origa(folder) -> pd.DataFrame:
     masks = next((_files(place) for place in places if place.is_dir()), [])
     images = _by_stem(_files(folder / "Images"), ".jpg", ".jpeg", ".png")
     table = _manifest(names, images, _by_stem(masks, ".mat", ".png"), labels, names, folder, folds=10)
-    table["mask_names"] = "background;disc;cup"
-    return _with(table, listed, Eye="eye", Set="set")
+    kept = listed.filter(["Eye", "Set"]).rename(columns=str.lower).reset_index(drop=True)
+    return table.assign(mask_names="background;disc;cup").join(kept)
 
 
 def tnscui(folder) -> pd.DataFrame:
@@ -150,7 +150,7 @@ def ham10000(folder) -> pd.DataFrame:
     masks = {stem.removesuffix("_segmentation"): path for stem, path in _by_stem(outlines, ".png").items()}
     images = _by_stem(paths, ".jpg", ".jpeg")
     table = _manifest(listed["image_id"], images, masks, listed["dx"], listed["lesion_id"], folder, folds=5)
-    return _with(table, listed, dx_type="dx_type", localization="localization")
+    return table.join(listed.filter(["dx_type", "localization"]).reset_index(drop=True))
 
 
 PUBLISHED = {"origa": origa, "tnscui": tnscui, "jsrt": jsrt, "ham10000": ham10000}
@@ -166,7 +166,11 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         table = check_manifest(PUBLISHED[given.name](given.folder), given.name)
-        print(found(given.name, table))
+        classes = ", ".join(f"{count} {label}" for label, count in table["label"].value_counts().sort_index().items())
+        print(
+            f"{given.name}: {len(table)} of {IMAGES[given.name]} published cases, {table['group'].nunique()} groups, "
+            f"{(table['mask'] != '').sum()} with an outline; {classes}"
+        )
         if not (table["mask"] != "").any():
             lacking = f"{given.name}: no outline was found in {given.folder}; looked for {OUTLINES[given.name]}"
             if given.name != APART and not given.without_outlines:
@@ -178,15 +182,6 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(f"written: {given.csv}; {HOW_TO_GET[given.name]}")
     return 0
-
-
-def found(name: str, table: pd.DataFrame) -> str:
-    """What a manifest holds, in one sentence, beside the number of cases that was published."""
-    classes = ", ".join(f"{count} {label}" for label, count in table["label"].value_counts().sort_index().items())
-    return (
-        f"{name}: {len(table)} of {IMAGES[name]} published cases, {table['group'].nunique()} groups, "
-        f"{(table['mask'] != '').sum()} with an outline; {classes}"
-    )
 
 
 def _folder(name: str, folder, *inside: str) -> Path:
@@ -210,7 +205,7 @@ def _labels(listed: pd.DataFrame, column: str, names: tuple[str, str], path: Pat
     """Class names for a column of 0 and 1."""
     odd = [f"{row} {value!r}" for row, value in zip(row_names(listed), listed[column], strict=True) if value not in ("0", "1")]
     if odd:
-        raise ManifestError(f"{path}: {column} must be one of 0, 1: {first_few(odd)}{kept(f'{path.stem}-offenders', odd)}", odd)
+        raise ManifestError(f"{path}: {column} must be one of 0, 1: {first_few(odd)}", odd, path.stem)
     return [names[int(value)] for value in listed[column]]
 
 
@@ -229,18 +224,13 @@ def _manifest(names, images: dict[str, Path], masks: dict, labels, groups, folde
     """``masks`` holds a file or a list of files by name; without ``folds`` the caller adds a ``split``."""
     lost = [name for name in names if name.lower() not in images]
     if lost:
-        where = kept(f"{folder.name}-offenders", lost)
-        raise ManifestError(f"{folder}: {len(lost)} of {len(names)} listed cases have no image: {first_few(lost)}{where}", lost)
+        text = f"{folder}: {len(lost)} of {len(names)} listed cases have no image: {first_few(lost)}"
+        raise ManifestError(text, lost, folder.name)
     own = [masks.get(name.lower(), []) for name in names]
     image = [str(images[name.lower()]) for name in names]
     mask = [SEPARATOR.join(map(str, found if isinstance(found, list) else [found])) for found in own]
     cells = {"case_id": list(names), "image": image, "mask": mask, "label": list(labels), "group": list(groups)}
     return pd.DataFrame(cells | ({"fold": deal(groups, labels, folds)} if folds else {}))
-
-
-def _with(table: pd.DataFrame, listed: pd.DataFrame, **columns: str) -> pd.DataFrame:
-    """``table`` with those ``columns`` (old name = new name) that the list has."""
-    return table.assign(**{new: listed[old].to_numpy() for old, new in columns.items() if old in listed})
 
 
 if __name__ == "__main__":
