@@ -259,9 +259,8 @@ def _pixels(image: Image.Image, mask: str) -> np.ndarray:
 def _palette(image: Image.Image) -> np.ndarray:
     """The indices of a mask, or its colours where these are black and white."""
     indices = np.array(image) if image.mode == "P" else np.array(image)[..., 0]
-    palette = np.zeros((256, 3), np.uint8)
     stored = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    palette[: len(stored)] = stored
+    palette = np.pad(stored, ((0, 256 - len(stored)), (0, 0)))
     used = palette[np.unique(indices)]
     return palette[indices, 0] if np.isin(used, (0, 255)).all() and (used == used[:, :1]).all() else indices
 

@@ -121,8 +121,8 @@ def unpack(archive: Path, folder: Path, inside: tuple[str, ...], name: str) -> N
         temporary = Path(made)
         try:
             with zipfile.ZipFile(archive) as opened:
-                for member in tqdm(opened.infolist(), desc=f"unpacking {archive.name}", unit="file", leave=False):
-                    opened.extract(member, temporary)  # never outside of it, never a link; checks the CRC at the end
+                members = tqdm(opened.infolist(), desc=f"unpacking {archive.name}", unit="file", leave=False)
+                opened.extractall(temporary, members)  # never outside of it, never a link; checks the CRC at the end
         except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
             raise ValueError(f"{archive}: a damaged archive ({error}); delete it and download again") from None
         places = [temporary, *(path for path in temporary.iterdir() if path.is_dir())]

@@ -13,7 +13,7 @@ from .. import paths
 from ..cases.core import Cases
 from ..cases.formats import sha256
 from ..cases.loading import load_table
-from ..cases.manifest import ManifestError, first_few, kept, read_text
+from ..cases.manifest import ManifestError, first_few, read_text
 from ..config import Data
 
 
@@ -27,13 +27,8 @@ class DataSet:
     folders: tuple[str, ...] = ()  # names of its folder, the usual one first; none for a set that needs no files
     inside: tuple[str, ...] = ()  # what lies in the folder of this set and of no other
     how_to_get: str = ""
-    kept: str = ""  # ``sets/data/<kept>.sha256`` lists the checksums of its files
+    kept: str = ""  # ``sets/data/<kept>.sha256`` lists the checksums of its files; two sets may label the same images differently
     drawn: bool = False  # made anew from each seed: its runs share no cases
-
-    @property
-    def files(self) -> str:
-        """The name under which its files are known: two sets may label the same images differently."""
-        return self.kept or self.name
 
 
 def load_folder(one: DataSet, cfg: Data, manifest: Callable[[Path], pd.DataFrame], **settings) -> Cases:
@@ -45,8 +40,7 @@ def load_folder(one: DataSet, cfg: Data, manifest: Callable[[Path], pd.DataFrame
     if one.kept:
         report = verify(one, folder, only="*.csv")
         if not report.ok:
-            where = kept(f"{one.name}-offenders", report.offenders)
-            raise ManifestError(f"{report}; get the set again ({one.how_to_get}){where}", report.offenders)
+            raise ManifestError(f"{report}; get the set again ({one.how_to_get})", report.offenders, one.name)
         expected = checksums(one)
     about = {"name": cfg.dataset, "size": cfg.size, "channels": cfg.channels, "folder": folder, "expected": expected}
     return load_table(manifest(folder), **about, **settings)
@@ -93,7 +87,8 @@ def find(one: DataSet, data_dir=None) -> Path:
             if all((folder / part).exists() for part in one.inside):
                 return folder
     raise FileNotFoundError(
-        f"{one.files}: not found in {', '.join(map(str, roots))} (a folder {one.folders[0]}/ with {', '.join(one.inside)}); "
+        f"{one.kept or one.name}: not found in {', '.join(map(str, roots))} "
+        f"(a folder {one.folders[0]}/ with {', '.join(one.inside)}); "
         f"set YNET_DATA_DIR to the folder that holds it, or get it: {one.how_to_get}"
     )
 
@@ -123,4 +118,4 @@ def verify(one: DataSet, folder=None, only: str = "*") -> Verification:
     listed = {path: digest for path, digest in checksums(one).items() if fnmatch.fnmatch(path, only)}
     missing = tuple(path for path in listed if not (folder / path).is_file())
     changed = tuple(path for path in listed if path not in missing and sha256(folder / path) != listed[path])
-    return Verification(one.files, folder, len(listed), missing, changed)
+    return Verification(one.kept or one.name, folder, len(listed), missing, changed)
