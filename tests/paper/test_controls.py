@@ -10,7 +10,7 @@ import pytest
 from ynet_lite import provenance
 from ynet_lite.config import Config
 from ynet_lite.paper import run, second, store
-from ynet_lite.paper.controls import MARGIN, by_size, controlled
+from ynet_lite.paper.controls import MARGIN, controlled
 
 
 @pytest.fixture
@@ -119,15 +119,6 @@ def test_runs_under_a_control_write_rows_of_their_own(tmp_path, monkeypatch, dra
         found[cfg.hash()] = rows.set_index(["metric", "k"])["value"]
         assert found[cfg.hash()]["map", 10] > 0
     assert len(found) == 4 and len(list((tmp_path / "checkpoints").glob("*.safetensors"))) == 4
-
-
-def test_a_search_by_size_knows_height_and_width_only(sides):
-    database, queries = (replace(part, images=part.images * 0, masks=part.masks * 0) for part in sides)
-    for part in (database, queries):
-        for mask, label in zip(part.masks, part.labels, strict=True):
-            mask[3 : 5 + 4 * label, 3 : 9 + label] = 1
-    found = by_size(database, queries).set_index(["metric", "k"])["value"]
-    assert found["map", 10] == 1 and found["accuracy", 10] == 1
 
 
 def test_planned_controls():

@@ -1,21 +1,12 @@
-"""Controls: a training on data that something was taken from. What is still found then did not come from what was taken.
+"""Controls: a training on data that something was taken from. What is still found then did not come from what was taken."""
 
-``python -m ynet_lite.paper.controls`` scores a search that knows of each lesion only its height and width.
-"""
-
-import argparse
-import time
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
-from .. import metrics, paths, provenance
 from ..cases.core import Cases
 from ..cases.splits import validation_rows
 from ..config import Config
-from ..sets import load_cases
-from .select import HEADLINE_FOLDS
 
 MARGIN = 0.04  # by which the box around a lesion is widened, as a share of the image's side
 
@@ -83,25 +74,3 @@ def _share(cases: Cases, share: float, seed: int) -> Cases:
     rng = np.random.default_rng([seed, 19])
     chosen = rng.permutation(np.flatnonzero(validation_rows(cases.groups, cases.labels, share, seed)))
     return cases.take(np.resize(chosen, len(cases)))
-
-
-def by_size(database: Cases, queries: Cases) -> pd.DataFrame:
-    """Scores (metric, k, value) of a search by the size of the outline alone: distance in the logarithms of height and width."""
-    sides = [np.stack([part.masks.any(2).sum(1), part.masks.any(1).sum(1)], 1) for part in (queries, database)]
-    own, others = (np.log(np.maximum(side, 1)) for side in sides)
-    distance = np.linalg.norm((own[:, None] - others[None]) / others.std(0), axis=2)
-    return metrics.evaluate(distance, queries, database, (10,))[0]
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Score a search by the size of the outline alone on folds 2 to 5 of BUS-BRA; trains nothing."""
-    argparse.ArgumentParser(prog="python -m ynet_lite.paper.controls", description=main.__doc__).parse_args(argv)
-    cases = load_cases(Config.from_preset("scratch", "busbra"))
-    about = {"fingerprint": cases.fingerprint[:16], "commit": provenance.commit()[0], "date": time.strftime("%Y-%m-%d")}
-    found = [by_size(*cases.split(fold)).assign(fold=fold, **about) for fold in HEADLINE_FOLDS]
-    print(paths.write_csv(pd.concat(found), paths.results() / "trust" / "size-alone.csv"))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
