@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib import pyplot as plt
 
 from ynet_lite import attribution, paths
 from ynet_lite.checkpoint import Checkpoint
 from ynet_lite.config import Config
 from ynet_lite.encoding import encode_floats
 from ynet_lite.model import YNet
-from ynet_lite.paper import statistics, store
+from ynet_lite.paper import select, statistics, store
 from ynet_lite.paper.ambiguity import criteria, embedding, measure, page, plots
 from ynet_lite.sets import load_cases
 
@@ -104,52 +105,65 @@ def test_silhouette_by_hand():
 
 
 @pytest.fixture
-def out(tmp_path, monkeypatch):
-    monkeypatch.setenv("YNET_OUT", str(tmp_path))
+def folder(tmp_path, monkeypatch):
+    """Where `write` leaves runs, which `packed` makes the committed results."""
+    monkeypatch.setattr(paths, "results", lambda: tmp_path / "results")
     for name in ("YNET_DATASET", "YNET_PRESET", "YNET_DATA_DIR", "YNET_MANIFEST", "YNET_CHANNELS"):
         monkeypatch.delenv(name, raising=False)
-    return tmp_path
+    return tmp_path / "out"
 
 
-def test_rows_and_kept_pictures_become_the_page(out, phantom, monkeypatch):
+def packed(folder, part="ambiguity") -> pd.DataFrame:
+    """What `write` left as committed rows of the study; ``part`` "": of the runs themselves."""
+    store.pack(folder, paths.results() / "first" / part)
+    return select.published(part)
+
+
+def levels(lines=()) -> pd.DataFrame:
+    """Committed levels."""
+    table = pd.DataFrame(lines, columns=["dataset", "fingerprint", "fold", "name", "metric", "k", "value"])
+    paths.write_csv(table, paths.results() / "first" / "ambiguity" / "levels.csv")
+    return table
+
+
+def test_rows_and_kept_pictures_become_the_page(folder, phantom, monkeypatch):
     database, queries = phantom
-    folder, rng = out / "results", np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     kept = {"ids": queries.ids, "answers": np.tile(database.ids[:5], (len(queries), 1)), "maps": np.zeros((len(queries), 16, 16))}
     for method in ("ynet", "ynet-no-seg"):
-        write(
-            folder, method, 0, {name: dict(zip(queries.ids, rng.random(len(queries)), strict=True)) for name, *_ in plots.PANELS}
-        )
+        for where, names in ((folder, [name for name, *_ in plots.PANELS]), (folder / "own", ["map"])):
+            table = {name: dict(zip(queries.ids, rng.random(len(queries)), strict=True)) for name in names}
+            write(where, method, 0, table, k=10 if names == ["map"] else 0)
     # the same cases, fewer of them
     monkeypatch.setattr(plots, "load_cases", lambda cfg: load_cases(small().but(size=cfg.size, seed=cfg.seed)))
-    assert page.make(out / "figures", folder) == []
-    (folder / "ambiguity" / "pictures").mkdir()
-    rows = criteria.read_rows(folder)
+    rows, _, _ = packed(folder), packed(folder / "own", ""), levels()
+    pictures = paths.results() / "first" / "ambiguity" / "pictures"
+    pictures.mkdir()
     for run in rows["run_id"].unique():
-        np.savez_compressed(folder / "ambiguity" / "pictures" / f"{run}.npz", **kept)
-        values = pd.DataFrame({"case_id": queries.ids, "metric": "map", "k": 10, "value": rng.random(len(queries))})
-        paths.write_csv(values, folder / "per_query" / f"{run}.csv")
-    assert [path.name for path in page.make(out / "figures", folder)] == ["ambiguity-phantom.png"]
-    text = page.page(rows, folder)
+        np.savez_compressed(pictures / f"{run}.npz", **kept)
+    figure = plots.before_after()
+    assert len(figure.axes) == 2 * 2 * 7 + len(plots.PANELS)
+    plt.close(figure)
+    text = page.page()
     assert "## phantom, preset quick" in text and ("reached" in text or "missed" in text)
-    assert page.page(rows, folder) == text  # the same rows, the same page
+    assert page.page() == text  # the same rows, the same page
 
 
-def test_without_rows_nothing_is_made(tmp_path):
-    assert page.make(tmp_path / "figures", tmp_path) == [] and page.page(criteria.read_rows(tmp_path), tmp_path) == ""
-    assert not (tmp_path / "figures").exists()
-    assert list(criteria.read_rows(tmp_path)) == store.COLUMNS and criteria.read_levels(tmp_path).empty
+def test_without_rows_the_page_is_empty(folder):
+    levels()
+    assert page.page() == "" and list(select.published("ambiguity")) == store.COLUMNS
 
 
 # --- what the rows say -----------------------------------------------------------------------------------------------
 
 
-def write(folder, method, seed, table, fold=1, config_hash=None, dataset="phantom"):
+def write(folder, method, seed, table, fold=1, config_hash=None, dataset="phantom", k=0):
     """Rows and per-query values of a made-up run: {metric: {case: value}}."""
     run = f"{dataset}-{method}-{config_hash or method}-{fold}-{seed}"
-    each = [(case, m, 0, v) for m, part in table.items() for case, v in part.items()]
+    each = [(case, m, k, v) for m, part in table.items() for case, v in part.items()]
     each = pd.DataFrame(each, columns=["case_id", "metric", "k", "value"])
     each.insert(1, "group", each["case_id"].str.rsplit("-", n=1).str[0])
-    paths.write_csv(each, folder / "ambiguity" / "per_query" / f"{run}.csv")
+    paths.write_csv(each, folder / "per_query" / f"{run}.csv")
     about = {"run_id": run, "config_hash": config_hash or method, "dataset": dataset, "fingerprint": f"print{seed}", "fold": fold}
     about |= {
         "seed": seed,
@@ -158,23 +172,23 @@ def write(folder, method, seed, table, fold=1, config_hash=None, dataset="phanto
         "method": method,
         "variant": "",
         "bits": 64,
-        "k": 0,
+        "k": k,
         "seconds": 1.0,
         "device": "cpu",
     }
     about |= {"versions": "", "commit": "abc", "dirty": False, "date": "2026-01-01"}
     rows = [{**about, "metric": m, "value": float(np.nanmean(list(part.values())))} for m, part in table.items()]
-    paths.write_csv(pd.DataFrame(rows)[store.COLUMNS], folder / "ambiguity" / f"{run}.csv")
+    paths.write_csv(pd.DataFrame(rows)[store.COLUMNS], folder / "runs" / f"{run}.csv")
 
 
-def test_criteria_by_hand(tmp_path):
+def test_criteria_by_hand(folder):
     cases = [f"p{i:04d}-1" for i in range(4)]
     looks = "pointing"
     ours = {"spdd_error": dict(zip(cases, (0.1, 0.2, 0.3, 0.0), strict=True)), looks: dict.fromkeys(cases, 0.8)}
     twin = {"spdd_error": dict(zip(cases, (0.2, 0.4, 0.6, np.nan), strict=True)), looks: dict.fromkeys(cases, 0.5)}
-    write(tmp_path, "ynet", 0, ours | {"flips_background": dict.fromkeys(cases, 0.2)})
-    write(tmp_path, "ynet-no-seg", 0, twin | {"flips_background": dict.fromkeys(cases, 0.0)})
-    found = criteria.criteria(criteria.read_rows(tmp_path), tmp_path).set_index("metric")
+    write(folder, "ynet", 0, ours | {"flips_background": dict.fromkeys(cases, 0.2)})
+    write(folder, "ynet-no-seg", 0, twin | {"flips_background": dict.fromkeys(cases, 0.0)})
+    found = criteria.criteria(packed(folder)).set_index("metric")
     spdd = found.loc["spdd_error"]
     # (.1 + .2 + .3) / (.2 + .4 + .6): the query that one method leaves undefined does not count; each query halves
     assert spdd["value"] == pytest.approx(0.5) and spdd["low"] == pytest.approx(0.5) and spdd["high"] == pytest.approx(0.5)
@@ -191,14 +205,14 @@ def test_criteria_by_hand(tmp_path):
     assert text["verdict"].tolist() == ["reached", "missed, interval crosses the aim", "missed"]
 
 
-def test_other_readings_are_shown_where_rows_hold_them(tmp_path):
+def test_other_readings_are_shown_where_rows_hold_them(folder):
     cases = [f"p{i:04d}-1" for i in range(4)]
     for method, plain, half in (("ynet", 0.6, 0.2), ("ynet-no-seg", 0.55, 0.4)):
         table = {"": plain, "_half_pixel": half}
         energy = {f"energy_ratio{name}": dict.fromkeys(cases, 4 * value) for name, value in table.items()}
-        write(tmp_path, method, 0, energy | {f"pointing{name}": dict.fromkeys(cases, value) for name, value in table.items()})
-    rows = criteria.read_rows(tmp_path)
-    found = criteria.criteria(rows, tmp_path).set_index("criterion")
+        write(folder, method, 0, energy | {f"pointing{name}": dict.fromkeys(cases, value) for name, value in table.items()})
+    rows = packed(folder)
+    found = criteria.criteria(rows).set_index("criterion")
     assert found.loc["attention energy in the lesion, Y-Net / twin", "value"] == pytest.approx(0.6 / 0.55)
     assert found.loc["other reading: both aligned by half a pixel", "value"] == pytest.approx(0.2 / 0.4)
     mixed = found.loc["other reading: Y-Net by half a pixel, its twin by the receptive field"]
@@ -206,36 +220,33 @@ def test_other_readings_are_shown_where_rows_hold_them(tmp_path):
     half = found.loc["other reading: aligned by half a pixel"]
     assert half["value"] == half["low"] == pytest.approx(0.2) and half["queries"] == 4
     assert not any("cell by cell" in name for name in found.index)  # these rows lack it
-    levels = pd.DataFrame(
-        [("phantom", "print0", 1, "edge map", "energy_ratio", 0, 1.25)], columns=list(criteria.read_levels(tmp_path))
-    )
-    table = page.means_table(rows, levels, page.LOOKS).set_index("method")
+    edges = levels([("phantom", "print0", 1, "edge map", "energy_ratio", 0, 1.25)])
+    table = page.means_table(rows, edges, page.LOOKS).set_index("method")
     assert table.loc["edge map", "energy ratio"] == "1.250" and table.loc["edge map", "half-pixel"] == "-"
     assert table["energy ratio"].tolist()[:2] == ["2.400", "2.200"] and table["half-pixel"].tolist()[:2] == [".800", "1.600"]
 
 
 def test_of_committed_rows_the_plain_names_are_read_by_the_receptive_field():
-    rows, keys = criteria.read_rows(), ["run_id", "case_id"]
+    rows, keys = select.published("ambiguity"), ["run_id", "case_id"]
     for name in ("energy_ratio", "pointing"):
         for table, key in ((rows, ["run_id"]), (store.per_query(rows["run_id"].unique(), part="ambiguity"), keys)):
             plain, ruled = (table[table["metric"] == n].set_index(key)["value"] for n in (name, f"{name}_receptive_field"))
             pd.testing.assert_series_equal(plain, ruled)
 
 
-def test_an_interval_over_the_aim_is_said(tmp_path):
+def test_an_interval_over_the_aim_is_said(folder):
     cases = [f"p{i:04d}-1" for i in range(30)]
     values = np.random.default_rng(0).uniform(0.2, 1, 30)
-    write(tmp_path, "ynet", 0, {"spdd_error": dict(zip(cases, values * 0.68, strict=True))})
-    write(tmp_path, "ynet-no-seg", 0, {"spdd_error": dict(zip(cases, values[::-1], strict=True))})
-    one = criteria.criteria(criteria.read_rows(tmp_path), tmp_path).iloc[0]
+    write(folder, "ynet", 0, {"spdd_error": dict(zip(cases, values * 0.68, strict=True))})
+    write(folder, "ynet-no-seg", 0, {"spdd_error": dict(zip(cases, values[::-1], strict=True))})
+    found = criteria.criteria(packed(folder))
+    one = found.iloc[0]
     assert one["value"] == pytest.approx(0.68) and one["low"] < 0.7 < one["high"]
     assert one["reached"] and not one["sure"]
-    assert page.criteria_table(criteria.criteria(criteria.read_rows(tmp_path), tmp_path))["verdict"].item() == (
-        "reached, interval crosses the aim"
-    )
+    assert page.criteria_table(found)["verdict"].item() == "reached, interval crosses the aim"
 
 
-def test_gain_by_third_by_hand_and_against_a_slow_bootstrap(tmp_path):
+def test_gain_by_third_by_hand_and_against_a_slow_bootstrap(folder):
     rng = np.random.default_rng(1)
     patient = np.repeat(np.arange(60), 2)
     cases = np.array([f"bus_{i:04d}-{view}" for i, view in zip(patient, "lr" * 60, strict=True)])
@@ -247,9 +258,9 @@ def test_gain_by_third_by_hand_and_against_a_slow_bootstrap(tmp_path):
     def table(values):
         return {name: dict(zip(cases[own], values[own], strict=True)) for name, own in parts.items()}
 
-    write(tmp_path, "ynet", 0, table(ours), dataset="busbra")
-    write(tmp_path, "ynet-no-seg", 0, table(twin), dataset="busbra")
-    one = criteria.criteria(criteria.read_rows(tmp_path), tmp_path).set_index("metric").loc["map"]
+    write(folder, "ynet", 0, table(ours), dataset="busbra")
+    write(folder, "ynet-no-seg", 0, table(twin), dataset="busbra")
+    one = criteria.criteria(packed(folder)).set_index("metric").loc["map"]
     gain = ours - twin
     assert one["value"] == pytest.approx(100 * (gain[ambiguous].mean() - gain[~ambiguous].mean()), abs=1e-3)
     again = []
@@ -267,16 +278,16 @@ def test_thirds_of_other_queries_are_an_error():
         criteria.third_gain([a, a], [a, a.iloc[:1]])
 
 
-def test_values_of_the_study_are_read_as_others(tmp_path):
+def test_values_of_the_study_are_read_as_others(folder):
     for seed in range(2):
-        write(tmp_path, "ynet", seed, {"pointing": {"p0000-1": float(seed), "p0001-1": 1.0}})
-    rows = criteria.read_rows(tmp_path)
-    found = statistics.per_query_table(rows.assign(fingerprint="same"), "pointing", tmp_path, "ambiguity")
+        write(folder, "ynet", seed, {"pointing": {"p0000-1": float(seed), "p0001-1": 1.0}})
+    rows = packed(folder)
+    found = statistics.per_query_table(rows.assign(fingerprint="same"), "pointing", part="ambiguity")
     assert found["value"].tolist() == [0.5, 1.0] and found["runs"].tolist() == [2, 2]
     # another draw of the phantom has other queries under the same names
-    assert len(statistics.per_query_table(rows, "pointing", tmp_path, "ambiguity")) == 4
+    assert len(statistics.per_query_table(rows, "pointing", part="ambiguity")) == 4
     with pytest.raises(ValueError, match="has no spdd_error"):
-        statistics.per_query_table(rows, "spdd_error", tmp_path, "ambiguity")
+        statistics.per_query_table(rows, "spdd_error", part="ambiguity")
 
 
 def test_shown_queries_follow_their_rule():
@@ -291,8 +302,6 @@ def test_shown_queries_follow_their_rule():
 
 def test_a_map_lies_on_the_image_whatever_its_size():
     """A bright quarter of a 2 x 2 map covers the same quarter of the drawn image."""
-    from matplotlib import pyplot as plt
-
     cases = load_cases(small())
     figure, axis = plt.subplots()
     plots.overlay(axis, cases, 0, np.array([[1.0, 0.0], [0.0, 0.0]]))

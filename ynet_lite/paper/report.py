@@ -20,7 +20,7 @@ from ..search import SHIPPED, load_shipped
 from ..sets import load_cases
 from . import hypotheses, scanner, select, shares, statistics, store, tables, tissue, weights
 from .ablations import ablated, draw, pages
-from .ambiguity import page
+from .ambiguity import page, plots
 from .second import CONTROLS
 
 
@@ -298,7 +298,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, Callable[[], str]]:
         "matched": weights.matched,
         "wrong-outlines": weights.wrong_outlines,
         "released": lambda: markdown(pages.published_table()),
-        "ambiguity": lambda: page.page(page.read_rows()),
+        "ambiguity": page.page,
         "tried": tried,
         "commands": commands,
         "controls": controls,
@@ -437,7 +437,7 @@ def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
         name = "-".join(part for part in (dataset, group, variant.replace("=", "").replace(" ", "-")) if part)
         made.append(drawing.save(ranking(select.headline(chosen)), folder / f"methods-{name}.png"))
     made += draw.make(folder, runs)
-    made += page.make(folder)
+    made.append(drawing.save(plots.before_after(), folder / "ambiguity-phantom.png"))
     made.append(drawing.save(query_page(), folder / "queries-phantom.png"))
     if len(gains := shares.committed()):
         made.append(drawing.save(shares.figure(gains), folder / "when-outlines-pay.png"))

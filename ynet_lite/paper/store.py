@@ -141,9 +141,9 @@ def _rows(path: Path) -> pd.DataFrame:
     return _long(scores, ["run_id"]).merge(_about(path), on="run_id", how="left")[COLUMNS]
 
 
-def read_runs(folder: str | Path, part: str = "runs") -> pd.DataFrame:
+def read_runs(folder: str | Path) -> pd.DataFrame:
     """All result rows that runners left under ``folder/runs``, in a fixed order."""
-    return _joined([read_run(path) for path in paths.listed(Path(folder) / part)], COLUMNS)
+    return _joined([read_run(path) for path in paths.listed(Path(folder) / "runs")], COLUMNS)
 
 
 def per_query(
@@ -155,7 +155,7 @@ def per_query(
     ``folder``. Raises ``ValueError`` for a run that has no values.
     """
     if folder:
-        known = {path.stem: path for path in paths.listed(Path(folder) / part / "per_query")}
+        known = {path.stem: path for path in paths.listed(Path(folder) / "per_query")}
     else:
         known = _values(part)
     runs = list(known) if runs is None else list(runs)
@@ -221,10 +221,9 @@ def _read_codes(stored, run: str) -> dict[str, Codes]:
     return found
 
 
-def small(name: str, folder: str | Path | None = None) -> pd.DataFrame:
-    """A table such as "tuning/trials": committed, or from files left under ``folder``; empty where there is none."""
-    files = paths.listed(Path(folder) / name) if folder else committed(f"{name.split('/')[1]}.csv", None, name.split("/")[0])
-    return _joined([pd.read_csv(path, dtype=TEXT) for path in files])
+def small(name: str) -> pd.DataFrame:
+    """A committed table of the first edition, such as "tuning/trials" or "ambiguity/levels"."""
+    return pd.read_csv(paths.results() / "first" / f"{name}.csv", dtype=TEXT)
 
 
 # --- what rows say -------------------------------------------------------------------------------------------------
@@ -351,11 +350,9 @@ def pack(source: str | Path, target: str | Path, runs: Iterable[str] | None = No
     Raises ``ValueError`` for a run that is packed already with other values.
     """
     source, target, only = Path(source), Path(target), None if runs is None else set(runs)
-    packed = _pack_tables(source / "runs", target, only)
-    _pack_tables(source / "ambiguity", target / "ambiguity", only)
+    packed = _pack_tables(source, target, only)
     settings = json.loads((target / "configs.json").read_text()) if (target / "configs.json").is_file() else {}
-    tables = [path for path in (target / "runs.csv", target / "ambiguity" / "runs.csv") if path.is_file()]
-    used = {name for path in tables for name in _text(path)["config_hash"]}
+    used = set(_text(target / "runs.csv")["config_hash"]) if packed else set()
     found = {path.stem: json.loads(path.read_text()) for path in paths.listed(source / "configs", "*.json")}
     settings = {name: found[name] for name in found if only is None or name in used} | settings
     if settings:
@@ -365,8 +362,8 @@ def pack(source: str | Path, target: str | Path, runs: Iterable[str] | None = No
     return packed
 
 
-def _pack_tables(run_files: Path, target: Path, only: set[str] | None) -> list[str]:
-    files = [path for path in paths.listed(run_files) if only is None or path.stem in only]
+def _pack_tables(source: Path, target: Path, only: set[str] | None) -> list[str]:
+    files = [path for path in paths.listed(source / "runs") if only is None or path.stem in only]
     new = _joined([_text(path) for path in files], COLUMNS)
     old = _unpivot([target / "scores.csv"] if (target / "scores.csv").is_file() else [], ["run_id"])
     if old.empty and new.empty:
@@ -375,7 +372,7 @@ def _pack_tables(run_files: Path, target: Path, only: set[str] | None) -> list[s
     who = _joined([*([_text(target / "runs.csv")] if len(old) else []), new.drop(columns=["metric", "k", "value"])])
     who = who.drop_duplicates("run_id").sort_values("run_id", ignore_index=True)
     old = _unpivot(sorted(target.glob("values-*.csv.gz")), _VALUE)
-    query_files = [(run_files.parent if run_files.name == "runs" else run_files) / "per_query" / path.name for path in files]
+    query_files = [source / "per_query" / path.name for path in files]
     new = [_text(path).assign(run_id=path.stem) for path in query_files if path.is_file()]
     values = _merged(old, _joined(new, list(old.columns))[old.columns], "values per query")
     for name, ids in who.groupby("dataset")["run_id"]:

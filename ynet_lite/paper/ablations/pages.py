@@ -62,13 +62,7 @@ def published_table() -> pd.DataFrame:
     return shown.rename_axis("method (theirs)").rename_axis(columns=None).reset_index()
 
 
-def trials_table(source: str | Path | None = None) -> pd.DataFrame:
-    """How far tuning alone moves a method: columns preset, dataset, method, trials, worst, best (mAP@10 of validation patients).
-
-    From the files of ``source/tuning/trials`` (default: the committed ones), one line per method. Empty without files.
-    """
-    keys = ["preset", "dataset", "method"]
-    found = store.small("tuning/trials", source).reindex(columns=[*keys, "val_map10"])
-    return found.groupby(keys, as_index=False).agg(
-        trials=("val_map10", "count"), worst=("val_map10", "min"), best=("val_map10", "max")
-    )
+def trials_table() -> pd.DataFrame:
+    """How far tuning alone moves a method: preset, dataset, method, trials, worst, best (mAP@10 of validation patients)."""
+    trials = store.small("tuning/trials").groupby(["preset", "dataset", "method"], as_index=False)["val_map10"]
+    return trials.agg(trials="count", worst="min", best="max")

@@ -7,25 +7,12 @@ C4 for every network), and ``_receptive_field``, which equals the plain name.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ...methods import OURS, TWIN
-from .. import statistics, store
-from ..select import published
-
-
-def read_rows(folder: str | Path | None = None) -> pd.DataFrame:
-    """All rows of the study under ``folder`` (default: the committed results), in a fixed order."""
-    return published(part="ambiguity") if folder is None else store.read_runs(folder, "ambiguity")
-
-
-def read_levels(folder: str | Path | None = None) -> pd.DataFrame:
-    """Chance levels and maps without a model: dataset, fingerprint, fold, name, metric, k, value."""
-    found = store.small("ambiguity/levels", folder)
-    return found.reindex(columns=["dataset", "fingerprint", "fold", "name", "metric", "k", "value"])
+from .. import statistics
 
 
 @dataclass(frozen=True)
@@ -96,15 +83,15 @@ def third_gain(ours: Sequence[pd.DataFrame], twin: Sequence[pd.DataFrame]) -> st
     return statistics.paired(*columns, pd.concat(ours))
 
 
-def criteria(chosen: pd.DataFrame, folder: str | Path | None = None) -> pd.DataFrame:
-    """Each `Criterion` that the rows can answer. ``chosen``: rows of one set, preset and variant; values from ``folder``.
+def criteria(chosen: pd.DataFrame) -> pd.DataFrame:
+    """Each `Criterion` that the rows can answer. ``chosen``: rows of one set, preset and variant.
 
     Columns: criterion, metric, kind, aim, at_most, value, low, high (95 %, bootstrap by patient), reached (by the value), sure
     (the whole interval lies on the same side of the aim), queries, patients, runs. What is undefined is not reached.
     """
 
     def values(method: str, metric: str) -> pd.DataFrame:
-        return statistics.per_query_table(chosen[chosen["method"] == method], metric, folder, "ambiguity")
+        return statistics.per_query_table(chosen[chosen["method"] == method], metric, part="ambiguity")
 
     known, found = set(chosen["metric"]), []
     for one in CRITERIA:

@@ -1,16 +1,12 @@
-"""The study as one page and one picture, from rows."""
-
-from pathlib import Path
+"""The study as one page, from rows."""
 
 import numpy as np
 import pandas as pd
 
-from ... import drawing
 from ...methods import OURS, TWIN
-from .. import statistics, tables
-from ..select import parts, select, sets
-from . import plots
-from .criteria import criteria, read_levels, read_rows
+from .. import statistics, store, tables
+from ..select import parts, published, select, sets
+from .criteria import criteria
 
 
 def criteria_table(found: pd.DataFrame) -> pd.DataFrame:
@@ -76,9 +72,9 @@ def means_table(chosen: pd.DataFrame, levels: pd.DataFrame, columns: dict[str, s
     return pd.concat([table, pd.DataFrame(lines)], ignore_index=True)
 
 
-def page(rows: pd.DataFrame, folder: str | Path | None = None) -> str:
+def page() -> str:
     """The study as Markdown: criteria and means of every set that has rows of Y-Net and of its twin."""
-    levels, text = read_levels(folder), []
+    rows, levels, text = published("ambiguity"), store.small("ambiguity/levels"), []
     for dataset, preset, variant in sets(rows):
         chosen = select(rows, dataset, preset, variant)
         if not {OURS, TWIN} <= set(chosen["method"]):
@@ -88,20 +84,6 @@ def page(rows: pd.DataFrame, folder: str | Path | None = None) -> str:
             if not {OURS, TWIN} <= set(part["method"]):
                 continue
             text += [f"### {name}\n"] if name else []
-            text += [tables.markdown(criteria_table(criteria(part, folder))) + "\n"]
+            text += [tables.markdown(criteria_table(criteria(part))) + "\n"]
             text += [tables.markdown(means_table(part, levels, columns)) + "\n" for columns in (MEANS, LOOKS)]
     return "\n".join(text)
-
-
-def make(folder: Path, source: str | Path | None = None) -> list[Path]:
-    """Write ``ambiguity-phantom.png`` into ``folder`` from the rows and the kept pictures under ``source``; returns the files.
-
-    Trains and encodes nothing. Without kept pictures of the phantom there is no picture.
-    """
-    rows = read_rows(source)
-    kept = plots.read_pictures(rows, source)
-    if not {OURS, TWIN} <= set(kept):
-        return []
-    drawing.use_style()
-    figure = plots.before_after(select(rows, "phantom", "quick"), read_levels(source), kept, source)
-    return [drawing.save(figure, Path(folder) / "ambiguity-phantom.png")]

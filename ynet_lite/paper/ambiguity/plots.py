@@ -1,7 +1,6 @@
 """Pictures of the study: before and after, and attention maps beside images."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from ...drawing import BLUE, GREY, RED, draw_case, frame
 from ...methods import OURS, TWIN
 from ...sets import load_cases
 from .. import store
-from ..select import EDITION
+from ..select import EDITION, published, select
 
 SHORT = {OURS: "Y-Net", TWIN: "twin"}
 SHOWN = 5  # answers that were kept
@@ -34,15 +33,15 @@ PANELS = (
 )
 
 
-def read_pictures(rows: pd.DataFrame, source: str | Path | None = None) -> dict[str, dict[str, np.ndarray]]:
-    """What was kept of answers and maps, by method; {} where nothing was kept.
+def read_pictures(rows: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
+    """What was kept of answers and maps of a phantom, by method.
 
     ``ids`` (Q,), ``answers`` (Q, 5) and ``bits`` (Q, 5): the nearest cases and their distances; ``maps`` uint8 (Q, 16, 16):
     Grad-CAM for the query's own class, 255 = its maximum.
     """
     found = {}
     for run, method in rows[["run_id", "method"]].drop_duplicates().itertuples(index=False, name=None):
-        path = Path(source or paths.results() / EDITION) / "ambiguity" / "pictures" / f"{run}.npz"
+        path = paths.results() / EDITION / "ambiguity" / "pictures" / f"{run}.npz"
         if path.is_file():
             with np.load(path) as stored:
                 found[method] = dict(stored) | {"run_id": np.array(run)}
@@ -62,14 +61,16 @@ def shown_queries(ours: pd.DataFrame, twin: pd.DataFrame, shares: Sequence[float
     return [both["case_id"].iloc[round(share * (len(both) - 1))] for share in shares]
 
 
-def before_after(rows: pd.DataFrame, levels: pd.DataFrame, kept: Mapping, source: str | Path | None = None) -> Figure:
+def before_after() -> Figure:
     """Twin and Y-Net on two queries of the phantom, chosen by rule, and below them what all queries of all seeds say.
 
-    ``rows``: of the phantom, quick preset, without variant. ``kept``: `read_pictures`. Queries: at the 90 % and the 10 % rank of
+    From committed rows of the quick preset, `read_pictures` and a phantom drawn anew. Queries: at the 90 % and the 10 % rank of
     the gain in average precision (`shown_queries`), so one that gains and one that loses.
     """
+    rows = select(published("ambiguity"), "phantom", "quick")
+    kept = read_pictures(rows)
     first = rows[rows["run_id"] == str(kept[OURS]["run_id"])]
-    values = [store.per_query([str(kept[name]["run_id"])], "map", 10, source) for name in SHORT]
+    values = [store.per_query([str(kept[name]["run_id"])], "map", 10) for name in SHORT]
     picked = shown_queries(*values)
     cases = load_cases(Config.from_preset(seed=int(first["seed"].iloc[0]), size=96))
     database, queries = cases.split(int(first["fold"].iloc[0]))
@@ -80,7 +81,7 @@ def before_after(rows: pd.DataFrame, levels: pd.DataFrame, kept: Mapping, source
     names = ("query that gains (90 % rank of the gain in mAP@10)", "query that loses (10 % rank)")
     for block, case, name in zip(blocks, picked, names, strict=True):
         _one_query(block, queries, database, case, kept, name)
-    _slopes(bottom, rows, levels)
+    _slopes(bottom, rows)
     return figure
 
 
@@ -119,12 +120,13 @@ def overlay(axis: Axes, cases: Cases, row: int, heat: np.ndarray, *, title: str 
     axis.set(xlim=limits[0], ylim=limits[1])
 
 
-def _slopes(figure, rows: pd.DataFrame, levels: pd.DataFrame) -> None:
+def _slopes(figure, rows: pd.DataFrame) -> None:
     """One panel per number: a thin line per training, a thick one for the mean, chance dotted."""
     axes = figure.subplots(1, len(PANELS))
     figure.suptitle(
         "all queries: a thin line per phantom (seed), the thick one is their mean; dotted: chance", fontsize=9, x=0.01, ha="left"
     )
+    levels = store.small("ambiguity/levels")
     chance = levels[(levels["name"] == "chance") & levels["fingerprint"].isin(set(rows["fingerprint"]))]
     chance = chance.groupby("metric")["value"].mean().to_dict()
     chance |= {"flips_background": 1.0, "flips_lesion": 1.0, "energy_ratio": 1.0}
