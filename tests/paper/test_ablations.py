@@ -54,6 +54,13 @@ def phantom(method="ynet", **changes) -> Config:
     return Config.from_preset("quick", "phantom", method, **changes)
 
 
+def packed(folder, monkeypatch) -> pd.DataFrame:
+    """What `write` left as the only committed rows, those that were packed before among them."""
+    store.pack(folder, folder / "committed" / "first")
+    monkeypatch.setattr(paths, "results", lambda: folder / "committed")
+    return store.rows()
+
+
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
     """All runs of the phantom grids, as the grids name them."""
@@ -64,7 +71,14 @@ def everything(tmp_path_factory):
             seen.setdefault(provenance.run_id(cfg), cfg)
     for cfg in seen.values():
         write(folder, cfg)
+    store.pack(folder, folder / "committed" / "first")
     return folder, store.read_runs(folder)
+
+
+@pytest.fixture
+def every_run(everything, monkeypatch):
+    """The rows of `everything`, committed."""
+    return packed(everything[0], monkeypatch)
 
 
 # --- balance ---------------------------------------------------------------------------------------------------------
@@ -197,28 +211,28 @@ def test_parts_name_the_ablations():
     assert set(ablated.PARTS) <= set(METHODS)
 
 
-def test_losses_are_paired_by_patient(everything):
-    folder, runs = everything
-    table = ablated.losses(runs, "phantom", "quick", source=folder, n=500)
+def test_losses_are_paired_by_patient(every_run):
+    runs = every_run
+    table = ablated.losses(runs, "phantom", "quick", n=500)
     assert table["method"].tolist() == list(ablated.PARTS) and (table["note"] == "").all()
     row = table.set_index("method").loc["ynet-no-seg"]
     assert row["points"] == pytest.approx(29, abs=0.01) and row["runs"] == "5 x 1" and row["folds"] == (1,)
     assert row["patients"] == 5 * PATIENTS
     same = runs[(runs["dataset"] == "phantom") & (runs["preset"] == "quick") & (runs["variant"] == "")]
-    one = statistics.compare_methods("ynet", ["ynet-no-seg"], same, folder=folder, n=500).iloc[0]
+    one = statistics.compare_methods("ynet", ["ynet-no-seg"], same, n=500).iloc[0]
     assert (row["low"], row["high"]) == (one["points_low"], one["points_high"])
     assert (table["low"] <= table["points"] + 1e-9).all() and (table["points"] <= table["high"] + 1e-9).all()
     # a difference of nothing: no quantisation loss has the same made-up score
     assert table.set_index("method").loc["ynet-no-quant", "p"] == 1
 
 
-def test_losses_on_a_real_set_rest_on_the_headline_folds_where_both_ran_them(tmp_path):
+def test_losses_on_a_real_set_rest_on_the_headline_folds_where_both_ran_them(tmp_path, monkeypatch):
     for fold in (1, 2, 3, 4, 5):
         write(tmp_path, Config.from_preset("full", "busbra", fold=fold))
         write(tmp_path, Config.from_preset("full", "busbra", "ynet-no-seg", fold=fold), 0.1 if fold == 1 else 0.5)
     write(tmp_path, Config.from_preset("full", "busbra", "ynet-no-quant"))
     write(tmp_path, Config.from_preset("full", "busbra", "ynet-rmac"))
-    table = ablated.losses(store.read_runs(tmp_path), "busbra", "full", source=tmp_path, n=100).set_index("method")
+    table = ablated.losses(packed(tmp_path, monkeypatch), "busbra", "full", n=100).set_index("method")
     assert table.loc["ynet-no-seg", "folds"] == (2, 3, 4, 5)
     assert table.loc["ynet-no-seg", "points"] == pytest.approx(30)
     assert table.loc["ynet-no-quant", "note"] == "not run on fold 2, 3, 4, 5" and np.isnan(table.loc["ynet-no-quant", "points"])
@@ -229,17 +243,17 @@ def test_losses_on_a_real_set_rest_on_the_headline_folds_where_both_ran_them(tmp
     assert "pooling inside" in ablated.without("ynet-no-seg", Config.from_preset())
 
 
-def test_losses_say_why_nothing_can_be_compared(tmp_path):
-    assert ablated.losses(store.read_runs(tmp_path), "phantom", "quick", source=tmp_path).empty
+def test_losses_say_why_nothing_can_be_compared(tmp_path, monkeypatch):
+    assert ablated.losses(store.read_runs(tmp_path), "phantom", "quick").empty
     write(tmp_path, phantom())
     write(tmp_path, phantom("ynet-no-cls", epochs=99))
     write(tmp_path, phantom("ynet-no-quant", seed=3))
-    table = ablated.losses(store.read_runs(tmp_path), "phantom", "quick", source=tmp_path).set_index("method")
+    table = ablated.losses(packed(tmp_path, monkeypatch), "phantom", "quick").set_index("method")
     assert table["note"].to_dict() == {"ynet-no-cls": "other settings: epochs", "ynet-no-quant": "no seed in common"}
     assert table["points"].isna().all() and table["p"].isna().all()
     write(tmp_path, phantom(epochs=98, seed=2))
     with pytest.raises(ValueError, match="Y-Net on phantom has several configurations"):
-        ablated.losses(store.read_runs(tmp_path), "phantom", "quick", source=tmp_path)
+        ablated.losses(packed(tmp_path, monkeypatch), "phantom", "quick")
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -256,13 +270,12 @@ def test_the_page_says_that_every_planned_setting_was_run():
         assert set(ablated.losses(runs, dataset, group, n=10)["method"]) == set(ablated.PARTS)
 
 
-def test_text_is_complete_and_marks_the_numbers_of_others(everything, tmp_path):
-    folder, runs = everything
-    page = pages.text(runs, folder, n=200)
+def test_text_is_complete_and_marks_the_numbers_of_others(every_run):
+    page = pages.text(every_run, n=200)
     for heading in pages.HEADINGS.values():
         assert f"### {heading}" in page
     assert "+29.0 [" in page and "| pairwise | 0.25 | 2 |" in page and ".705 ± .007" in page
-    assert "## phantom" not in pages.text(runs[runs["method"] == "dpsh"], folder)
+    assert "## phantom" not in pages.text(every_run[every_run["method"] == "dpsh"])
 
 
 def test_text_of_a_table_has_dashes_where_nothing_is(tmp_path):
@@ -332,7 +345,7 @@ def test_common_folds():
     assert ablated.common_folds(rows(a=[1])) == ()
 
 
-def test_curves_come_from_the_codes(tmp_path):
+def test_curves_come_from_the_codes(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     labels = np.array([0, 0, 1, 1, 1])
     for method, seed in (("ynet", 0), ("ynet", 1), ("ynet-no-seg", 0)):
@@ -342,8 +355,8 @@ def test_curves_come_from_the_codes(tmp_path):
             codes = Codes(rng.integers(0, 256, (5, 8), np.uint8), np.array([f"{side}{i}" for i in range(5)]), labels, 64)
             codes.save(tmp_path / "codes" / f"{provenance.run_id(cfg)}.{side}.npz")
     write(tmp_path, Config.from_preset("full", "busbra", "dpsh"))  # its codes are not there
-    runs = store.read_runs(tmp_path)
-    table, level = draw.pr_curves(runs, "busbra", "full", tmp_path)
+    runs = packed(tmp_path, monkeypatch)
+    table, level = draw.pr_curves(runs, "busbra", "full")
     assert set(table["method"]) == {"ynet", "ynet-no-seg"}
     run = provenance.run_id(Config.from_preset("full", "busbra"))
     q, d = (Codes.load(tmp_path / "codes" / f"{run}.{side}.npz") for side in ("queries", "database"))
@@ -352,7 +365,7 @@ def test_curves_come_from_the_codes(tmp_path):
     assert own["recall"].tolist() == recall.tolist() and own["precision"].tolist() == precision.tolist()
     # two of five queries find 2 of 5 cases of their class, three find 3 of 5
     assert level == pytest.approx((2 * 2 + 3 * 3) / 25)
-    empty, none = draw.pr_curves(runs[runs["method"] == "dpsh"], "busbra", "full", tmp_path)
+    empty, none = draw.pr_curves(runs[runs["method"] == "dpsh"], "busbra", "full")
     assert empty.empty and np.isnan(none)
 
 
@@ -371,26 +384,25 @@ def test_trials_show_what_tuning_alone_moves(tmp_path, monkeypatch):
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def test_figures_are_made_for_what_has_rows_and_are_the_same_bytes(everything, tmp_path):
-    folder, runs = everything
-    made = draw.make(tmp_path / "a", runs, folder)
+def test_figures_are_made_for_what_has_rows_and_are_the_same_bytes(every_run, tmp_path):
+    made = draw.make(tmp_path / "a", every_run)
     names = [f"ablation-{what}-phantom.png" for what in ("losses", "balance", "masks", "bits")]
     assert [path.name for path in made] == names  # the phantom's codes are not kept
-    drawn = draw.figure("balance", runs, "phantom", "quick", folder)
+    drawn = draw.figure("balance", every_run, "phantom", "quick")
     assert drawing.save(drawn, tmp_path / "again.png").read_bytes() == made[1].read_bytes()
     for path in made:
         assert 600 <= plt.imread(path).shape[1] <= 1600
     assert plt.get_fignums() == []
 
 
-def test_no_figure_of_a_single_point(tmp_path):
-    write(tmp_path / "source", phantom())
-    write(tmp_path / "source", phantom("ynet-no-seg", epochs=99))
-    assert draw.figure("bits", store.read_runs(tmp_path / "source"), "phantom", "quick", tmp_path / "source") is None
-    next((tmp_path / "source" / "runs").glob("*no-seg*")).unlink()
-    assert draw.make(tmp_path, store.read_runs(tmp_path / "source"), tmp_path / "source") == []
+def test_no_figure_of_a_single_point(tmp_path, monkeypatch):
+    write(tmp_path, phantom())
+    write(tmp_path, phantom("ynet-no-seg", epochs=99))
+    runs = packed(tmp_path, monkeypatch)
+    assert draw.figure("bits", runs, "phantom", "quick") is None
+    assert draw.make(tmp_path, runs[runs["method"] == "ynet"]) == []
     with pytest.raises(ValueError, match="'more' is not known; known are losses, balance"):
-        draw.figure("more", store.read_runs(tmp_path / "source"), "phantom", "quick", tmp_path / "source")
+        draw.figure("more", runs, "phantom", "quick")
 
 
 def test_balance_figure_draws_every_loss_and_the_trained_balance_apart(everything):

@@ -39,24 +39,23 @@ def table(rows: pd.DataFrame, n: int = 10_000) -> pd.DataFrame:
     seed it says nothing of trainings). p by sign flips of patients, its correction by Holm for all of `FAMILY`: a hypothesis
     without runs counts as one with p = 1. ``p (folds)``: Nadeau and Bengio's corrected t-test.
     """
-    lines, p = [], []
+    lines = []
     for one in FAMILY:
         runs = pair(rows, "busbra", one.preset, HEADLINE_FOLDS, one.seeds, one.variant)
         done, planned = [part["run_id"].nunique() for part in runs], len(HEADLINE_FOLDS) * len(one.seeds)
         line = {"": one.name, "encoder": one.preset, "measure": tables.BESIDE.get(one.metric, one.metric)}
         line |= {RUNS: f"{done[0]}, {done[1]} of {planned}"}
-        p.append((1.0, False))
+        line |= {"p": 1.0, "least": False}
         if min(done) == planned:
             a, b = (statistics.per_query_table(part, one.metric) for part in runs)
             found = statistics.paired(a, b, a, n=n)
             wide = statistics.trainings_interval(*(statistics.per_run_table(part, one.metric) for part in runs), n=n)
-            p[-1] = found.p, found.least
             line |= {"points": statistics.interval_text(*found.difference), "with trainings": statistics.interval_text(*wide)}
-            line["p (folds)"] = statistics.p_text(statistics.corrected_t(a, b)[1])
+            line |= {"p": found.p, "least": found.least, "p (folds)": statistics.p_text(statistics.corrected_t(a, b)[1])}
         lines.append(line)
-    for line, value, (_, least) in zip(lines, statistics.holm([value for value, _ in p]), p, strict=True):
+    for line, value in zip(lines, statistics.holm([line["p"] for line in lines]), strict=True):
         if "points" in line:
-            line["p (Holm)"] = statistics.p_text(value, least)
+            line["p (Holm)"] = statistics.p_text(value, line["least"])
     columns = ["", "encoder", "measure", RUNS, "points", "with trainings", "p (Holm)", "p (folds)"]
     return pd.DataFrame(lines, columns=columns, dtype=object).fillna("-")
 

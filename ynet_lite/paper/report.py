@@ -26,9 +26,7 @@ from .second import CONTROLS
 
 def scores(part: pd.DataFrame, metrics: str) -> pd.DataFrame:
     """Methods x metrics of one set as text, beside its chance level."""
-    dataset, preset = part[["dataset", "preset"]].iloc[0]
-    chance = select.chance_rows(dataset, "quick" if preset == "quick" else "full")
-    return tables.retrieval_table(part, tables.pick(metrics), chance)
+    return tables.retrieval_table(part, tables.pick(metrics), select.chance_rows(*part[["dataset", "preset"]].iloc[0]))
 
 
 def with_lead(part: pd.DataFrame, metrics: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:
@@ -147,12 +145,10 @@ def lookup_text(part: pd.DataFrame) -> str:
 
 def ranking(part: pd.DataFrame, name: str = "") -> Figure:
     """The methods of one table, sorted, beside chance and the look-up with the twin's votes. ``name``: a title."""
-    dataset, preset = part[["dataset", "preset"]].iloc[0]
-    group = "quick" if preset == "quick" else "full"
     votes = part[(part["method"] == TWIN) & (part["metric"] == "accuracy") & (part["k"] == 10)]
     lookup = {("map", 10): votes["value"].mean()} if len(votes) else {}
     shown = [("map", 10), ("ndcg", 10), ("mask_agreement", 10)]
-    figure = drawing.method_dots(part, shown, (draw.chance_level(dataset, group), lookup))
+    figure = drawing.method_dots(part, shown, (draw.chance_level(*part[["dataset", "preset"]].iloc[0]), lookup))
     figure.suptitle(name or None)
     return figure
 

@@ -39,9 +39,12 @@ def select(runs: pd.DataFrame, dataset: str, group: str, variant: str | None = "
     return found if variant is None else found[found["variant"] == variant]
 
 
-def chance_rows(dataset: str, group: str) -> pd.DataFrame | None:
-    """Committed chance level of a set: queries of fold 1 against its database (the phantom of seed 0), or None."""
-    path = paths.results() / "chance" / f"{dataset}-{group}.csv"
+def chance_rows(dataset: str, preset: str) -> pd.DataFrame | None:
+    """Committed chance level of a set: queries of fold 1 against its database (the phantom of seed 0), or None.
+
+    It depends on the cases alone: all presets but "quick" have that of "full".
+    """
+    path = paths.results() / "chance" / f"{dataset}-{'quick' if preset == 'quick' else 'full'}.csv"
     return pd.read_csv(path) if path.is_file() else None
 
 

@@ -181,10 +181,8 @@ def _lines(path: Path) -> dict[str, pd.DataFrame]:
     return dict(tuple(table.groupby("run_id", sort=False)))
 
 
-def configs(folder: str | Path | None = None) -> dict[str, Config]:
-    """The configuration behind each hash: committed, or left by runners under ``folder``."""
-    if folder:
-        return {path.stem: Config.from_json(path.read_text()) for path in paths.listed(Path(folder) / "configs", "*.json")}
+def configs() -> dict[str, Config]:
+    """The committed configuration behind each hash."""
     return {name: cfg for path in committed("configs.json") for name, cfg in _configs(path).items()}
 
 

@@ -9,7 +9,6 @@ seeds of the ablation: the mean over five phantoms is no point on a curve over t
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from operator import attrgetter
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +39,6 @@ class Ablation(NamedTuple):
     columns: tuple[str, str]
     configs: Callable[..., list[Config]]
     setting: Callable[[Config], tuple]
-    variants: str
 
 
 SETTINGS = {
@@ -50,13 +48,12 @@ SETTINGS = {
         ("loss", "a"),
         grids.balances,
         lambda cfg: (cfg.loss, "trainable" if cfg.balance_trainable else cfg.balance),
-        "a=",
     ),
     # share: of the training patients; quality: `cases.outlines.degraded`
     "masks": Ablation(
-        "Outlines: how many and how good", ("share", "quality"), grids.masks, attrgetter("mask_share", "mask_quality"), "masks"
+        "Outlines: how many and how good", ("share", "quality"), grids.masks, attrgetter("mask_share", "mask_quality")
     ),
-    "bits": Ablation("Length of the code", ("method", "bits"), grids.bits, attrgetter("method", "bits"), "bits="),
+    "bits": Ablation("Length of the code", ("method", "bits"), grids.bits, attrgetter("method", "bits")),
 }
 
 
@@ -80,7 +77,7 @@ def planned(what: str, dataset: str, group: str) -> dict[str, tuple]:
     return {cfg.hash(): one.setting(cfg) for cfg in one.configs(ABLATED[dataset, group], default=True)}
 
 
-def _rows(what: str, runs: pd.DataFrame, dataset: str, group: str) -> pd.DataFrame:
+def planned_rows(what: str, runs: pd.DataFrame, dataset: str, group: str) -> pd.DataFrame:
     """Rows of the planned configurations; default runs only on the folds and seeds of the others; each training once."""
     rows = select(runs, dataset, group, None)
     rows = rows[rows["method"].isin((*grids.BOTH, "ynet-circle")) & rows["config_hash"].isin(planned(what, dataset, group))]
@@ -99,7 +96,7 @@ def table(what: str, runs: pd.DataFrame, dataset: str, group: str) -> pd.DataFra
 
     runs : of `store.rows`. group : "quick" or "full". The sd (``map@10 sd``) of a single run is NaN. Empty without rows.
     """
-    rows, settings = _rows(what, runs, dataset, group), planned(what, dataset, group)
+    rows, settings = planned_rows(what, runs, dataset, group), planned(what, dataset, group)
     means = store.summary(rows, METRICS, by=["config_hash"])
     means = means.loc[[name for name in settings if name in means.index]]
     out = pd.DataFrame([settings[name] for name in means.index], columns=list(SETTINGS[what].columns))
@@ -126,7 +123,7 @@ def balance_text(table: pd.DataFrame) -> str:
 
 def twin(runs: pd.DataFrame, dataset: str, group: str) -> float:
     """mAP@10 of the twin without segmentation on the folds and seeds of the "masks"; NaN where it was not run on all of them."""
-    own, (config,) = _rows("masks", runs, dataset, group), ABLATED[dataset, group]((TWIN,))
+    own, (config,) = planned_rows("masks", runs, dataset, group), ABLATED[dataset, group]((TWIN,))
     other = select(runs, dataset, group, None).query("method == @TWIN and metric == 'map' and k == 10")
     other = other[(other["config_hash"] == config.hash()) & _within(other, own)]
     return float(other["value"].mean()) if len(own) and _within(own, other).all() else np.nan
@@ -149,7 +146,7 @@ def common_folds(chosen: pd.DataFrame, method: str = OURS) -> tuple[int, ...]:
 COMPARED = {"mean_rival": "ablated", "mean_ours": "ours", "points_low": "low", "points_high": "high", "runs_rival": "runs"}
 
 
-def losses(runs: pd.DataFrame, dataset: str, group: str, source: str | Path | None = None, n: int = 10_000) -> pd.DataFrame:
+def losses(runs: pd.DataFrame, dataset: str, group: str, n: int = 10_000) -> pd.DataFrame:
     """Y-Net minus each of its ablations, query by query, in points with 95 % intervals by patient (`statistics.paired`).
 
     Positive: the part that is missing from the ablation helps. Columns method, without (what is taken away), ablated and ours
@@ -157,7 +154,6 @@ def losses(runs: pd.DataFrame, dataset: str, group: str, source: str | Path | No
     (of `statistics.compare_methods`), patients, runs (sets of queries x trainings), folds, note. One row per method of `PARTS`
     that has rows, in their order; where nothing can be compared the numbers are NaN and ``note`` says why: the same training as
     Y-Net, settings that differ in more than the ablated part, other folds or seeds. Empty without rows of Y-Net.
-    ``source``: folder of the runs (default: the committed results).
     """
     columns = "method without ablated ours points low high p p_least patients runs folds note".split()
     rows = select(runs, dataset, group)
@@ -167,7 +163,7 @@ def losses(runs: pd.DataFrame, dataset: str, group: str, source: str | Path | No
         return pd.DataFrame(columns=columns)
     if ours["config_hash"].nunique() > 1:
         raise ValueError(f"losses: Y-Net on {dataset} has several configurations ({', '.join(sorted(set(ours['config_hash'])))})")
-    cfgs, folds = store.configs(source), common_folds(rows)
+    cfgs, folds = store.configs(), common_folds(rows)
     own, found = cfgs[ours["config_hash"].iloc[0]], []
     for method in [m for m in PARTS if m in set(rows["method"])]:
         part = rows[rows["method"] == method]
@@ -176,7 +172,7 @@ def losses(runs: pd.DataFrame, dataset: str, group: str, source: str | Path | No
         line = {"method": method, "without": without(method, own), "p_least": False, "runs": "", "folds": folds, "note": note}
         if not note:
             same = rows[rows["fold"].isin(folds) & (rows["seed"].isin(seeds) if seeds else True)]
-            got = statistics.compare_methods(OURS, [method], same, folder=source, n=n).iloc[0].rename(COMPARED)
+            got = statistics.compare_methods(OURS, [method], same, n=n).iloc[0].rename(COMPARED)
             line |= got[[*COMPARED.values(), "points", "p", "p_least", "patients"]].to_dict()
         found.append(line)
     table = pd.DataFrame(found, columns=columns)
@@ -207,7 +203,7 @@ def outlines(n: int = 10_000) -> pd.DataFrame:
         rows = select(store.rows(edition), *where)
         rows = complete(rows, HEADLINE_FOLDS) if edition == "second" else headline(rows)
         parts += [(name, rows, (OURS, TWIN)), (f"{name}, HashNet", rows, ("hashnet+seg", "hashnet"))]
-    rows, settings = _rows("balance", store.rows("first", "small"), "busbra", "full"), planned("balance", "busbra", "full")
+    rows, settings = planned_rows("balance", store.rows("first", "small"), "busbra", "full"), planned("balance", "busbra", "full")
     for loss in LOSSES:
         which = rows["config_hash"].map({name: str(a) for name, (own, a) in settings.items() if own == loss})
         parts.append((f"BUS-BRA fold 1, {plots.LOSS_NAMES[loss]}", rows.assign(method=which), ("0.5", "1.0")))

@@ -20,9 +20,9 @@ from .pages import HEADINGS
 MOST_LINES = 8
 
 
-def chance_level(dataset: str, group: str) -> dict[tuple[str, int], float]:
+def chance_level(dataset: str, preset: str) -> dict[tuple[str, int], float]:
     """{(metric, k): value} of random codes on this set; empty where nothing is committed."""
-    found = chance_rows(dataset, group)
+    found = chance_rows(dataset, preset)
     return {} if found is None else found.set_index(["metric", "k"])["value"].to_dict()
 
 
@@ -42,7 +42,7 @@ def _shown_methods(scores: pd.Series, most: int = MOST_LINES) -> list[str]:
     return scores[[name in kept for name in scores.index]].sort_values(ascending=False, kind="stable").index.tolist()
 
 
-def pr_curves(runs: pd.DataFrame, dataset: str, group: str, source: str | Path | None = None) -> tuple[pd.DataFrame, float]:
+def pr_curves(runs: pd.DataFrame, dataset: str, group: str) -> tuple[pd.DataFrame, float]:
     """Precision against recall from the committed codes: (columns method, recall, precision; level of a random ranking).
 
     Only methods that end in a code and whose codes are committed, one training per fold (its lowest seed), on the folds of
@@ -50,7 +50,7 @@ def pr_curves(runs: pd.DataFrame, dataset: str, group: str, source: str | Path |
     Empty, NaN without codes.
     """
     rows = select(runs, dataset, group)
-    there = [run for run in rows["run_id"].unique() if store.codes(run, source) is not None]
+    there = [run for run in rows["run_id"].unique() if store.codes(run) is not None]
     rows = _one_fold_set(rows[rows["run_id"].isin(there)])
     if rows.empty:
         return pd.DataFrame(columns=["method", "recall", "precision"]), np.nan
@@ -60,7 +60,7 @@ def pr_curves(runs: pd.DataFrame, dataset: str, group: str, source: str | Path |
         own = rows[rows["method"] == method].sort_values("seed").drop_duplicates("fold").sort_values("fold")
         found = []
         for run in own["run_id"]:
-            queries, database = store.codes(run, source).values()
+            queries, database = store.codes(run).values()
             relevance = queries.labels[:, None] == database.labels
             recall, precision = metrics.precision_recall_curve(hamming(queries.packed, database.packed), relevance)
             found.append(precision)
@@ -71,28 +71,27 @@ def pr_curves(runs: pd.DataFrame, dataset: str, group: str, source: str | Path |
 
 def where(what: str, runs: pd.DataFrame, dataset: str, group: str) -> str:
     """The set that an ablation stands on, as a title: ``BUS-BRA, folds 2 to 5``; ``phantom, seeds 0 and 1``."""
-    rows = select(runs, dataset, group, None)
-    variants = SETTINGS[what].variants if what in SETTINGS else ""
-    rows = rows[rows["variant"].str.contains(variants, regex=False) if variants else rows["variant"] == ""]
-    folds = sorted(set(rows["fold"])) if variants else list(common_folds(rows))
+    own = what in SETTINGS
+    rows = ablated.planned_rows(what, runs, dataset, group) if own else select(runs, dataset, group)
+    folds = sorted(set(rows["fold"])) if own else list(common_folds(rows))
     numbers, name = (sorted(set(rows["seed"])), "seed") if dataset in drawn_per_seed() else (folds, "fold")
     text = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 2 else " and ".join(str(n) for n in numbers)
     return f"{title(dataset)}, {name}{'s' if len(numbers) > 1 else ''} {text}"
 
 
-def figure(what: str, runs: pd.DataFrame, dataset: str, group: str, source: str | Path | None = None) -> Figure | None:
+def figure(what: str, runs: pd.DataFrame, dataset: str, group: str) -> Figure | None:
     """One figure of a set, or None where too few rows exist to compare anything.
 
     what : "losses", "balance", "masks", "bits" or "pr" (precision against recall).
     """
     level, title = chance_level(dataset, group), where(what, runs, dataset, group)
     if what == "pr":
-        table, random = pr_curves(runs, dataset, group, source)
+        table, random = pr_curves(runs, dataset, group)
         return plots.pr_figure(table, random, title) if table["method"].nunique() > 1 else None
     if what not in HEADINGS:
         raise ValueError(f"figure: {what!r} is not known; known are {', '.join(FIGURES)}")
     if what == "losses":
-        table = ablated.losses(runs, dataset, group, source).dropna(subset="points")
+        table = ablated.losses(runs, dataset, group).dropna(subset="points")
         return plots.points_figure(table, title) if len(table) else None
     table = ablated.table(what, runs, dataset, group)
     if len(table) < 2 or (what == "bits" and table["bits"].nunique() < 2):
@@ -105,13 +104,13 @@ def figure(what: str, runs: pd.DataFrame, dataset: str, group: str, source: str 
 FIGURES = (*HEADINGS, "pr")
 
 
-def make(folder: str | Path, runs: pd.DataFrame, source: str | Path | None = None) -> list[Path]:
+def make(folder: str | Path, runs: pd.DataFrame) -> list[Path]:
     """Write ``ablation-<what>-<dataset>.png`` for everything that has rows; returns the files. Same rows, same bytes."""
     drawing.use_style()
     made = []
     for dataset, group in groups(runs):
         for what in FIGURES:
-            drawn = figure(what, runs, dataset, group, source)
+            drawn = figure(what, runs, dataset, group)
             if drawn is not None:
                 made.append(drawing.save(drawn, Path(folder) / f"ablation-{what}-{dataset}.png"))
     return made

@@ -1,7 +1,5 @@
 """The ablations as pages of text."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
@@ -34,7 +32,7 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
-def text(runs: pd.DataFrame, source: str | Path | None = None, n: int = 10_000) -> str:
+def text(runs: pd.DataFrame, n: int = 10_000) -> str:
     """All ablations as one Markdown page. ``n``: bootstrap replicates."""
     page = [
         "# Ablations\n\nFrom the rows in `data/results/`. Mean ± standard deviation over runs (folds and seeds) where there are "
@@ -45,7 +43,7 @@ def text(runs: pd.DataFrame, source: str | Path | None = None, n: int = 10_000) 
         page.append(f"## {dataset}, preset {group}\n")
         for what, heading in HEADINGS.items():
             given = runs, dataset, group
-            table = ablated.losses(*given, source, n) if what == "losses" else ablated.table(what, *given)
+            table = ablated.losses(*given, n) if what == "losses" else ablated.table(what, *given)
             page.append(f"### {heading}\n")
             if len(table):
                 page.append(tables.markdown(as_text(table)) + "\n")

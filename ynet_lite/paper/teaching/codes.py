@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ... import metrics
 from ...hashing import Codes
 
 
@@ -37,7 +38,7 @@ def naive_average_precision(distances: np.ndarray, relevance: np.ndarray, k: int
     hits = np.take_along_axis(np.asarray(relevance, bool), order, axis=1)
     precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
     best = np.minimum(hits.shape[1], np.asarray(relevance, bool).sum(axis=1))
-    return np.divide((hits * precision).sum(axis=1), best, out=np.full(len(hits), np.nan), where=best > 0)
+    return metrics.divide((hits * precision).sum(axis=1), best)
 
 
 def every_order(distances: Sequence[int], relevance: Sequence[bool], k: int) -> np.ndarray:
