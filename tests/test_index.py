@@ -385,7 +385,7 @@ def test_ten_thousand_cases_are_killed_and_resumed_and_answer(tmp_path):
 
 
 def test_a_failing_write_changes_nothing(mine, archive, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_today", lambda: None)  # the column must not be empty: the insertion fails in the middle
+    monkeypatch.setattr(Index, "_patient", lambda *_: None)  # the column must not be empty: the insertion fails in the middle
     with pytest.raises(sqlite3.IntegrityError):
         mine.add(archive / "new.png", progress=False)
     monkeypatch.undo()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
 import hmac
 import io
@@ -199,15 +198,11 @@ class Index(contextlib.AbstractContextManager):
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         try:
-            self._base.execute("BEGIN IMMEDIATE")
-            yield self._base
-            self._base.execute("COMMIT")
-        except BaseException as error:
-            if self._base.in_transaction:
-                self._base.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError):
-                raise OSError(f"{self.path}: cannot be written ({error}); nothing of this step was kept") from error
-            raise
+            with self._base:  # ends in a commit, after an error in a rollback
+                self._base.execute("BEGIN IMMEDIATE")
+                yield self._base
+        except sqlite3.OperationalError as error:
+            raise OSError(f"{self.path}: cannot be written ({error}); nothing of this step was kept") from error
 
     def checkpoint(self) -> Checkpoint:
         """The network of its codes. Raises ``ValueError`` where the file under its name is another one now."""
@@ -250,7 +245,7 @@ class Index(contextlib.AbstractContextManager):
                 lines = [self._line(row, code) for row, code, bad in zip(rows, codes, reasons, strict=True) if not bad]
                 if lines:
                     with self._writing() as base:  # another writer may have been here since: what it added stays
-                        sql = "INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+                        sql = "INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?, date('now'), ?) ON CONFLICT DO NOTHING"
                         added += base.executemany(sql, lines).rowcount
                 bar.update(len(codes))
         return Added(added, known, pd.DataFrame(failed, columns=["id", "file", "reason"]), left_out)
@@ -263,7 +258,7 @@ class Index(contextlib.AbstractContextManager):
             small = file.getvalue()
         folder = self.path.resolve().parent
         image = os.path.relpath(row.image, folder) if Path(row.image).is_relative_to(folder) else row.image
-        return row.case_id, code.tobytes(), row.label, self._patient(row.group), image, row.sha256, _today(), small
+        return row.case_id, code.tobytes(), row.label, self._patient(row.group), image, row.sha256, small
 
     def remove(self, ids: Sequence[str]) -> None:
         """Remove cases: their lines are overwritten in the file. ``KeyError`` where an id is unknown; then none is removed."""
@@ -426,7 +421,3 @@ def without_outlines(found: Sequence, table: pd.DataFrame, name: str, classes: S
 
 def _model(model: str | Path) -> str:
     return str(model) if str(model) in SHIPPED else os.path.abspath(paths.yours(model))
-
-
-def _today() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
