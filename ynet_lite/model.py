@@ -169,11 +169,11 @@ class YNet(nn.Module):
     def __init__(self, cfg: Network, n_classes: int, n_masks: int = 2, pretrained: bool = True):
         super().__init__()
         self.cfg = cfg
-        # channels last is faster, but the backward step of a 1x1 convolution of stride 2 with fewer than 16 channels crashes the
-        # process there (PyTorch 2.13 with AVX-512)
-        narrow = cfg.encoder == "small" and cfg.planes[0] * (4 if cfg.block == "bottleneck" else 1) < 16
-        self.layout = torch.contiguous_format if narrow else torch.channels_last
         self.encoder = encoders.named(cfg.encoder).make(cfg, pretrained)
+        # channels last is faster, but the backward step of a 1x1 convolution of stride 2 with fewer than 16 channels crashes the
+        # process there (PyTorch 2.13, with AVX-512 and with AVX2)
+        steps = [m for m in self.encoder.modules() if isinstance(m, nn.Conv2d) and (m.kernel_size, m.stride) == ((1, 1), (2, 2))]
+        self.layout = torch.contiguous_format if any(m.in_channels < 16 for m in steps) else torch.channels_last
         widths = self.encoder.widths
         self.guided = not set(GUIDED).isdisjoint(cfg.pooling.split("+"))
         needs_map = cfg.uses_masks or self.guided
