@@ -87,12 +87,11 @@ class Method:
     """One method.
 
     name : as in the result rows. title : as in tables and figures. changes : what it changes on top of its preset; an ablation is
-    a weight of zero or one switch. kind : "ours", "part" (Y-Net with something taken away), "more" (something
-    that only outlines can give), "paper" (always in the paper preset),
-    "loss" (a deep hashing loss with our encoder and aggregation), "aggregation" (features of one shared encoder) or "frozen" (no
-    training). source : the paper. parent : the method whose tuned settings it uses. tuned : by preset, what six validation trials
-    chose (rows in data/results/first/tuning). without : what it lacks, in words; a pair where it depends on the pooling (inside
-    the lesion, R-MAC).
+    a weight of zero or one switch. kind : "ours", "part" (Y-Net with something taken away), "more" (something that only outlines
+    can give), "paper" (always in the paper preset), "loss" (a deep hashing loss with our encoder and aggregation), "aggregation"
+    (features of one shared encoder) or "frozen" (no training). source : the paper. parent : the method whose tuned settings it
+    uses. tuned : by preset, what six validation trials chose (rows in data/results/first/tuning). without : what it lacks, in
+    words; a pair where it depends on the pooling (inside the lesion, R-MAC).
     """
 
     name: str

@@ -23,7 +23,7 @@ def overlap_terms(batch: Batch, scale: float) -> dict[str, Tensor]:
 OVERLAP = HashLoss(
     "overlap",
     "pairwise likelihood, graded by overlap",
-    "ours; soft labels of pairs as in Zhang et al., IEEE TMM 2020, arXiv 1803.02987",
+    "ours; grades of pairs as in Zhang et al., IEEE TMM 2020, arXiv 1803.02987, who fit them by a squared error",
     overlap_terms,
     needs=("outlines",),
     scale="pair_sharpness",
