@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -94,7 +94,7 @@ class Config(Data, Network, Augment, Training, Ranking):
 
     def flat(self) -> dict:
         """All settings by name, as on disk: there a loss is the ``cls_loss`` of Y-Net or the ``rival`` in its place."""
-        values = asdict(self)
+        values = dict(vars(self))
         loss = losses.named(values.pop("loss"))
         own = loss is None or loss.own
         return values | {"cls_loss": self.loss if own else "none", "rival": "" if own else self.loss}

@@ -7,14 +7,13 @@ seeds of the ablation: the mean over five phantoms is no point on a curve over t
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ...config import Config
+from ...config import UNHASHED, Config
 from ...methods import BY_NAME, METHODS, OURS, TUNED, TWIN
 from ...sets import drawn_per_seed
 from .. import grids, statistics, store
@@ -224,7 +223,7 @@ def _why_not(own: Config, others: list[Config], method: str, part: pd.DataFrame,
     (other,) = others
     if other.hash() == own.hash():
         return "the same training as Y-Net"
-    changed = [f.name for f in fields(Config) if own.but(**{f.name: getattr(other, f.name)}).hash() != own.hash()]
+    changed = [name for name in vars(own) if name not in UNHASHED and getattr(own, name) != getattr(other, name)]
     # what was tuned per method may differ, and the two are still compared
     expected = set(METHODS[method]).union(*TUNED.values())
     if more := [name for name in changed if name not in expected]:
