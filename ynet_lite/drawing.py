@@ -1,11 +1,10 @@
-"""Pictures: rows of cases, retrieval pages, training curves, method comparisons. One style, from ``figures/style.mplstyle``."""
+"""Pictures: rows of cases, retrieval pages, training curves. One style, from ``figures/style.mplstyle``."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,12 +12,10 @@ from matplotlib.ticker import MaxNLocator
 
 from . import paths
 from .cases.core import Cases
-from .methods import OURS, TWIN, reads_outlines, title
 
 # Okabe and Ito's colours: told apart with any colour vision; meaning is always doubled by a line style or a word
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 GREY = "#666666"
-METRIC_NAMES = {"map": "mAP", "precision": "P", "ndcg": "NDCG", "mask_agreement": "mask agreement"}
 LINES, MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -178,42 +175,4 @@ def loss_curves(history: pd.DataFrame) -> Figure:
     right.set(xlabel="epoch", ylabel="mAP@10, validation patients", xlim=left.get_xlim(), ylim=(0, 1))
     for axis in (left, right):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
-
-
-def method_dots(runs: pd.DataFrame, metrics: Sequence[tuple[str, int]], levels: Sequence[dict] = (), most: int = 12) -> Figure:
-    """Methods in two groups, with and without outlines, each sorted by the first metric: a dot per training, a bar for the mean.
-
-    One panel per (metric, k). levels : {(metric, k): value} of chance, a dotted line, and of the look-up, a dashed one. A
-    training with two names is shown once. Of more than ``most`` methods those that the paper is about stay, and the best
-    others fill up.
-    """
-    first = runs[(runs["metric"] == metrics[0][0]) & (runs["k"] == metrics[0][1])]
-    first = first.assign(own=first["method"] == OURS).sort_values("own", ascending=False)
-    first = first[first["method"].isin(first.drop_duplicates(["config_hash", "fold", "seed"])["method"])]
-    means = first.groupby("method")["value"].mean().drop("ynet-no-cls", errors="ignore").sort_values(ascending=False)
-    always = [m for m in (OURS, TWIN, "ynet-circle", "ynet-paper", "released") if m in means.index]
-    kept = {*always, *[m for m in means.index if m not in always][: max(most - len(always), 0)]}
-    groups = {"with outlines": [], "without": []}
-    for method in [m for m in means.index if m in kept]:
-        groups["with outlines" if reads_outlines(method) else "without"].append(title(method))
-    shown = runs[runs["method"].isin(kept)].assign(name=runs["method"].map(title))
-    order = [line for name, members in groups.items() if members for line in (name, *members)]
-    size = (2.4 * len(metrics) + 2.2, 0.27 * len(order) + 0.9)
-    figure, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
-    look = {"x": "value", "y": "name", "hue": "name", "order": order, "legend": False}
-    look["palette"] = {name: BLUE if name in groups["with outlines"] else GREY for name in order}
-    for axis, (metric, k) in zip(axes[0], metrics, strict=True):
-        part = shown[(shown["metric"] == metric) & (shown["k"] == k)]
-        sns.stripplot(part, **look, jitter=False, size=4, alpha=0.4, ax=axis)
-        sns.pointplot(part, **look, errorbar=None, ls="none", marker="|", markersize=14, markeredgewidth=2.5, ax=axis)
-        for level, name, line in zip(levels, ("chance", "look-up"), (":", "--"), strict=False):
-            if (value := level.get((metric, k))) is not None:
-                axis.axvline(value, color="black", ls=line, lw=1)
-                axis.annotate(name, (value, 0), xytext=(3, 0), textcoords="offset points", fontsize=8, va="center")
-        axis.set(xlabel=f"{METRIC_NAMES.get(metric, metric)}@{k}" if k else metric, ylabel="")
-    for label in axes[0, 0].get_yticklabels():
-        label.set(fontweight="bold" if label.get_text() in groups else "normal")
-    if len(means) > len(kept):
-        axes[0, 0].set_ylabel(f"{len(kept)} of {len(means)} methods")
     return figure

@@ -85,16 +85,18 @@ def test_the_first_page_tells_the_lead_with_both_encoders():
         assert line["points"] == "-" or f"{line['measure']} {line['with trainings']}" in hypotheses.said(board)
 
 
-def test_trials_at_equal_settings_are_paired_by_rate_and_sharpness():
-    trials = second.kept_trials("pretrained")
+def test_trials_at_equal_settings_are_paired_by_rate_and_parameter():
+    trials, table = second.kept_trials("pretrained"), weights.matched()
     trials["variant"] = trials["variant"].replace({"trial frozen=0": "trial lr=0.001 pair_sharpness=0.125"})  # the same run
-    ours, twin = (trials.query("method == @name").set_index("variant") for name in ("ynet", "ynet-no-seg"))
-    both = [name for name in ours.index if name in twin.index]
-    points = 100 * (ours.loc[both, "mask_agreement@10"] - twin.loc[both, "mask_agreement@10"])
-    told = f"mask agreement@10 {points.mean():+.1f} ({points.min():+.1f} to {points.max():+.1f})"
-    chosen = [one.nlargest(1, "ndcg@10")["mask_agreement@10"].item() for one in (ours, twin)]
-    assert len(both) == 9 and told in weights.matched() and "9 pairs" in weights.matched()
-    assert f"own settings: mask agreement@10 {100 * (chosen[0] - chosen[1]):+.1f}." in weights.matched()
+    for pair, lines in zip((("ynet", "ynet-no-seg"), ("hashnet+seg", "hashnet")), (table[:2], table[2:]), strict=True):
+        ours, other = (trials[trials["method"] == name].set_index("variant") for name in pair)
+        both = [name for name in ours.index if name in other.index]
+        points = 100 * (ours.loc[both, "mask_agreement@10"] - other.loc[both, "mask_agreement@10"])
+        chosen = [one.nlargest(1, "ndcg@10")["mask_agreement@10"].item() for one in (ours, other)]
+        own, equal = lines["mask agreement@10"]
+        assert own == f"{100 * (chosen[0] - chosen[1]):+.1f}"
+        assert equal == f"{points.mean():+.1f} ({points.min():+.1f} to {points.max():+.1f})"
+        assert len(both) == 9 and lines["settings"].iloc[1].endswith("9 pairs")
 
 
 def test_at_equal_settings_the_lead_is_the_difference_of_the_means():

@@ -26,9 +26,7 @@ class HuggingFace(Pretrained):
         # three numbers for grey images too: subtracting them makes three channels of one
         self.mean, self.std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
         self.backbone = load(cfg.encoder.removeprefix(PREFIX), pretrained).float().eval()
-        example = torch.zeros(1, 3, cfg.size, cfg.size)
-        with torch.no_grad():
-            maps = self.backbone(example).feature_maps
+        maps = self.backbone(example := torch.zeros(1, 3, cfg.size, cfg.size)).feature_maps
         names, halvings = self.backbone.out_features, [math.log2(cfg.size / x.shape[3]) for x in maps]
         nearest = [min(range(len(maps)), key=lambda i: (abs(halvings[i] - math.log2(s)), -i)) for s in STRIDES]
         used = sorted(set(nearest))
@@ -48,9 +46,8 @@ class HuggingFace(Pretrained):
         maps, features = self.backbone(x).feature_maps, []
         for stage, source, stride in zip(self.stages, self.source, STRIDES, strict=True):
             level, size = maps[source], tuple(math.ceil(side / stride) for side in x.shape[2:])
-            if level.shape[2:] != size:
-                level = F.interpolate(level, size=size, mode="bilinear", align_corners=False)
-            features.append(stage(level))
+            same = level.shape[2:] == size
+            features.append(stage(level if same else F.interpolate(level, size=size, mode="bilinear", align_corners=False)))
         return features
 
 
@@ -63,8 +60,7 @@ def load(name: str, pretrained: bool) -> nn.Module:
     try:
         about = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        missing = "no folder with a config.json of transformers, and no name that could be downloaded"
-        raise FileNotFoundError(f"encoder 'hf:{name}': {missing}") from error
+        raise FileNotFoundError(f"encoder 'hf:{name}': no folder with a config.json, and no name to download") from error
     if type(about) not in MODEL_FOR_BACKBONE_MAPPING:
         raise ValueError(f"encoder 'hf:{name}': transformers has no backbone class for the type {about.model_type!r}")
     # the concrete class: `AutoBackbone.from_pretrained` takes a folder for a name of another library

