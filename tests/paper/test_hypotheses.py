@@ -72,11 +72,11 @@ def test_both_margins_stand_side_by_side(means):
     assert [float(one) for one in re.findall(r"([-+]?\d+\.\d) \[", weights.side_by_side())] == pytest.approx(points, abs=0.06)
 
 
-def test_a_development_fold_flatters_by_about_eight_points():
+def test_a_development_fold_flatters_by_six_to_nine_points():
     trials, runs = second.kept_trials("pretrained"), select.second("pretrained").query("metric == 'map' and k == 10")
-    for name in ("ynet", "ynet-no-seg"):
+    for name in ("ynet", "ynet-no-seg", "hashnet"):
         best = trials[trials["method"] == name].nlargest(1, "ndcg@10")["map@10"].item()
-        assert best - runs[runs["method"] == name]["value"].mean() == pytest.approx(0.08, abs=0.01)
+        assert 0.06 < best - runs[runs["method"] == name]["value"].mean() < 0.09
 
 
 def test_the_first_page_tells_the_lead_with_both_encoders():
@@ -111,7 +111,7 @@ def test_at_equal_settings_the_lead_is_the_difference_of_the_means():
     assert float(weights.same_settings().rsplit(", ", 1)[1].strip("].")) < 0, "outlines of other images are said to bring nothing"
     for page in ("README.md", "docs/index.md", "docs/faq.md"):
         words = " ".join((paths.root() / page).read_text().split())
-        assert "at equal settings, none with outlines of other images" in words, page
+        assert "at equal settings, and there none with outlines of other images" in words, page
 
 
 def test_most_of_the_overlap_is_lost_with_outlines_of_other_images():
