@@ -126,10 +126,17 @@ def test_what_is_committed_is_left_out_of_a_plan(tmp_path, monkeypatch):
     assert planned[-1] == second.runs("scratch")
 
 
-def test_the_twin_is_run_at_the_settings_of_ynet():
-    made = {(c.method, c.fold, c.seed, c.lr, c.pair_sharpness, c.variant) for c in second.PLANS["same"][1]("pretrained")}
-    own = second.CHOSEN["pretrained"]["ynet"]
-    assert made == {("ynet-no-seg", fold, 0, *own, "settings of ynet") for fold in (2, 3, 4, 5)}
+@pytest.mark.parametrize(
+    ("method", "like", "scale"), [("ynet-no-seg", "ynet", "pair_sharpness"), ("hashnet", "hashnet+seg", "rival_scale")]
+)
+def test_a_method_without_outlines_is_run_at_the_settings_of_the_one_with(method, like, scale):
+    planned = [c for c in second.PLANS["same"][1]("pretrained") if c.method == method]
+    own, changed = second.CHOSEN["pretrained"][like], {"method", "lr", scale, "variant"}
+    assert {(c.fold, c.seed, c.lr, getattr(c, scale), c.variant) for c in planned} == {
+        (fold, 0, *own, f"settings of {like}") for fold in (2, 3, 4, 5)
+    }
+    usual = second.configuration("pretrained", method, *second.CHOSEN["pretrained"][method], fold=2, seed=0)
+    assert {name for name in vars(usual) if getattr(usual, name) != getattr(planned[0], name)} <= changed
 
 
 def test_the_twin_is_run_for_twice_its_epochs():

@@ -126,8 +126,9 @@ CONTROLS = {name: ((TWIN,), {"control": name}) for name in ("labels shuffled", "
 OUTLINES = {"masks other": ((OURS,), {"control": "masks other"}), "masks box": ((OURS,), {"mask_quality": "box"})}
 
 
-#: The twin at Y-Net's rate and sharpness: how much of a gain is the settings?
-SAME = {"settings of ynet": ((TWIN,), {})}
+#: A method without outlines at the settings of the same with outlines: how much of a gain is the settings?
+SAME = {"settings of ynet": ((TWIN,), {}), "settings of hashnet+seg": (("hashnet",), {})}
+LIKE = {TWIN: OURS, "hashnet": "hashnet+seg"}
 #: The twin with twice the epochs: does it lack time?
 LONGER = {"epochs x2": ((TWIN,), {"epochs": 2 * PRESETS["pretrained"]["epochs"]})}
 
@@ -144,7 +145,7 @@ def varied(part: str, changes: dict[str, tuple[tuple[str, ...], dict]], seeds=(0
         for fold in PARTS[part].folds
         for variant, (methods, more) in changes.items()
         for method in methods
-        if method in settings
+        if (like or {}).get(method, method) in settings
     ]
 
 
@@ -170,7 +171,7 @@ PLANS = {
     "controls": ("leak controls", partial(varied, changes=CONTROLS)),
     "outlines": ("runs with outlines of another image or boxes", partial(varied, changes=OUTLINES)),
     "longer": ("runs of the twin with doubled epochs", lambda part: varied(part, LONGER) if part == "pretrained" else []),
-    "same": ("runs of the twin at Y-Net's settings", partial(varied, changes=SAME, like={TWIN: OURS})),
+    "same": ("runs without outlines at the settings of those with", partial(varied, changes=SAME, like=LIKE)),
 }
 
 
