@@ -112,6 +112,22 @@ def test_at_equal_settings_the_lead_is_the_difference_of_the_means():
     for page in ("README.md", "docs/index.md", "docs/faq.md"):
         words = " ".join((paths.root() / page).read_text().split())
         assert "at equal settings, and there none with outlines of other images" in words, page
+        assert "HashNet gains as much at equal settings only" in words, page
+
+
+def test_hashnet_gains_overlap_at_equal_settings_only():
+    own, equal = weights.beside_hashnet().split("Both at the settings of the first")
+    (_, low, high), (points, sure, _) = (
+        map(float, re.search(r"mask agreement@10 ([-+]?\d+\.\d) \[(-?\d+\.\d), (-?\d+\.\d)\]", one).groups())
+        for one in (own, equal)
+    )
+    ours = float(re.search(r"mask agreement@10 ([-+]\d+\.\d) \[", weights.same_settings())[1])
+    assert low < 0 < high and sure > 0 and points == pytest.approx(ours, abs=0.5)
+
+
+def test_what_outlines_add_to_hashnet_is_the_difference_of_the_means_over_queries(means):
+    points = means["pretrained", "hashnet+seg"] - means["pretrained", "hashnet"]
+    assert float(re.search(r"mAP@10 ([-+]\d+\.\d) \[", weights.beside_hashnet())[1]) == pytest.approx(points, abs=0.06)
 
 
 def test_most_of_the_overlap_is_lost_with_outlines_of_other_images():
@@ -138,5 +154,5 @@ def test_hypotheses_are_answered_as_the_pages_say():
     assert ends["H6"][0] < 0, "wrong outlines are said to bring nothing"
     assert [board.loc[name, "p (Holm)"] == "< .001" for name in ("H2", "H5")] == [True, True]
     words = " ".join((paths.root() / "README.md").read_text().split())
-    assert "no gain is shown in finding cases of the same class" in words and "about six points of mAP@10" in words
+    assert "Y-Net shows no gain in finding cases of the same class" in words and "about six points of mAP@10" in words
     assert "three to four points of mask agreement" in words and 3 < float(board.loc["H2", "with trainings"].split()[0]) < 4

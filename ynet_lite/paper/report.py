@@ -325,6 +325,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, Callable[[], str]]:
         "side-by-side": weights.side_by_side,
         "imagenet-unseen": lambda: unseen_text(begun, comparison(begun), "ndcg"),
         "matched": lambda: markdown(weights.matched()),
+        "outlines-hashnet": weights.beside_hashnet,
         "wrong-outlines": weights.wrong_outlines,
         "released": lambda: markdown(pages.published_table()),
         "ambiguity": page.page,

@@ -23,6 +23,11 @@ def minus(ours: pd.DataFrame, other: pd.DataFrame, metric: str = "map") -> str:
     return statistics.interval_text(*statistics.trainings_interval(a, b.assign(group=b["case_id"].map(patients))))
 
 
+def gains(ours: pd.DataFrame, other: pd.DataFrame) -> str:
+    """`minus` in each of `METRICS`."""
+    return ", ".join(f"{tables.MAIN[metric, 10]} {minus(ours, other, metric)}" for metric in METRICS)
+
+
 def table() -> pd.DataFrame:
     """Networks that start from ImageNet weights minus networks from scratch, in points, each tuned for itself."""
     begun, scratch, lines = _rows("pretrained"), _rows("scratch"), []
@@ -70,16 +75,27 @@ def matched() -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def beside_hashnet() -> str:
+    """HashNet with outlines minus HashNet with ImageNet weights on folds 2 to 5, at settings of their own and at equal ones."""
+    begun = _rows("pretrained")
+    ours, own = begun["hashnet+seg"], begun["hashnet"]
+    same = select(store.rows("second"), "busbra", "pretrained", "settings of hashnet+seg")
+    return (
+        f"HashNet with outlines minus HashNet, in points. Each at its own settings, {own['run_id'].nunique()} trainings each: "
+        f"{gains(ours, own)}. Both at the settings of the first, {same['run_id'].nunique()} trainings each: "
+        f"{gains(ours[ours['seed'] == 0], same)}."
+    )
+
+
 def same_settings() -> str:
     """Y-Net minus its twin on folds 2 to 5 where both have Y-Net's rate and sharpness, seed 0."""
     ours = _rows("pretrained")[OURS].query("seed == 0")
     twin = select(store.rows("second"), "busbra", "pretrained", "settings of ynet")
-    points = ", ".join(f"{tables.MAIN[metric, 10]} {minus(ours, twin, metric)}" for metric in METRICS)
     wrong = select(store.rows("second"), "busbra", "pretrained", "masks other")
     left = minus(wrong, twin, "mask_agreement")
     return (
-        f"Both at Y-Net's settings, folds 2 to 5, one training a fold, in points: {points}. With outlines of other images "
-        f"instead, Y-Net's mask agreement@10 minus that twin's is {left}."
+        f"Both at Y-Net's settings, folds 2 to 5, one training a fold, in points: {gains(ours, twin)}. "
+        f"With outlines of other images instead, Y-Net's mask agreement@10 minus that twin's is {left}."
     )
 
 
