@@ -67,15 +67,9 @@ def shared(part: pd.DataFrame) -> pd.DataFrame:
         if found:
             table = pd.DataFrame(found)
             mean = table.mul(table["cases"], axis=0).sum() / table["cases"].sum()
-            lines.append(
-                {
-                    "codes of": METHOD_NAMES[method],
-                    "right class": f"{mean['label']:.1%}",
-                    "same BI-RADS among the right": f"{mean['both'] / mean['label']:.1%}",
-                    "same scanner": f"{mean['device']:.1%}",
-                    "same scanner, by chance": f"{mean['chance']:.1%}",
-                }
-            )
+            line = {"codes of": METHOD_NAMES[method], "right class": f"{mean['label']:.1%}"}
+            line |= {"same BI-RADS among the right": f"{mean['both'] / mean['label']:.1%}"}
+            lines.append(line | {"same scanner": f"{mean['device']:.1%}", "same scanner, by chance": f"{mean['chance']:.1%}"})
     return pd.DataFrame(lines)
 
 
