@@ -154,7 +154,7 @@ def ranking(part: pd.DataFrame, name: str = "", most: int = 12) -> Figure:
     votes = part[(part["method"] == TWIN) & (part["metric"] == "accuracy") & (part["k"] == 10)]
     lookup = {("map", 10): votes["value"].mean()} if len(votes) else {}
     levels = ("chance", ":", draw.chance_level(*part[["dataset", "preset"]].iloc[0])), ("look-up", "--", lookup)
-    metrics = [("map", 10), ("ndcg", 10), ("mask_agreement", 10)]
+    panels = [("map", 10), ("ndcg", 10), ("mask_agreement", 10)]
     first = part[(part["metric"] == "map") & (part["k"] == 10)]
     first = first.assign(own=first["method"] == OURS).sort_values("own", ascending=False)
     first = first[first["method"].isin(first.drop_duplicates(["config_hash", "fold", "seed"])["method"])]
@@ -166,10 +166,10 @@ def ranking(part: pd.DataFrame, name: str = "", most: int = 12) -> Figure:
         groups["with outlines" if methods.reads_outlines(method) else "without"].append(METHOD_NAMES[method])
     shown = part[part["method"].isin(kept)].assign(name=part["method"].map(METHOD_NAMES))
     order = [line for group, members in groups.items() if members for line in (group, *members)]
-    figure, axes = plt.subplots(1, len(metrics), figsize=(2.4 * len(metrics) + 2.2, 0.27 * len(order) + 0.9), sharey=True)
+    figure, axes = plt.subplots(1, len(panels), figsize=(2.4 * len(panels) + 2.2, 0.27 * len(order) + 0.9), sharey=True)
     look = {"x": "value", "y": "name", "hue": "name", "order": order, "legend": False}
     look["palette"] = {line: drawing.BLUE if line in groups["with outlines"] else drawing.GREY for line in order}
-    for axis, (metric, k) in zip(axes, metrics, strict=True):
+    for axis, (metric, k) in zip(axes, panels, strict=True):
         values = shown[(shown["metric"] == metric) & (shown["k"] == k)]
         sns.stripplot(values, **look, jitter=False, size=4, alpha=0.4, ax=axis)
         sns.pointplot(values, **look, errorbar=None, ls="none", marker="|", markersize=14, markeredgewidth=2.5, ax=axis)
