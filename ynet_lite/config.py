@@ -31,7 +31,7 @@ class Data(Input):
     phantom_cases: int = 1000
     confounding: float = 0.9
     # read by `paper.run` alone: what it takes from the data (`paper.controls`), and the share of patients that keep their labels
-    control: str = one_of("", "labels shuffled", "lesion blanked", "background blanked", "masks other", young=True)
+    control: str = one_of("", "labels shuffled", "lesion blanked", "background blanked", "masks other", "scanner", young=True)
     label_share: float = young(1.0)
 
 

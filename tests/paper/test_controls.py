@@ -10,7 +10,7 @@ import pytest
 from ynet_lite import provenance
 from ynet_lite.config import Config
 from ynet_lite.paper import run, second, store
-from ynet_lite.paper.controls import MARGIN, controlled
+from ynet_lite.paper.controls import MARGIN, UNSEEN, controlled
 
 
 @pytest.fixture
@@ -109,6 +109,25 @@ def test_a_share_keeps_whole_patients_of_each_class_and_the_number_of_cases(side
             controlled(Config(label_share=wrong), database, queries)
 
 
+def test_one_scanner_asks_networks_that_saw_none_of_its_images_or_patients(sides):
+    """The fold is left out; a patient seen by two scanners is not in the training."""
+    before, left_out = sides
+    device = np.where(np.arange(len(before)) % 3 == 0, UNSEEN, "another")
+    groups = before.groups.copy()
+    groups[1] = groups[0]  # this one was examined with both
+    database = replace(before, table=before.table.assign(device=device, group=groups))
+    training, searched, queries = controlled(Config(control="scanner"), database, left_out)
+    assert set(queries.ids) == set(before.ids[device == UNSEEN])
+    assert set(searched.table["device"]) == {"another"} and len(searched) == len(set(searched.ids))
+    assert not set(searched.groups) & set(queries.groups) and before.ids[1] not in searched.ids
+    alone = set(before.ids[device == "another"]) - set(before.ids[np.isin(groups, groups[device == UNSEEN])])
+    assert set(searched.ids) == set(training.ids) == alone
+    times = training.table["case_id"].value_counts()
+    assert len(training) == len(before) and times.max() - times.min() <= 1
+    with pytest.raises(ValueError, match="no case whose device is"):
+        controlled(Config(control="scanner"), *sides)
+
+
 def test_runs_under_a_control_write_rows_of_their_own(tmp_path, monkeypatch, draw_cases, tiny_config):
     monkeypatch.setenv("YNET_OUT", str(tmp_path))
     cases, found = draw_cases(48), {}
@@ -130,4 +149,11 @@ def test_planned_controls():
     assert len({provenance.run_id(cfg) for cfg in everything}) == len(everything)
     assert not any(run.keeps_codes(cfg) for cfg in everything)
     assert {(cfg.lr, cfg.pair_sharpness) for cfg in plans["controls"]} == {second.CHOSEN["scratch"]["ynet-no-seg"]}
+    scanner = second.PLANS["scanner"][1]("pretrained")
+    assert [(cfg.method, cfg.fold, cfg.seed) for cfg in scanner] == [
+        ("ynet", 1, 0),
+        ("ynet-no-seg", 1, 0),
+        ("ynet", 1, 1),
+        ("ynet-no-seg", 1, 1),
+    ]
     assert second.PLANS["controls"][1]("busi") == []  # its normal cases have no lesion

@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from ..cases.core import Cases
 from ..cases.splits import validation_rows
 from ..config import Config
 
 MARGIN = 0.04  # by which the box around a lesion is widened, as a share of the image's side
+UNSEEN = "GE Logiq 5 @10-12MHz"  # the scanner of BUS-BRA whose images ask networks that never saw it
 
 
 def controlled(cfg: Config, database: Cases, queries: Cases) -> tuple[Cases, Cases, Cases]:
@@ -17,12 +19,21 @@ def controlled(cfg: Config, database: Cases, queries: Cases) -> tuple[Cases, Cas
     What is blanked is blanked everywhere. Shuffled labels and outlines of other images are only for the training: scores are
     taken against the true ones. A share of the labels is drawn from the *patients* of each class; their cases are repeated until
     there are as many as in ``database``, so that every share trains for the same number of steps, and the whole database is
-    searched. Raises ``ValueError`` for a share outside ]0, 1] and where a control needs outlines that are not known.
+    searched. With "scanner" the fold is left out, and of ``database`` the images of `UNSEEN` ask those of other patients
+    and scanners, which are repeated likewise. Raises ``ValueError`` for a share outside ]0, 1] and where a control needs outlines
+    or scanners that are not known.
     """
     if cfg.control.endswith("blanked"):
         database, queries = (_blanked(part, lesion=cfg.control == "lesion blanked") for part in (database, queries))
     training = database
-    if cfg.control == "labels shuffled":
+    if cfg.control == "scanner":
+        asks = (database.table.get("device", pd.Series("", range(len(database)))) == UNSEEN).to_numpy()
+        if not asks.any():
+            raise ValueError(f"{database.name}: no case whose device is {UNSEEN!r}, which this control leaves out")
+        answers = np.flatnonzero(~np.isin(database.groups, database.groups[asks]))
+        queries, training = database.take(asks), database.take(np.resize(answers, len(database)))
+        database = database.take(answers)
+    elif cfg.control == "labels shuffled":
         order = np.random.default_rng([cfg.seed, 13]).permutation(len(training))
         table = training.table.assign(label=training.table["label"].to_numpy()[order])
         training = replace(training, labels=training.labels[order], table=table)
