@@ -102,7 +102,13 @@ def trial(part: str, method: str, place: tuple[int, int], seed: int) -> Config:
 CHOSEN: dict[str, dict[str, tuple[float, float]]] = {
     "busi": {OURS: (0.002, 0.5), TWIN: (0.004, 0.5), "dpsh": (0.002, 2.0), "hashnet": (0.002, 0.5), "ath": (0.001, 0.5)},
     "scratch": {OURS: (0.001, 0.5), TWIN: (0.002, 0.5)},
-    "pretrained": {OURS: (0.002, 2.0), TWIN: (0.001, 0.125), "hashnet": (0.001, 2.0), "hashnet+seg": (0.0005, 0.5)},
+    "pretrained": {
+        OURS: (0.002, 2.0),
+        TWIN: (0.001, 0.125),
+        "hashnet": (0.001, 2.0),
+        "hashnet+seg": (0.0005, 0.5),
+        "gap-itq": (0.002, 0.0),
+    },
     "phantom-10": {OURS: (0.008, 2.0), TWIN: (0.008, 2.0)},
     "phantom-25": {OURS: (0.004, 0.5), TWIN: (0.002, 2.0)},
     "phantom-50": {OURS: (0.016, 0.5), TWIN: (0.002, 0.5)},
