@@ -30,7 +30,7 @@ from ynet_lite import paths, provenance
 from ynet_lite.cases.formats import read_image
 from ynet_lite.cases.loading import letterbox
 from ynet_lite.config import Config
-from ynet_lite.encoding import represent
+from ynet_lite.encoding import _precision, represent
 from ynet_lite.hashing import HammingIndex, pack, search_reference
 from ynet_lite.index import Index, encode_files, load_model
 from ynet_lite.losses.unified import UnifiedLoss
@@ -227,7 +227,7 @@ def step(cfg: Config, ours: bool, batch: int = 36) -> Callable[[], None]:
 
     def one():
         changed = contextlib.nullcontext() if ours else mock.patch("ynet_lite.model.upsampled_conv", as_released)
-        with changed, torch.autocast("cpu", torch.bfloat16, enabled=cfg.precision == "bfloat16"):
+        with changed, _precision(cfg):
             output = model(images)
         total, _ = loss(output, masks, torch.ones(batch, dtype=torch.bool), labels, model.classifier)
         optimizer.zero_grad(set_to_none=True)
@@ -262,6 +262,21 @@ def encoders() -> list[dict]:
         size, rate, first = f"batch of {cfg.batch}, {cfg.size} x {cfg.size}", cfg.batch / cost, cfg.batch / took[method, 0]
         rows.append(row(name, "all stages trained", size, rate, first, "images/s"))
     return rows
+
+
+def rounding() -> list[dict]:
+    """A training step in bfloat16 on a processor without instructions for it: by rounding, as ours are, and by autocast."""
+    cfg = Config.from_preset("full")
+    one = step(cfg, True)
+
+    def native():
+        with mock.patch.object(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True):
+            one()
+
+    took = seconds({"by rounding": one, "by autocast": native, "float32": step(cfg.but(precision="float32"), True)}, 3)
+    name, size = "training step, full, bfloat16 by rounding", f"batch of 36, {cfg.size} x {cfg.size}"
+    rates = {way: 36 / cost for way, cost in took.items()}
+    return [row(name, way, size, rates["by rounding"], rates[way], "images/s") for way in ("by autocast", "float32")]
 
 
 def searched(n: int, k: int = 10, queries: int = 128, repetitions: int = 15, numpy_queries: int = 2) -> list[dict]:
@@ -325,7 +340,8 @@ def search() -> list[dict]:
 
 
 PARTS = {
-    part.__name__: part for part in (database, bits, image_side, cases, encoding, archive, commands, encoders, training, search)
+    part.__name__: part
+    for part in (database, bits, image_side, cases, encoding, archive, commands, encoders, training, rounding, search)
 }
 
 

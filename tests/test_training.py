@@ -1,11 +1,13 @@
 """Training: the same bits again, interrupted or not; no leak between patients; no mask where none may be seen."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from ynet_lite import checkpoint as checkpoint_module
 from ynet_lite import training
@@ -13,7 +15,7 @@ from ynet_lite.cases.core import Cases
 from ynet_lite.cases.outlines import degraded, outlined
 from ynet_lite.checkpoint import Checkpoint, checkpoint_path
 from ynet_lite.config import Config
-from ynet_lite.encoding import distances, encode, encode_floats
+from ynet_lite.encoding import _precision, _Rounding, distances, encode, encode_floats
 from ynet_lite.evaluation import evaluate_checkpoint
 from ynet_lite.hashing import Codes, pack
 from ynet_lite.model import YNet
@@ -547,6 +549,29 @@ def test_bfloat16_trains(tiny_cases, tiny_config):
     checkpoint = fit(tiny_config.but(precision="bfloat16"), tiny_cases)
     assert np.isfinite(checkpoint.history["loss"]).all()
     assert all(p.dtype == torch.float32 for p in checkpoint.model.parameters())
+
+
+def test_where_a_processor_lacks_bfloat16_rounding_stands_for_it(monkeypatch, tiny_config):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 5))
+    x, found = torch.randn(4, 3, 16, 16), {}
+    plain = network(x)
+    for able in (True, False):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda able=able: able)
+        with _precision(tiny_config):
+            assert torch.equal(network(x), plain)
+        copy = deepcopy(network)
+        with _precision(tiny_config.but(precision="bfloat16")):
+            assert isinstance(torch.overrides._get_current_function_mode(), _Rounding) != able
+            y, line = copy(x), nn.functional.linear(x[0, 0], x[1, 0], x[2, 0, 0])
+        left, right, add = (part.bfloat16().double() for part in (x[0, 0], x[1, 0], x[2, 0, 0]))
+        assert (line == (left @ right.T + add).bfloat16()).double().mean() > 0.98  # sums in float32 may round another way
+        y.float().square().sum().backward()
+        assert y.dtype == torch.bfloat16
+        found[able] = [y.detach().float(), *(weight.grad for weight in copy.parameters())]
+    for native, rounded in zip(*found.values(), strict=True):
+        torch.testing.assert_close(rounded, native, rtol=2**-6, atol=2**-6 * native.abs().max().item())
+    assert (found[False][0] - plain).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("quality", ["dilated", "eroded", "box", "shifted"])

@@ -48,7 +48,7 @@ class Training(Settings):
     ema: float = 0.0  # decay of the averaged weights; 0 = off
     validation: float = 0.1  # share of the training patients
     select: str = one_of("validation", "train-loss")  # which epoch is kept: "train-loss" as released
-    precision: str = one_of("float32", "bfloat16")  # "bfloat16": autocast, fast where the processor has it, slow elsewhere
+    precision: str = one_of("float32", "bfloat16")  # "bfloat16": autocast, fast where the processor has it, elsewhere as float32
     mask_share: float = 1.0  # share of the training patients whose outlines the segmentation loss may see
     mask_quality: str = one_of("exact", "dilated", "eroded", "box", "shifted", young=True)  # outlines seen in training
     validate_every: int = 3  # epochs between validations, from the half of the training on

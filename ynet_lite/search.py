@@ -1,7 +1,5 @@
 """One image in, the most similar known cases out, with the weights and codes that come with the package."""
 
-from copy import deepcopy
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,11 +9,10 @@ import torch
 from PIL import Image
 
 from . import paths
-from .cases.core import Cases
 from .cases.formats import read_image
 from .cases.loading import letterbox
 from .checkpoint import Checkpoint
-from .encoding import encode, represent
+from .encoding import represent
 from .hashing import Codes, HammingIndex, check_models, pack, percentile, usual_distances, whole
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
@@ -97,16 +94,3 @@ def encode_image(checkpoint: Checkpoint, image: str | Path | np.ndarray) -> np.n
         raise ValueError(f"search: an image is a path or a uint8 array, got {type(image).__name__}; numpy.asarray makes an array")
     pixels = torch.from_numpy(letterbox(array, cfg.size)[0])[None].to(next(checkpoint.model.parameters()).device).float()
     return pack(represent(checkpoint.model, cfg, pixels).code.float().cpu().numpy())
-
-
-def ship(model: str, checkpoint: Checkpoint, database: Cases, folder: str | Path = WEIGHTS) -> tuple[Path, Path]:
-    """Write a network and the codes of its database into the package, for `search` before any training.
-
-    Weights are rounded to half precision (half the size); the codes are made with the rounded weights, so that they belong
-    together. No path of this machine is kept.
-    """
-    cfg = checkpoint.cfg.but(data_dir="", manifest="")
-    half = replace(checkpoint, model=deepcopy(checkpoint.model).half(), cfg=cfg)
-    weights = half.save(Path(folder) / f"{model}.safetensors")
-    codes = encode(Checkpoint.load(weights), database)
-    return weights, codes.save(Path(folder) / f"{model}.codes.npz")

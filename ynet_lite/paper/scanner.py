@@ -8,7 +8,8 @@ import pandas as pd
 from .. import metrics, paths
 from ..hashing import hamming
 from ..methods import METHOD_NAMES, OURS, TWIN
-from . import statistics, store
+from . import select, statistics, store, tables, weights
+from .controls import UNSEEN
 
 SHOWN = (OURS, TWIN, "dpsh", "hashnet", "ath")
 
@@ -23,24 +24,26 @@ def _searches(part: pd.DataFrame, method: str) -> Iterator[tuple[pd.DataFrame, n
         yield asked, hamming(codes["queries"].packed, codes["database"].packed), same
 
 
+def _crossed(part: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Average precision of each query where every case may answer, only those of its scanner, and only those of others."""
+    found = [pd.DataFrame()]
+    for asked, apart, same in _searches(part, method):
+        allowed = {"all cases": np.ones_like(apart, bool), "own scanner": same["device"], "other scanners": ~same["device"]}
+        # a case that may not answer is put behind all others
+        scores = {
+            name: metrics.average_precision(np.where(may, apart, np.iinfo(apart.dtype).max), same["label"] & may, 10)
+            for name, may in allowed.items()
+        }
+        found.append(pd.DataFrame(scores, asked.index).reset_index())
+    return pd.concat(found)
+
+
 def crossed(part: pd.DataFrame) -> pd.DataFrame:
     """mAP@10 where every case may answer, only those of the query's scanner, and only those of other scanners; as `shared`.
 
     With Y-Net minus each method among other scanners, in points, with its interval by patient.
     """
-    values = {}
-    for method in SHOWN:
-        found = []
-        for asked, apart, same in _searches(part, method):
-            allowed = {"all cases": np.ones_like(apart, bool), "own scanner": same["device"], "other scanners": ~same["device"]}
-            # a case that may not answer is put behind all others
-            scores = {
-                name: metrics.average_precision(np.where(may, apart, np.iinfo(apart.dtype).max), same["label"] & may, 10)
-                for name, may in allowed.items()
-            }
-            found.append(pd.DataFrame(scores, asked.index).reset_index())
-        if found:
-            values[method] = pd.concat(found)
+    values = {method: found for method in SHOWN if len(found := _crossed(part, method))}
     groups = store.per_query(part[part["method"] == OURS]["run_id"].unique(), "map", 10).drop_duplicates("case_id")
     lines = []
     for method, table in values.items():
@@ -71,6 +74,25 @@ def shared(part: pd.DataFrame) -> pd.DataFrame:
             line |= {"same BI-RADS among the right": f"{mean['both'] / mean['label']:.1%}"}
             lines.append(line | {"same scanner": f"{mean['device']:.1%}", "same scanner, by chance": f"{mean['chance']:.1%}"})
     return pd.DataFrame(lines)
+
+
+def unseen(part: pd.DataFrame) -> str:
+    """Y-Net and its twin where the scanner `UNSEEN` asks networks that never saw it; ``part``: rows of networks that did."""
+    rows = select.select(store.rows("second"), "busbra", "pretrained", "scanner unseen")
+    both, said = {method: rows[rows["method"] == method] for method in (OURS, TWIN)}, []
+    for method, own in both.items():
+        asked = statistics.per_query_table(own)
+        saw = _crossed(part, method).rename(columns={"other scanners": "value"}).merge(asked[["case_id"]])
+        lost = statistics.paired(saw, asked[["case_id", "value"]], asked)
+        points = statistics.interval_text(*lost.difference)
+        said.append(
+            f"{METHOD_NAMES[method]} {tables.number(lost.mean_b, np.nan, 1)} where the scanner is new, {points} where not"
+        )
+    return (
+        f"{len(asked)} queries of the {UNSEEN.split(' @')[0]}, answered by cases of other scanners, trainings of each: "
+        f"{own['run_id'].nunique()}. mAP@10, and points more of networks that saw it: {'; '.join(said)}. "
+        f"Y-Net minus its twin where it is new, in points: {weights.gains(*both.values())}."
+    )
 
 
 def scanners() -> pd.DataFrame:

@@ -10,6 +10,8 @@ from .second import best, kept_trials, search, trial
 from .select import headline, published, second, select
 from .shares import METRICS
 
+SHAPE = "mask_agreement"
+
 
 def _rows(preset: str) -> dict[str, pd.DataFrame]:
     """Rows on folds 2 to 5 of BUS-BRA, by method."""
@@ -75,35 +77,48 @@ def matched() -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def _single(method: str, variant: str = "") -> pd.DataFrame:
+    """Rows of one training a fold (seed 0) with ImageNet weights, folds 2 to 5."""
+    rows = select(store.rows("second"), "busbra", "pretrained", variant)
+    return rows[(rows["method"] == method) & (rows["seed"] == 0)]
+
+
 def beside_hashnet() -> str:
     """HashNet with outlines minus HashNet with ImageNet weights on folds 2 to 5, at settings of their own and at equal ones."""
-    begun = _rows("pretrained")
+    begun, same = _rows("pretrained"), _single("hashnet", "settings of hashnet+seg")
     ours, own = begun["hashnet+seg"], begun["hashnet"]
-    same = select(store.rows("second"), "busbra", "pretrained", "settings of hashnet+seg")
     return (
         f"HashNet with outlines minus HashNet, in points. Each at its own settings, {own['run_id'].nunique()} trainings each: "
         f"{gains(ours, own)}. Both at the settings of the first, {same['run_id'].nunique()} trainings each: "
-        f"{gains(ours[ours['seed'] == 0], same)}."
+        f"{gains(_single('hashnet+seg'), same)}."
     )
 
 
 def same_settings() -> str:
-    """Y-Net minus its twin on folds 2 to 5 where both have Y-Net's rate and sharpness, seed 0."""
-    ours = _rows("pretrained")[OURS].query("seed == 0")
-    twin = select(store.rows("second"), "busbra", "pretrained", "settings of ynet")
-    wrong = select(store.rows("second"), "busbra", "pretrained", "masks other")
-    left = minus(wrong, twin, "mask_agreement")
+    """Y-Net minus its twin where both have Y-Net's rate and sharpness."""
+    twin = _single(TWIN, "settings of ynet")
+    left = minus(_single(OURS, "masks other"), twin, SHAPE)
     return (
-        f"Both at Y-Net's settings, folds 2 to 5, one training a fold, in points: {gains(ours, twin)}. "
+        f"Both at Y-Net's settings, folds 2 to 5, one training a fold, in points: {gains(_single(OURS), twin)}. "
         f"With outlines of other images instead, Y-Net's mask agreement@10 minus that twin's is {left}."
     )
 
 
+def longer() -> str:
+    """The twin with doubled epochs minus itself, and Y-Net minus it."""
+    twice = _single(TWIN, "epochs x2")
+    return (
+        "The twin with twice the epochs minus itself, folds 2 to 5, one training a fold, in points: "
+        f"{gains(twice, _single(TWIN))}. Y-Net minus that twin: {gains(_single(OURS), twice)}."
+    )
+
+
 def wrong_outlines() -> str:
-    """Y-Net, itself with other outlines and the same settings, and its twin: mask agreement, seed 0."""
-    plain, said = {method: part.query("seed == 0") for method, part in _rows("pretrained").items()}, []
+    """Y-Net, itself with other outlines and the same settings, and its twin: mask agreement."""
+    ours, twin, said = _single(OURS), _single(TWIN), []
     for variant, words in (("masks other", "outlines of other images"), ("masks box", "boxes")):
-        wrong = select(store.rows("second"), "busbra", "pretrained", variant)
-        lost, left = (minus(*two, "mask_agreement") for two in ((plain[OURS], wrong), (wrong, plain[TWIN])))
-        said.append(f"Y-Net minus itself with {words} {lost}; that minus the twin {left}")
+        wrong = _single(OURS, variant)
+        said.append(
+            f"Y-Net minus itself with {words} {minus(ours, wrong, SHAPE)}; that minus the twin {minus(wrong, twin, SHAPE)}"
+        )
     return f"Mask agreement@10 on folds 2 to 5, one training a fold, in points: {'. '.join(said)}."
