@@ -144,6 +144,15 @@ def test_most_of_the_overlap_is_lost_with_outlines_of_other_images():
     assert float(boxes[0][0]) == pytest.approx(100 * (plain["ynet"] - box), abs=0.1) and box > plain["ynet"] - 0.01
 
 
+def test_a_plain_classifier_lacks_classes_and_no_ndcg():
+    begun = select.second("pretrained")
+    found = {one: report.comparison(begun, one).set_index("method").loc["gap-itq"] for one in ("map", "ndcg", "mask_agreement")}
+    assert found["map"]["points_low"] > 0 and found["ndcg"]["points_low"] < 0 < found["ndcg"]["points_high"]
+    assert round(found["mask_agreement"]["points"]) == 1 and found["mask_agreement"]["points_low"] > 0
+    for page in ("README.md", "docs/index.md"):
+        assert "three to four points of mask agreement (one over a plain classifier)" in (paths.root() / page).read_text(), page
+
+
 def test_hypotheses_are_answered_as_the_pages_say():
     """README, results, questions and notebook 06: with ImageNet weights no gain by class, more overlap; from scratch both."""
     board = hypotheses.table(store.rows("second")).set_index("")

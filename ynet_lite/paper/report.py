@@ -328,7 +328,6 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, Callable[[], str]]:
         "matched": lambda: markdown(weights.matched()),
         "outlines-hashnet": weights.beside_hashnet,
         "wrong-outlines": weights.wrong_outlines,
-        "longer": weights.longer,
         "released": lambda: markdown(pages.published_table()),
         "ambiguity": page.page,
         "tried": tried,

@@ -104,15 +104,6 @@ def same_settings() -> str:
     )
 
 
-def longer() -> str:
-    """The twin with doubled epochs minus itself, and Y-Net minus it."""
-    twice = _single(TWIN, "epochs x2")
-    return (
-        "The twin with twice the epochs minus itself, folds 2 to 5, one training a fold, in points: "
-        f"{gains(twice, _single(TWIN))}. Y-Net minus that twin: {gains(_single(OURS), twice)}."
-    )
-
-
 def wrong_outlines() -> str:
     """Y-Net, itself with other outlines and the same settings, and its twin: mask agreement."""
     ours, twin, said = _single(OURS), _single(TWIN), []
