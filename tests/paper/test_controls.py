@@ -150,10 +150,11 @@ def test_planned_controls():
     assert not any(run.keeps_codes(cfg) for cfg in everything)
     assert {(cfg.lr, cfg.pair_sharpness) for cfg in plans["controls"]} == {second.CHOSEN["scratch"]["ynet-no-seg"]}
     scanner = second.PLANS["scanner"][1]("pretrained")
-    assert [(cfg.method, cfg.fold, cfg.seed) for cfg in scanner] == [
-        ("ynet", 1, 0),
-        ("ynet-no-seg", 1, 0),
-        ("ynet", 1, 1),
-        ("ynet-no-seg", 1, 1),
-    ]
+    names = [(cfg.method, cfg.seed, cfg.variant.removeprefix("scanner unseen")) for cfg in scanner]
+    same = ", settings of ynet"
+    assert names == [(m, s, v) for s in (0, 1) for m, v in (("ynet", ""), ("ynet-no-seg", ""), ("ynet-no-seg", same))]
+    assert {cfg.fold for cfg in scanner} == {1} and {cfg.control for cfg in scanner} == {"scanner"}
+    rates = {(cfg.method, cfg.variant): (cfg.lr, cfg.pair_sharpness) for cfg in scanner}
+    assert rates["ynet-no-seg", "scanner unseen" + same] == rates["ynet", "scanner unseen"] == second.CHOSEN["pretrained"]["ynet"]
+    assert rates["ynet-no-seg", "scanner unseen"] == second.CHOSEN["pretrained"]["ynet-no-seg"]
     assert second.PLANS["controls"][1]("busi") == []  # its normal cases have no lesion

@@ -134,26 +134,26 @@ OUTLINES = {"masks other": ((OURS,), {"control": "masks other"}), "masks box": (
 
 #: A method without outlines at the settings of the same with outlines: how much of a gain is the settings?
 SAME = {"settings of ynet": ((TWIN,), {}), "settings of hashnet+seg": (("hashnet",), {})}
-LIKE = {TWIN: OURS, "hashnet": "hashnet+seg"}
 #: The twin with twice the epochs: does it lack time?
 LONGER = {"epochs x2": ((TWIN,), {"epochs": 2 * PRESETS["pretrained"]["epochs"]})}
 #: One split by scanner; the development fold is left out.
-SCANNER = {"scanner unseen": ((OURS, TWIN), {"control": "scanner", "fold": DEVELOPMENT_FOLD})}
+UNSEEN = {"control": "scanner", "fold": DEVELOPMENT_FOLD}
+SCANNER = {"scanner unseen": ((OURS, TWIN), UNSEEN), "scanner unseen, settings of ynet": ((TWIN,), UNSEEN)}
 
 
-def varied(part: str, changes: dict[str, tuple[tuple[str, ...], dict]], seeds=(0,), like: dict | None = None) -> list[Config]:
+def varied(part: str, changes: dict[str, tuple[tuple[str, ...], dict]], seeds=(0,)) -> list[Config]:
     """The runs of `CONTROLS` and the like on BUS-BRA, folds 2 to 5 if they name none, for methods whose trials are finished.
 
-    ``like``: whose settings a method takes, where not its own.
+    A variant that ends in ``settings of`` a method has that method's settings.
     """
     settings = CHOSEN.get(part, {}) if PARTS[part].dataset == "busbra" and PARTS[part].share == 1 else {}
     return [
-        configuration(part, method, *settings[(like or {}).get(method, method)], seed=seed, variant=variant, **more)
+        configuration(part, method, *settings[whose], seed=seed, variant=variant, **more)
         for seed in seeds
         for variant, (methods, changed) in changes.items()
         for more in ([changed] if "fold" in changed else [{"fold": fold} | changed for fold in PARTS[part].folds])
         for method in methods
-        if (like or {}).get(method, method) in settings
+        if (whose := variant.partition("settings of ")[2] or method) in settings
     ]
 
 
@@ -180,7 +180,7 @@ PLANS = {
     "outlines": ("runs with outlines of another image or boxes", partial(varied, changes=OUTLINES)),
     "scanner": ("runs in which one scanner asks networks that never saw it", partial(varied, changes=SCANNER, seeds=(0, 1))),
     "longer": ("runs of the twin with doubled epochs", lambda part: varied(part, LONGER) if part == "pretrained" else []),
-    "same": ("runs without outlines at the settings of those with", partial(varied, changes=SAME, like=LIKE)),
+    "same": ("runs without outlines at the settings of those with", partial(varied, changes=SAME)),
 }
 
 
