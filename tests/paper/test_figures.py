@@ -13,6 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ynet_lite import drawing, methods, metrics, paths
 from ynet_lite.paper import report, scanner, select, store, tables
+from ynet_lite.paper.controls import UNSEEN
 from ynet_lite.paper.report import PAGES, fill, filled, make_all
 
 
@@ -136,6 +137,37 @@ def test_a_search_among_other_scanners_is_computed_again(runs):
         right = (cases.loc[codes["database"].ids, "label"].to_numpy() == cases.loc[name, "label"])[other][None]
         values.append(metrics.average_precision(bits, right, 10)[0])
     assert shown["other scanners"] == f"{np.mean(values):.3f}"[1:]
+
+
+def test_what_a_new_scanner_costs_is_computed_again():
+    begun = select.second("pretrained")
+    new, cost = re.search(
+        r"where the scanner is new: (.*)\. Networks that saw it (.*)\. Where it is new", scanner.unseen(begun)
+    ).groups()
+    told = zip(re.findall(r"\.\d{3}", new), re.findall(r"([-+]\d+\.\d) \[", cost), strict=True)
+    rows = select.select(store.rows("second"), "busbra", "pretrained", "scanner unseen")
+    equal = scanner.unseen(begun).rsplit("settings:", 1)[1]
+    ends = re.findall(r"\[(-?\d+\.\d), (-?\d+\.\d)\]", equal)
+    assert len(ends) == 4 and all(float(low) < 0 < float(high) for low, high in ends), "no lead at equal settings is said"
+    each = rows[(rows["method"] == "ynet") & (rows["metric"] == "map") & (rows["k"] == 10)]["value"]
+    assert round(100 * (each.max() - each.min())) == 7, "what the page says of two trainings"
+    cases = pd.read_csv(paths.splits() / "busbra_devices.csv").set_index("case_id")
+    for method, (level, cost) in zip(("ynet", "ynet-no-seg"), told, strict=True):
+        new = store.per_query(rows[rows["method"] == method]["run_id"].unique(), "map", 10)
+        assert set(cases.loc[new["case_id"], "device"]) == {UNSEEN} and level == f"{new['value'].mean():.3f}"[1:]
+        saw = {}
+        for run in begun[(begun["method"] == method) & (begun["seed"] == 0)]["run_id"].unique():
+            codes = store.codes(run)
+            known = cases.loc[codes["database"].ids]
+            others = (known["device"] != UNSEEN).to_numpy()
+            for name, code in zip(codes["queries"].ids, codes["queries"].packed, strict=True):
+                if cases.loc[name, "device"] == UNSEEN:
+                    bits = np.unpackbits(codes["database"].packed[others] ^ code, axis=1).sum(1)[None]
+                    right = (known["label"] == cases.loc[name, "label"]).to_numpy()[others][None]
+                    saw[name] = metrics.average_precision(bits, right, 10)[0]
+        assert set(saw) == set(new["case_id"]) and float(cost) == pytest.approx(
+            100 * (np.mean(list(saw.values())) - new["value"].mean()), abs=0.06
+        )
 
 
 def test_other_sets_hold_what_was_run_on_every_fold_that_counts(runs):

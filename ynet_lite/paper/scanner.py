@@ -10,6 +10,7 @@ from ..hashing import hamming
 from ..methods import METHOD_NAMES, OURS, TWIN
 from . import select, statistics, store, tables, weights
 from .controls import UNSEEN
+from .second import SCANNER
 
 SHOWN = (OURS, TWIN, "dpsh", "hashnet", "ath")
 
@@ -78,20 +79,19 @@ def shared(part: pd.DataFrame) -> pd.DataFrame:
 
 def unseen(part: pd.DataFrame) -> str:
     """Y-Net and its twin where the scanner `UNSEEN` asks networks that never saw it; ``part``: rows of networks that did."""
-    rows = select.select(store.rows("second"), "busbra", "pretrained", "scanner unseen")
-    both, said = {method: rows[rows["method"] == method] for method in (OURS, TWIN)}, []
+    rows, equal = (select.select(store.rows("second"), "busbra", "pretrained", variant) for variant in SCANNER)
+    both, levels, costs = {method: rows[rows["method"] == method] for method in (OURS, TWIN)}, [], []
     for method, own in both.items():
         asked = statistics.per_query_table(own)
         saw = _crossed(part, method).rename(columns={"other scanners": "value"}).merge(asked[["case_id"]])
         lost = statistics.paired(saw, asked[["case_id", "value"]], asked)
-        points = statistics.interval_text(*lost.difference)
-        said.append(
-            f"{METHOD_NAMES[method]} {tables.number(lost.mean_b, np.nan, 1)} where the scanner is new, {points} where not"
-        )
+        levels.append(f"{METHOD_NAMES[method]} {tables.number(lost.mean_b, np.nan, 1)}")
+        costs.append(f"{METHOD_NAMES[method]} {statistics.interval_text(*lost.difference)}")
     return (
-        f"{len(asked)} queries of the {UNSEEN.split(' @')[0]}, answered by cases of other scanners, trainings of each: "
-        f"{own['run_id'].nunique()}. mAP@10, and points more of networks that saw it: {'; '.join(said)}. "
-        f"Y-Net minus its twin where it is new, in points: {weights.gains(*both.values())}."
+        f"{len(asked)} queries of the {UNSEEN.split(' @')[0]}, answered by cases of other scanners; trainings of each: "
+        f"{own['run_id'].nunique()}. mAP@10 where the scanner is new: {', '.join(levels)}. Networks that saw it have more, in "
+        f"points: {', '.join(costs)}. Where it is new, Y-Net minus its twin, in points: {weights.gains(*both.values())}; "
+        f"minus the twin at Y-Net's settings: {weights.gains(both[OURS], equal)}."
     )
 
 
