@@ -137,8 +137,8 @@ SAME = {"settings of ynet": ((TWIN,), {}), "settings of hashnet+seg": (("hashnet
 #: The twin with twice the epochs: does it lack time?
 LONGER = {"epochs x2": ((TWIN,), {"epochs": 2 * PRESETS["pretrained"]["epochs"]})}
 #: One split by scanner; the development fold is left out.
-UNSEEN = {"control": "scanner", "fold": DEVELOPMENT_FOLD}
-SCANNER = {"scanner unseen": ((OURS, TWIN), UNSEEN), "scanner unseen, settings of ynet": ((TWIN,), UNSEEN)}
+BY_SCANNER = {"control": "scanner", "fold": DEVELOPMENT_FOLD}
+SCANNER = {"scanner unseen": ((OURS, TWIN), BY_SCANNER), "scanner unseen, settings of ynet": ((TWIN,), BY_SCANNER)}
 
 
 def varied(part: str, changes: dict[str, tuple[tuple[str, ...], dict]], seeds=(0,)) -> list[Config]:
