@@ -151,6 +151,8 @@ def test_what_a_new_scanner_costs_is_computed_again():
     assert len(ends) == 4 and all(float(low) < 0 < float(high) for low, high in ends), "no lead at equal settings is said"
     each = rows[(rows["method"] == "ynet") & (rows["metric"] == "map") & (rows["k"] == 10)]["value"]
     assert round(100 * (each.max() - each.min())) == 7, "what the page says of two trainings"
+    asked, every = (store.per_query(part["run_id"].unique(), "map", 10)["case_id"].nunique() for part in (rows, begun))
+    assert f"{every - asked} of the other three scanners" in (paths.root() / "docs" / "results.md").read_text()
     cases = pd.read_csv(paths.splits() / "busbra_devices.csv").set_index("case_id")
     for method, (level, cost) in zip(("ynet", "ynet-no-seg"), told, strict=True):
         new = store.per_query(rows[rows["method"] == method]["run_id"].unique(), "map", 10)
