@@ -4,6 +4,9 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock)
+# Tests run in JOBS processes; a file of tests, or a notebook, stays in one of them.
+JOBS ?= 2
+PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile
 # Committed notebooks show the phantom in quick mode, whatever is set outside; their figures need the inline backend.
 # They train anew in a folder of their own, so that weights of older code cannot keep them green.
 PHANTOM := env -u YNET_DATA_DIR -u YNET_DATASET -u YNET_PRESET -u YNET_MANIFEST -u YNET_CHANNELS -u MPLBACKEND YNET_OUT="$(CURDIR)/out/notebooks"
@@ -24,6 +27,7 @@ help:  ## show this list
 	@echo
 	@echo 'YNET_DATASET=busbra YNET_DATA_DIR=<dir> make reproduce   the same on real breast ultrasound'
 	@echo 'YNET_DATASET=csv YNET_MANIFEST=<file> make local         every notebook on your own images (YNET_CHANNELS=3: in colour)'
+	@echo 'make JOBS=4 test                                         tests in four processes (default: 2; 0: in none of their own)'
 	@echo 'make TORCH_INDEX=<url> <command>                         install PyTorch from this index (its CPU build on Linux)'
 	@echo 'make PYTHON=python3.12 <command>                         create .venv with this Python (3.11 or newer)'
 
@@ -33,14 +37,14 @@ reproduce: $(STAMP)  ## data, a trained Y-Net, codes, the retrieval table: compa
 	$(PY) -m ynet_lite.paper.reproduce
 
 test: lint  ## lint, unit tests, then every notebook run and compared with its committed output
-	$(PY) -m pytest tests -m "not whole and not browser"
+	$(PYTEST) tests -m "not whole and not browser"
 ifneq ($(NOTEBOOKS),)
 	rm -rf out/notebooks
-	$(PHANTOM) $(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS)
+	$(PHANTOM) $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS)
 endif
 
 test-all: test  ## and what needs a browser, a wheel or many minutes
-	$(PY) -m pytest tests -m "whole or browser"
+	$(PYTEST) tests -m "whole or browser"
 
 notebooks: $(STAMP)  ## execute every notebook in place, as committed (phantom, quick)
 ifneq ($(NOTEBOOKS),)
