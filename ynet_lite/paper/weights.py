@@ -10,8 +10,6 @@ from .second import best, kept_trials, search, trial
 from .select import headline, published, second, select
 from .shares import METRICS
 
-SHAPE = "mask_agreement"
-
 
 def _rows(preset: str) -> dict[str, pd.DataFrame]:
     """Rows on folds 2 to 5 of BUS-BRA, by method."""
@@ -77,39 +75,31 @@ def matched() -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _single(method: str, variant: str = "") -> pd.DataFrame:
-    """Rows of one training a fold (seed 0) with ImageNet weights, folds 2 to 5."""
-    rows = select(store.rows("second"), "busbra", "pretrained", variant)
-    return rows[(rows["method"] == method) & (rows["seed"] == 0)]
+#: Runs with ImageNet weights that are set against each other: method and variant, minus method and variant.
+DIFFERENCES = (
+    (OURS, "", TWIN, ""),
+    (OURS, "", TWIN, "settings of ynet"),
+    (OURS, "", TWIN, "epochs x2"),
+    (TWIN, "epochs x2", TWIN, ""),
+    (OURS, "", OURS, "masks other"),
+    (OURS, "masks other", TWIN, ""),
+    (OURS, "masks other", TWIN, "settings of ynet"),
+    (OURS, "", OURS, "masks box"),
+    (OURS, "masks box", TWIN, ""),
+    ("hashnet+seg", "", "hashnet", ""),
+    ("hashnet+seg", "", "hashnet", "settings of hashnet+seg"),
+)
+NAMES = {"masks other": ", outlines of other images", "masks box": ", boxes", "epochs x2": ", twice the epochs"}
+NAMES |= {"": "", "settings of ynet": " at Y-Net's settings", "settings of hashnet+seg": " at the same settings"}
 
 
-def beside_hashnet() -> str:
-    """HashNet with outlines minus HashNet with ImageNet weights on folds 2 to 5, at settings of their own and at equal ones."""
-    begun, same = _rows("pretrained"), _single("hashnet", "settings of hashnet+seg")
-    ours, own = begun["hashnet+seg"], begun["hashnet"]
-    return (
-        f"HashNet with outlines minus HashNet, in points. Each at its own settings, {own['run_id'].nunique()} trainings each: "
-        f"{gains(ours, own)}. Both at the settings of the first, {same['run_id'].nunique()} trainings each: "
-        f"{gains(_single('hashnet+seg'), same)}."
-    )
-
-
-def same_settings() -> str:
-    """Y-Net minus its twin where both have Y-Net's rate and sharpness."""
-    twin = _single(TWIN, "settings of ynet")
-    left = minus(_single(OURS, "masks other"), twin, SHAPE)
-    return (
-        f"Both at Y-Net's settings, folds 2 to 5, one training a fold, in points: {gains(_single(OURS), twin)}. "
-        f"With outlines of other images instead, Y-Net's mask agreement@10 minus that twin's is {left}."
-    )
-
-
-def wrong_outlines() -> str:
-    """Y-Net, itself with other outlines and the same settings, and its twin: mask agreement."""
-    ours, twin, said = _single(OURS), _single(TWIN), []
-    for variant, words in (("masks other", "outlines of other images"), ("masks box", "boxes")):
-        wrong = _single(OURS, variant)
-        said.append(
-            f"Y-Net minus itself with {words} {minus(ours, wrong, SHAPE)}; that minus the twin {minus(wrong, twin, SHAPE)}"
-        )
-    return f"Mask agreement@10 on folds 2 to 5, one training a fold, in points: {'. '.join(said)}."
+def differences() -> pd.DataFrame:
+    """A line for each of `DIFFERENCES` on folds 2 to 5, in points: all trainings of two plain runs, seed 0 of any others."""
+    lines, runs = [], dict(tuple(select(store.rows("second"), "busbra", "pretrained", None).groupby(["method", "variant"])))
+    for *ours, method, variant in DIFFERENCES:
+        pair = [part if ours[1] == variant else part[part["seed"] == 0] for part in (runs[*ours], runs[method, variant])]
+        names = (METHOD_NAMES[name].partition(":")[0] + NAMES[what] for name, what in (ours, (method, variant)))
+        line = dict(zip(("of", "minus"), names, strict=True))
+        line["trainings"] = ", ".join(str(part["run_id"].nunique()) for part in pair)
+        lines.append(line | {tables.MAIN[metric, 10]: minus(*pair, metric) for metric in METRICS})
+    return pd.DataFrame(lines)
