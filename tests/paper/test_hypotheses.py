@@ -55,8 +55,8 @@ def means():
 
 
 def test_what_imagenet_weights_are_worth_is_the_difference_of_the_means_over_queries(means):
-    table, names = weights.table(), {title(method): method for method in ("ynet", "ynet-no-seg")}
-    assert len(table) == 3
+    table, names = weights.table(), {title(method): method for method in ("ynet", "ynet-no-seg", "hashnet")}
+    assert len(table) == 4
     for _, line in table.iterrows():
         begun, scratch = (names[line[column]] for column in table.columns[:2])
         points = means["pretrained", begun] - means["scratch", scratch]
@@ -187,6 +187,28 @@ def test_a_plain_classifier_lacks_classes_and_no_ndcg():
     assert round(found["mask_agreement"]["points"]) == 1 and found["mask_agreement"]["points_low"] > 0
     for page in ("README.md", "docs/index.md"):
         assert "three to four points of mask agreement (one over a plain classifier)" in (paths.root() / page).read_text(), page
+
+
+def test_from_scratch_y_net_leads_hashnet_in_all_three_by_five_points():
+    """As README, the first page and results say."""
+    begun = select.second("scratch")
+    for metric in ("map", "ndcg", "mask_agreement"):
+        found = report.comparison(begun, metric).set_index("method")
+        assert 0 < found.loc["hashnet", "points_low"] and found.loc["hashnet", "runs_rival"] == "4 x 3"
+        if metric == "map":
+            assert found.loc["hashnet", "points"] < found.loc["ynet-no-seg", "points"]
+    ours, other = (begun[begun["method"] == name] for name in ("ynet", "hashnet"))
+    points, low, _ = map(float, re.findall(r"-?\d+\.\d", weights.minus(ours, other)))
+    assert 4.5 < points < 5.5 and low > 0, "with other trainings in the interval"
+    for page in ("README.md", "docs/index.md"):
+        assert "about six points of mAP@10, HashNet by five" in (paths.root() / page).read_text(), page
+    twin = begun[begun["method"] == "ynet-no-seg"]
+    for metric in weights.METRICS:
+        _, low, high = map(float, re.findall(r"-?\d+\.\d", weights.minus(other, twin, metric)))
+        assert low < 0 < high, "HashNet is said not to be shown to differ from the twin"
+    table = weights.table().set_index("with ImageNet weights")
+    low = table["mask agreement@10"].str.extract(r"\[(.+),")[0].astype(float)
+    assert (low.loc[["HashNet"]] > 0).all() and (low.drop("HashNet") <= 0).all(), "a gain in mask agreement for HashNet only"
 
 
 def test_hypotheses_are_answered_as_the_pages_say():

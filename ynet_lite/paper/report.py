@@ -279,6 +279,9 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, Callable[[], str]]:
     def shown(part: pd.DataFrame, methods: Sequence[str]) -> str:
         return markdown(scores(part[part["method"].isin(methods)], "map precision ndcg accuracy distinct_codes dice"))
 
+    def beside(part: pd.DataFrame) -> str:
+        return markdown(tables.beside_table({metric: comparison(part, metric) for metric in tables.BESIDE}))
+
     def against() -> str:
         compared = comparison(chosen)
         rivals = compared[compared["method"].isin([*few[1:], *RIVALS, *AGGREGATED])]
@@ -302,7 +305,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, Callable[[], str]]:
         "lookup": lambda: lookup_text(chosen),
         "trainings": lambda: markdown(trainings_table(chosen)),
         "dsh": dsh_text,
-        "beside": lambda: markdown(tables.beside_table({metric: comparison(near, metric) for metric in tables.BESIDE})),
+        "beside": lambda: beside(near),
         "scanner": lambda: markdown(scanner.shared(chosen)),
         "crossed": lambda: markdown(scanner.crossed(chosen)),
         "imagenet-shared": lambda: markdown(scanner.shared(begun)),
@@ -320,7 +323,8 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, Callable[[], str]]:
         "shares": lambda: markdown(shares.table(shares.committed())),
         "scratch": partial(second_table, "scratch"),
         "pretrained": partial(second_table, "pretrained"),
-        "imagenet-beside": lambda: markdown(tables.beside_table({one: comparison(begun, one) for one in tables.BESIDE})),
+        "imagenet-beside": lambda: beside(begun),
+        "scratch-beside": lambda: beside(select.second("scratch")),
         "weights": lambda: markdown(weights.table()),
         "side-by-side": weights.side_by_side,
         "imagenet-unseen": lambda: unseen_text(begun, comparison(begun), "ndcg"),
