@@ -270,10 +270,6 @@ def test_every_pooling_has_its_name_in_one_place():
     x = torch.rand(2, 3, 4, 4)
     assert torch.equal(pool("gap", x), x.mean((2, 3))) and torch.equal(pool("mac", x), x.amax((2, 3)))
     assert torch.equal(pool("rmac", x), rmac(x))
-    with pytest.raises(ValueError, match="'vlad' is not known; known are rmac"):
-        pool("vlad", x)
-    with pytest.raises(ValueError, match="'lesion' needs the logits"):
-        pool("lesion", x)
 
 
 @pytest.mark.parametrize("name, learns", [("lesion", False), ("rim", False), ("selfpool", True)])

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import gammaln
 from scipy.stats import binom
 
 from .cases.core import Cases
@@ -73,12 +72,9 @@ def rank(distances, depth: int | None = None) -> Ranking:
     depth = n if depth is None else min(whole("depth", depth), n)
     order = np.argsort(distances, axis=1, kind="stable")
     ordered = np.take_along_axis(distances, order, axis=1)
-    first = np.ones(ordered.shape, bool)
-    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    place = np.arange(n)
+    change, place = ordered[:, 1:] != ordered[:, :-1], np.arange(n)
+    first, last = (np.pad(change, ((0, 0), side), constant_values=True) for side in ((1, 0), (0, 1)))
     start = np.maximum.accumulate(np.where(first, place, 0)[:, :depth], axis=1)
-    last = np.ones(ordered.shape, bool)
-    last[:, :-1] = first[:, 1:]
     stop = np.minimum.accumulate(np.where(last, place + 1, n)[:, ::-1], axis=1)[:, ::-1][:, :depth]
     return Ranking(order, start, stop)
 
@@ -156,13 +152,8 @@ def _hypergeometric(drawn, size, good) -> tuple[np.ndarray, np.ndarray]:
     """``x`` from 0 to the most that are drawn, and ``P(x good ones among drawn)`` of ``size`` cases: (Q,) each -> (Q, X)."""
     x = np.arange(drawn.max(initial=0) + 1)
     drawn, size, good = (np.asarray(v, float)[:, None] for v in (drawn, size, good))
-
-    def log_choose(a, b):
-        return gammaln(a + 1) - gammaln(np.maximum(b, 0) + 1) - gammaln(np.maximum(a - b, 0) + 1)
-
-    possible = (x <= good) & (x <= drawn) & (drawn - x <= size - good)
-    log_p = log_choose(good, x) + log_choose(size - good, drawn - x) - log_choose(size, drawn)
-    p = np.where(possible, np.exp(np.where(possible, log_p, 0)), 0)
+    # two binomials of one share, given their sum: the same distribution after normalising, but no huge numbers
+    p = binom.pmf(x, good, drawn / size) * binom.pmf(drawn - x, size - good, drawn / size)
     return x, p / p.sum(axis=1, keepdims=True)
 
 
@@ -295,7 +286,7 @@ def vote_accuracy(distances, query_labels, database_labels, k: int = VOTERS) -> 
         for part in ([c.before[:, k - 1] for c in counts], [c.inside[:, k - 1] for c in counts])
     )
     n, m = group.sum(axis=1), k - sure.sum(axis=1)
-    # C(R, x) times p^x (1 - p)^(R - x), p = m / n: the same distribution after normalising, but no huge numbers.
+    # binomials of one share in place of C(R, x): as in `_hypergeometric`
     x = np.arange(k + 1)
     weight = binom.pmf(x, group[:, :, None], (m / n)[:, None, None])  # (Q, C, k + 1)
     normal = binom.pmf(m, n, m / n)

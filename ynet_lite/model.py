@@ -96,14 +96,10 @@ class SegmentationBranch(nn.Module):
         """-> logits (N, M, *size), logits on the head's own grid (N, M, h, w)."""
         top = self.lateral[-1](features[-1])
         for lateral, finer in zip(self.lateral[-2::-1], features[-2:0:-1], strict=True):
-            top = _resize(top, finer.shape[2:]) + lateral(finer)
-        top = _resize(top, features[0].shape[2:]) + self.finest(features[0])
+            top = F.interpolate(top, finer.shape[2:], mode="bilinear") + lateral(finer)
+        top = F.interpolate(top, features[0].shape[2:], mode="bilinear") + self.finest(features[0])
         coarse = self.activation(upsampled_conv(top, self.head, size) if self.full_size_features else self.head(top))
         return upsampled(coarse, size), coarse
-
-
-def _resize(x: Tensor, size) -> Tensor:
-    return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 def upsampled(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -111,13 +107,9 @@ def upsampled(x: Tensor, size: tuple[int, int]) -> Tensor:
     for the columns. For the logits of two classes this takes a fraction of the time of the library's kernel."""
     if x.shape[2:] == size:
         return x.float()
-
-    def matrix(n: int, m: int) -> Tensor:
-        unit = torch.eye(n, device=x.device)[None]
-        return F.interpolate(unit, size=m, mode="linear", align_corners=False)[0]  # (n, m)
-
     with torch.autocast(x.device.type, enabled=False):
-        rows, columns = matrix(x.shape[2], size[0]), matrix(x.shape[3], size[1])
+        units = (torch.eye(n, device=x.device)[None] for n in x.shape[2:])
+        rows, columns = (F.interpolate(unit, m, mode="linear")[0] for unit, m in zip(units, size, strict=True))
         return rows.T @ (x.float().contiguous() @ columns)
 
 
@@ -131,7 +123,7 @@ def upsampled_conv(x: Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> Tensor:
     h, w = x.shape[2:]
     f = size[0] // h
     if f < 2 or min(h, w) < 2 or size != (f * h, f * w):
-        return conv(_resize(x, size))
+        return conv(F.interpolate(x, size, mode="bilinear"))
 
     def direct(part: Tensor) -> Tensor:
         return conv(F.interpolate(part, scale_factor=f, mode="bilinear", align_corners=False))

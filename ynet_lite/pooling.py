@@ -66,15 +66,10 @@ GUIDED = ("lesion", "rim", "selfpool")
 def pool(name: str, x: Tensor, coarse: Tensor | None = None) -> Tensor:
     """``x`` (N, C, H, W) pooled by ``name``, one of `PLAIN` or `GUIDED`; not normalised. -> (N, C).
 
-    coarse : (N, masks, h, w), logits of the segmentation branch, background first; needed by `GUIDED`. Raises ``ValueError``
-    where they are missing or the name is not known.
+    coarse : (N, masks, h, w), logits of the segmentation branch, background first; needed by `GUIDED`.
     """
     if name in PLAIN:
         return PLAIN[name](x)
-    if name not in GUIDED:
-        raise ValueError(f"pooling {name!r} is not known; known are {', '.join((*PLAIN, *GUIDED))}")
-    if coarse is None:
-        raise ValueError(f"pooling {name!r} needs the logits of the segmentation branch")
     inside = 1 - coarse.float().softmax(1)[:, :1]
     if name == "selfpool":
         return weighted_pool(x, inside)
@@ -101,11 +96,6 @@ class SpatialAttention(nn.Module):
         self.pool = nn.MaxPool2d(3, 1, 1) if max_pool else nn.Identity()
         self.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
 
-    def weights(self, x: Tensor) -> Tensor:
-        """The attention map a (N, 1, H, W) in (0, 1) of features that are already pooled."""
-        check_features(x)
-        return torch.sigmoid(self.conv(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)))
-
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(x)
-        return self.weights(x) * x
+        return torch.sigmoid(self.conv(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1))) * x

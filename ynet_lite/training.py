@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ class _State:
         self.loss.to(self.device)
         self.steps = n // cfg.batch
         self.optimizer = _optimizer(cfg, [*self.model.parameters(), *self.loss.parameters()])
-        self.average = _copy(self.model.state_dict()) if cfg.ema else None
+        self.average = deepcopy(self.model.state_dict()) if cfg.ema else None
         self.may_segment = outlined(self.train_cases, cfg.mask_share, cfg.seed)
         shown = self.may_segment & self.train_cases.masks.any((1, 2))
         if cfg.uses_masks and cfg.mask_share > 0 and not shown.any():
@@ -124,7 +125,7 @@ class _State:
         # only what the segmentation loss is taught: scores are always taken against the true outline
         self.train_masks = degraded(self.train_cases.masks, cfg.mask_quality, cfg.seed)
         self.epoch, self.best_epoch, self.best_score, self.history = 0, 0, -math.inf, []
-        self.best, self.seconds = _copy(self.model.state_dict()), 0.0
+        self.best, self.seconds = deepcopy(self.model.state_dict()), 0.0
 
     def dump(self) -> dict:
         values = {name: getattr(self, name) for name in self.VALUES}
@@ -202,18 +203,14 @@ class _State:
                 return math.nan
             score = math.inf  # without validation patients the last epoch counts
             if len(self.validation_cases):
-                kept = _copy(now)
+                kept = deepcopy(now)
                 self.model.load_state_dict(weights)
                 with _precision(cfg):
                     shown = score = validation_score(self.model, cfg, self.validation_cases, self.train_cases)
                 self.model.load_state_dict(kept)
         if score > self.best_score or (last and self.best_epoch == 0):
-            self.best, self.best_score, self.best_epoch = _copy(weights), score, self.epoch
+            self.best, self.best_score, self.best_epoch = deepcopy(weights), score, self.epoch
         return shown
-
-
-def _copy(state: dict) -> dict:
-    return {key: value.detach().clone() for key, value in state.items()}
 
 
 def validation_score(model: YNet, cfg: Ranking, queries: Cases, database: Cases) -> float:

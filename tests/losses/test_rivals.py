@@ -12,12 +12,13 @@ from torch import nn
 from ynet_lite.hashing import hadamard_targets
 from ynet_lite.losses.ash import ash_loss
 from ynet_lite.losses.ath import ath_loss
+from ynet_lite.losses.batch import Batch
 from ynet_lite.losses.common import same_class
 from ynet_lite.losses.csq import csq_loss
 from ynet_lite.losses.dpsh import dpsh_loss
 from ynet_lite.losses.drh import drh_loss
 from ynet_lite.losses.dsh import dsh_loss
-from ynet_lite.losses.hashnet import hashnet_beta, hashnet_loss
+from ynet_lite.losses.hashnet import HASHNET, hashnet_loss
 from ynet_lite.losses.orthohash import orthohash_loss
 from ynet_lite.methods import ALL
 from ynet_lite.paper.aggregation import RegionalAttention, cam_pool, crow, crow_channel_weights, itq
@@ -260,8 +261,8 @@ def test_dsh_against_a_slow_loop(seed):
     pairs, quantisation = slow_contrastive(z, LABELS, 2 * BITS, 0.01)
     assert terms["pairs"].item() == pytest.approx(pairs, rel=1e-10)
     assert terms["quantisation"].item() == pytest.approx(quantisation, rel=1e-10)
-    terms = dsh_loss(z, same_class(torch.tensor(LABELS)), margin=20.0, alpha=0.5, scale=0.3)
-    pairs, quantisation = slow_contrastive(z, LABELS, 20.0, 0.5, 0.3)
+    terms = dsh_loss(z, same_class(torch.tensor(LABELS)), margin=20.0, scale=0.3)
+    pairs, quantisation = slow_contrastive(z, LABELS, 20.0, 0.01, 0.3)
     assert terms["pairs"].item() == pytest.approx(pairs, rel=1e-10)
     assert terms["quantisation"].item() == pytest.approx(quantisation, rel=1e-10)
 
@@ -441,16 +442,12 @@ def test_hashnet_weighs_rare_pairs_up():
     assert z.grad[0, 0] < 0 < z.grad[2, 0]  # images of the pair grow together, the others shrink
 
 
-def test_hashnet_beta_grows_from_one():
-    values = [hashnet_beta(p / 10) for p in range(11)]
-    assert values == sorted(values) and values[0] == 1
-    assert hashnet_beta(1.0) == pytest.approx(math.sqrt(51))
-    assert hashnet_beta(0.5) == pytest.approx(math.sqrt(1 + 0.005 * 5000))  # the released schedule at step 5,000 of 10,000
-    for wrong in (-0.1, 1.1, math.nan):
-        with pytest.raises(ValueError, match="progress must lie in"):
-            hashnet_beta(wrong)
-    with pytest.raises(ValueError, match="beta must be a positive number"):
-        hashnet_loss(torch.zeros(2, 8), torch.eye(2).bool(), beta=0.0)
+@pytest.mark.parametrize("step", [0, 5000, 10_000])
+def test_hashnet_grows_as_the_released_schedule(step):
+    z, labels = randn(7, BITS), torch.tensor(LABELS)
+    same = same_class(labels)
+    at = Batch(z, torch.tanh(z), labels, same, progress=step / 10_000)
+    assert HASHNET.terms(at, 0.5) == hashnet_loss(z, same, beta=math.sqrt(1 + 0.005 * step), scale=0.5)
 
 
 # ---------------------------------------------------------------- CSQ
@@ -545,9 +542,9 @@ def test_ath_against_a_slow_loop(seed):
     terms = ath_loss(z, same_class(labels), labels, logits)
     assert terms["triplets"].item() == pytest.approx(triplets, rel=1e-9)
     assert terms["classification"].item() == pytest.approx(3 * entropy / 7, rel=1e-9)
-    terms = ath_loss(z, same_class(labels), labels, logits, margin=3.0, scale=2.0, classification=0.5)
-    assert terms["triplets"].item() == pytest.approx(slow_triplets(z, LABELS, 6.0)[0], rel=1e-9)
-    assert terms["classification"].item() == pytest.approx(0.5 * entropy / 7, rel=1e-9)
+    terms = ath_loss(z, same_class(labels), labels, logits, scale=2.0)
+    assert terms["triplets"].item() == pytest.approx(slow_triplets(z, LABELS, BITS)[0], rel=1e-9)
+    assert terms["classification"].item() == pytest.approx(3 * entropy / 7, rel=1e-9)
 
 
 def test_ath_by_hand():
@@ -602,7 +599,6 @@ def test_spatial_attention_against_a_slow_loop():
     torch.manual_seed(0)
     module, x = SpatialAttention().double(), randn(2, 5, 3, 4)
     attention = slow_attention(x, module.conv.weight.detach())
-    torch.testing.assert_close(module.weights(x), attention)
     torch.testing.assert_close(module(x), attention * x)
     assert [p.shape for p in module.parameters()] == [(1, 2, 3, 3)]
 
@@ -618,12 +614,10 @@ def test_spatial_attention_of_ath_pools_first():
     assert module(x).shape == x.shape
 
 
-def test_spatial_attention_by_hand_and_wrong_input():
+def test_spatial_attention_by_hand():
     module = SpatialAttention()
     nn.init.zeros_(module.conv.weight)
     assert (module(torch.ones(1, 2, 2, 2)) == 0.5).all()  # sigmoid(0)
-    with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
-        module(torch.ones(2, 2, 2))
 
 
 # ---------------------------------------------------------------- aggregations

@@ -62,10 +62,5 @@ def mean(values: Tensor) -> Tensor:
     return values.sum() / max(values.numel(), 1)
 
 
-def sign(z: Tensor) -> Tensor:
-    """-1 and +1 without gradient, sign(0) = +1 as everywhere in the package."""
-    return torch.where(z.detach() >= 0, 1.0, -1.0).to(z.dtype)
-
-
 def log_cosh(x: Tensor) -> Tensor:
     return x + F.softplus(-2 * x) - math.log(2)

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .batch import HashLoss
-from .common import codes, mean, pair_rows, sign, squared_distance
+from .common import codes, mean, pair_rows, squared_distance
 
 
 def dpsh_loss(z: Tensor, same: Tensor, *, eta: float = 0.002, scale: float = 1.0) -> dict[str, Tensor]:
@@ -21,7 +21,8 @@ def dpsh_loss(z: Tensor, same: Tensor, *, eta: float = 0.002, scale: float = 1.0
     i, j = pair_rows(z)
     t = scale / 2 * (z[i] * z[j]).sum(1)
     pairs = F.softplus(t) - torch.where(same[i, j], t, 0.0)
-    return {"pairs": mean(pairs), "quantisation": eta * squared_distance(z, sign(z)).mean()}
+    sign = torch.where(z.detach() >= 0, 1.0, -1.0).to(z.dtype)  # sign(0) = +1 as everywhere in the package
+    return {"pairs": mean(pairs), "quantisation": eta * squared_distance(z, sign).mean()}
 
 
 DPSH = HashLoss(

@@ -10,17 +10,6 @@ from .batch import HashLoss
 from .common import codes, mean, pair_rows
 
 
-def hashnet_beta(progress: float) -> float:
-    """The sharpness beta of HashNet's tanh(beta z) after the share ``progress`` in [0, 1] of the training.
-
-    beta = sqrt(1 + 50 progress), from 1 to 7.14: the released schedule sqrt(1 + 0.005 t) over its 10,000 steps t. Deviation: it
-    grows at every step instead of every 200th. Raises ``ValueError`` outside [0, 1].
-    """
-    if not 0 <= progress <= 1:
-        raise ValueError(f"progress must lie in [0, 1], got {progress!r}")
-    return math.sqrt(1 + 50 * progress)
-
-
 def hashnet_loss(z: Tensor, same: Tensor, *, beta: float = 1.0, scale: float = 1.0) -> dict[str, Tensor]:
     """HashNet (Cao et al., ICCV 2017, arXiv 1702.00758, equation 4): weighted pair likelihood by continuation.
 
@@ -28,13 +17,11 @@ def hashnet_loss(z: Tensor, same: Tensor, *, beta: float = 1.0, scale: float = 1
     w = |S| / |S_1| for pairs of the same class and |S| / |S_0| for others (equation 2; one label per image, so c = 1): rare
     pairs weigh as much as common ones, and L is the mean over alike pairs plus the mean over different ones.
 
-    ``beta``: see `hashnet_beta`; there is no quantisation term because a large beta does its work. alpha = 10 / K as released;
-    ``scale`` multiplies it. Deviation: |S_1| and |S_0| are counted in the batch, not in the training set. A kind of pair that
-    the batch does not hold adds nothing. Returns ``pairs``.
+    ``beta`` grows from 1 to 7.14, see `HASHNET`; there is no quantisation term because a large beta does its work. alpha = 10 / K
+    as released; ``scale`` multiplies it. Deviation: |S_1| and |S_0| are counted in the batch, not in the training set. A kind of
+    pair that the batch does not hold adds nothing. Returns ``pairs``.
     """
     z = codes(z, scale, same)
-    if not (beta > 0 and math.isfinite(beta)):
-        raise ValueError(f"beta must be a positive number, got {beta!r}")
     i, j = pair_rows(z)
     u = torch.tanh(beta * z)
     t = scale * 10 / z.shape[1] * (u[i] * u[j]).sum(1)
@@ -42,9 +29,10 @@ def hashnet_loss(z: Tensor, same: Tensor, *, beta: float = 1.0, scale: float = 1
     return {"pairs": mean(F.softplus(-t[alike])) + mean(F.softplus(t[~alike]))}
 
 
+#: beta: the released schedule sqrt(1 + 0.005 t) over its 10,000 steps t. Deviation: it grows at every step, not at every 200th.
 HASHNET = HashLoss(
     "hashnet",
     "HashNet",
     "Cao et al., HashNet, ICCV 2017, arXiv 1702.00758",
-    lambda batch, scale: hashnet_loss(batch.z, batch.same, beta=hashnet_beta(batch.progress), scale=scale),
+    lambda batch, scale: hashnet_loss(batch.z, batch.same, beta=math.sqrt(1 + 50 * batch.progress), scale=scale),
 )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .batch import Batch, HashLoss
+from .batch import HashLoss
 from .pairwise import pairwise_loss
 
 
@@ -15,16 +15,12 @@ def graded(same: Tensor, overlap: Tensor) -> Tensor:
     return same * torch.nan_to_num((1 + overlap) / 2, nan=1.0)
 
 
-def overlap_terms(batch: Batch, scale: float) -> dict[str, Tensor]:
-    """The pairwise likelihood with the grade in place of the pair's label: its least is at <u_i, u_j> = logit(grade) / scale."""
-    return {"classification": pairwise_loss(batch.target, graded(batch.same, batch.overlap), scale)}
-
-
+# the pairwise likelihood with the grade in place of the pair's label: its least is at <u_i, u_j> = logit(grade) / scale
 OVERLAP = HashLoss(
     "overlap",
     "pairwise likelihood, graded by overlap",
     "ours; grades of pairs as in Zhang et al., IEEE TMM 2020, arXiv 1803.02987, who fit them by a squared error",
-    overlap_terms,
+    lambda batch, scale: {"classification": pairwise_loss(batch.target, graded(batch.same, batch.overlap), scale)},
     needs=("outlines",),
     scale="pair_sharpness",
     own=True,

@@ -8,15 +8,11 @@ from torch.nn import functional as F
 def segmentation_loss(logits: Tensor, masks: Tensor, has_mask: Tensor, dice: bool = True) -> dict[str, Tensor]:
     """Pixel-wise cross-entropy and, with ``dice``, one minus soft Dice of every class but the background.
 
-    Parameters
-    ----------
     logits : (N, M, H, W) real numbers. masks : (N, H, W) int64 in 0..M-1. has_mask : (N,) bool; images without a known outline
-        add nothing (an outline known to be empty does). Without any outline both terms are a zero with a gradient of zero.
+    add nothing (an outline known to be empty does). Without any outline both terms are a zero with a gradient of zero.
 
-    Returns
-    -------
-    dict with ``seg_ce`` (as released) and ``seg_dice`` (our addition: cross-entropy alone under-weights small lesions;
-    Milletari et al., 3DV 2016). Dice is taken over the batch, so that an empty mask is no special case.
+    Returns ``seg_ce`` (as released) and ``seg_dice`` (our addition: cross-entropy alone under-weights small lesions; Milletari
+    et al., 3DV 2016). Dice is taken over the batch, so that an empty mask is no special case.
     """
     if not has_mask.any():
         zero = 0.0 * logits.sum()

@@ -16,13 +16,6 @@ from .segmentation import segmentation_loss
 from .weights import LossWeights
 
 
-def overlaps(masks: Tensor, has_mask: Tensor) -> Tensor:
-    """IoU of every two centred outlines (N, H, W) of a batch: float32 (N, N), NaN where one of the two is not known."""
-    outlines = masks.cpu().numpy()
-    overlap = torch.from_numpy(centred_iou(outlines, outlines)).to(masks.device, torch.float32)
-    return overlap.masked_fill(~(has_mask[:, None] & has_mask), torch.nan)
-
-
 class UnifiedLoss(nn.Module):
     """L = |a| scale L_cls + |1 - a| L_seg + w_q L_quant: the paper's unified loss, with every term named.
 
@@ -43,29 +36,26 @@ class UnifiedLoss(nn.Module):
         if self.loss and "centres" in self.loss.needs:
             self.register_buffer("centres", torch.from_numpy(hadamard_targets(n_classes, cfg.bits)))
 
-    def classification(
-        self, output: Output, masks: Tensor, has_mask: Tensor, labels: Tensor, classifier: nn.Module | None
-    ) -> dict[str, Tensor]:
-        """The terms of the loss named by ``Config.loss``, on the code or (as released) on the descriptor."""
-        cfg, z, on_code = self.cfg, output.code.float(), self.cfg.cls_target == "code"
-        u, logits = torch.tanh(z), None
-        if "classifier" in self.loss.needs:
-            # on the descriptor scaled as before the code layer: a unit vector has tiny entries
-            logits = classifier(u if on_code else output.descriptor.float() * output.descriptor.shape[1] ** 0.5)
-        target = u if on_code else output.descriptor.float()
-        same, centres = same_class(labels, cfg.same_class), getattr(self, "centres", None)
-        overlap = overlaps(masks, has_mask) if "outlines" in self.loss.needs else None
-        batch = Batch(z, target, labels, same, self.progress, cfg.circle_margin, centres, logits, overlap)
-        return self.loss.terms(batch, getattr(cfg, self.loss.scale) if self.loss.scale else 1.0)
-
     def forward(
         self, output: Output, masks: Tensor, has_mask: Tensor, labels: Tensor, classifier: nn.Module | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """-> (weighted sum, the unweighted terms by name)."""
         cfg, terms = self.cfg, {}
         total = output.code.new_zeros((), dtype=torch.float32)
-        if self.loss:
-            parts = self.classification(output, masks, has_mask, labels, classifier)
+        if self.loss:  # on the code or (as released) on the descriptor
+            z, on_code, logits, overlap = output.code.float(), cfg.cls_target == "code", None, None
+            u = torch.tanh(z)
+            if "classifier" in self.loss.needs:
+                # on the descriptor scaled as before the code layer: a unit vector has tiny entries
+                logits = classifier(u if on_code else output.descriptor.float() * output.descriptor.shape[1] ** 0.5)
+            if "outlines" in self.loss.needs:
+                outlines = masks.cpu().numpy()
+                overlap = torch.from_numpy(centred_iou(outlines, outlines)).to(masks.device, torch.float32)
+                overlap = overlap.masked_fill(~(has_mask[:, None] & has_mask), torch.nan)
+            target = u if on_code else output.descriptor.float()
+            same, centres = same_class(labels, cfg.same_class), getattr(self, "centres", None)
+            batch = Batch(z, target, labels, same, self.progress, cfg.circle_margin, centres, logits, overlap)
+            parts = self.loss.terms(batch, getattr(cfg, self.loss.scale) if self.loss.scale else 1.0)
             terms |= parts
             total = total + self.a.abs() * cfg.cls_scale * sum(parts.values())
         if cfg.uses_masks:
