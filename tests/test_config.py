@@ -284,7 +284,13 @@ def test_runs_without_validation_share_a_training_whatever_ranks_them():
 
 @pytest.mark.parametrize(
     ("field", "value", "said"),
-    [("epochs", 0, "at least 1"), ("batch", 0, "at least 1"), ("threads", 0, "at least 1"), ("device", "gpu", "PyTorch knows")],
+    [
+        ("epochs", 0, "at least 1"),
+        ("batch", 0, "at least 1"),
+        ("threads", 0, "at least 1"),
+        ("validate_every", 0, "at least 1"),
+        ("device", "gpu", "PyTorch knows"),
+    ],
 )
 def test_settings_that_cannot_work_are_refused_by_name(field, value, said):
     with pytest.raises(ValueError, match=f"Config.{field}.*{said}"):

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from ynet_lite import encoders
+from ynet_lite.attribution import grad_cam
 from ynet_lite.checkpoint import Checkpoint
 from ynet_lite.config import Config
 from ynet_lite.encoders import huggingface, lite0
@@ -145,6 +146,13 @@ def test_frozen_levels_get_no_gradient_and_keep_their_statistics(frozen):
     for name, value in model.encoder.state_dict().items():
         if "running" in name:
             assert torch.equal(value, before[name]) == name.startswith(still), name
+
+
+def test_maps_of_frozen_levels_do_not_depend_on_the_batch():
+    cfg = LITE0.but(frozen=2, pooling="rmac", pool_levels=(5,))
+    model, many = YNet(cfg, 2, pretrained=False).eval(), images(n=17).numpy().astype(np.uint8)
+    at_once, singly = (grad_cam(model, cfg, many, lambda o: torch.tanh(o.code).mean(1), 3, batch=n) for n in (17, 1))
+    np.testing.assert_allclose(at_once, singly, atol=1e-5)
 
 
 def test_blocks_are_skipped_in_training_alone_and_by_image():

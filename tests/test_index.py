@@ -28,6 +28,7 @@ from ynet_lite.own import read_own, settings_for
 from ynet_lite.search import encode_image, load_shipped
 from ynet_lite.sets.phantom import make_phantom
 from ynet_lite.viewer.explore import Explorer, View, read_upload
+from ynet_lite.viewer.pages import Retrieval
 
 MODEL, PATIENT = "phantom-quick", "^([^-]+)-"
 
@@ -98,6 +99,7 @@ def test_what_is_left_out_of_a_folder_is_listed(tmp_path):
         ".hidden.png",
         "a;b.png",
         "nobody.png",
+        "nobody_mask.png",
         "masks/alone.png",
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -107,8 +109,11 @@ def test_what_is_left_out_of_a_folder_is_listed(tmp_path):
         {"case_id": "P1-a", "image": "P1-a.png", "mask": "P1-a_mask.png", "label": "", "group": "P1"}
     ]
     reasons = dict(left_out.itertuples(index=False))
-    assert reasons.keys() == {"lost_mask.png", "notes.txt", ".hidden.png", "a;b.png", "nobody.png", "masks/alone.png"}
-    assert "no image 'lost'" in reasons["lost_mask.png"] and "no patient" in reasons["nobody.png"]
+    nobody = {"nobody.png", "nobody_mask.png"}
+    assert reasons.keys() == {"lost_mask.png", "notes.txt", ".hidden.png", "a;b.png", "masks/alone.png"} | nobody
+    assert "no image 'lost'" in reasons["lost_mask.png"] and all("no patient" in reasons[name] for name in nobody)
+    optional, left_out = manifest_from_folder(tmp_path, r"^(P\d+)?")
+    assert optional.equals(table) and nobody <= set(left_out["file"])
     with pytest.raises(ValueError, match="no group in brackets"):
         manifest_from_folder(tmp_path, "P")
     (tmp_path / "empty").mkdir()
@@ -119,7 +124,7 @@ def test_what_is_left_out_of_a_folder_is_listed(tmp_path):
 def test_cases_of_a_csv_need_only_images(tmp_path):
     (tmp_path / "cases.csv").write_text("image,label\nx/one.png,a\ntwo.png,\n")
     table, _ = cases_of(tmp_path / "cases.csv")
-    assert list(table["case_id"]) == list(table["group"]) == ["one", "two"] and list(table["label"]) == ["a", ""]
+    assert list(table["case_id"]) == ["one", "two"] and list(table["label"]) == ["a", ""] and set(table["group"]) == {""}
     for text, problem in (
         ("image\na.png\nb/a.png\n", "more than once: a"),
         ("file\na.png\n", "no column image"),
@@ -181,7 +186,7 @@ def test_a_picture_is_not_its_own_answer(mine, archive):
     assert first["id"] == name and first["bits"] == 0
 
 
-def test_a_patient_can_be_left_out_and_a_class_asked_for(mine, archive):
+def test_a_patient_can_be_left_out_and_a_class_asked_for(mine, archive, tmp_path):
     table = cases_of(archive / "images", PATIENT)[0]
     patient = table["group"].value_counts().index[0]
     theirs = table[table["group"] == patient]
@@ -191,6 +196,15 @@ def test_a_patient_can_be_left_out_and_a_class_asked_for(mine, archive):
     assert len(mine.search(archive / "new.png", 60, patient=patient, exclude_same_patient=True)) == 60 - len(theirs)
     with pytest.raises(ValueError, match="say who its patient is"):
         mine.search(archive / "new.png", exclude_same_patient=True)
+    # where a folder or a table does not say who the patients are, those that the index knows count
+    few = tmp_path / "few"
+    few.mkdir()
+    pd.DataFrame({"image": [shutil.copy(theirs["image"].iloc[0], few)]}).to_csv(tmp_path / "few.csv", index=False)
+    for source in (few, tmp_path / "few.csv"):
+        assert not set(mine.search(source, 60, exclude_same_patient=True)["id"]) & set(theirs["case_id"])
+    shutil.copy(archive / "new.png", few)
+    with pytest.raises(ValueError, match="new.png is not in the index; say who its patient is"):
+        mine.search(few, exclude_same_patient=True)
     only = mine.search(archive / "new.png", 60, label="disease A")
     assert set(only["label"]) == {"disease A"} and len(only) == (table["label"] == "disease A").sum()
     everything = mine.search(archive / "new.png", 60)
@@ -221,7 +235,7 @@ def test_the_notebook_page_opens_an_index(mine, archive):
     cases, codes, checkpoint = mine.cases(), mine.codes(), mine.checkpoint()
     page = Explorer(cases, cases, (codes, codes))
     page.retrieval.checkpoint = checkpoint
-    first = page.rows(View(query=3, k=59))
+    first = page.answers(View(query=3, k=59))[1]
     assert page.queries.ids[3] not in set(first["case_id"]) and len(first) == 59
     upload = read_upload((archive / "new.png").read_bytes(), "new.png", 64, 1)
     html = page.html(View(upload=upload, k=3))
@@ -230,10 +244,12 @@ def test_the_notebook_page_opens_an_index(mine, archive):
 
 
 def test_an_unusual_image_is_said_to_be_so(mine, monkeypatch):
-    cases, codes = mine.cases(), mine.codes()
-    page = Explorer(cases, cases, (codes, codes))
-    monkeypatch.setattr(page.retrieval, "percentile", lambda distance: 97.0)
-    assert "farther away than for 97 of 100 cases" in page.html(View())
+    monkeypatch.setattr(Retrieval, "percentile", lambda self, distance: 97.0)
+    box = explore(mine.path, k=5)
+    assert "farther away than for 97 of 100 cases" in box.children[2].value
+    lengths = [child for child in box.children[0].children if child.description == "First bits of the code"]
+    lengths[0].value = 8  # fewer bits are nearer: nothing is known of them
+    assert "of 8 bits" in box.children[2].value and "farther away" not in box.children[2].value
 
 
 def test_answers_as_a_gallery(mine, archive, tmp_path):

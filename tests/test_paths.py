@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from ynet_lite import paths
-from ynet_lite.sets import find, load_cases
+from ynet_lite.sets import load_cases, named
+from ynet_lite.sets.folders import find
 
 FOLDERS = {"YNET_OUT": paths.out, "YNET_CACHE": paths.cache, "YNET_LOCAL_FIGURES": paths.local_figures}
 
@@ -28,8 +29,8 @@ def elsewhere(tmp_path, monkeypatch):
 def test_folders_named_by_a_variable(variable, elsewhere, monkeypatch):
     monkeypatch.delenv(variable, raising=False)
     assert FOLDERS[variable]().is_relative_to(paths.root())
-    for named, meant in {"a/b": "here/a/b", "~/a": "home/a", "../c": "here/../c", str(elsewhere): ""}.items():
-        monkeypatch.setenv(variable, named)
+    for folder, meant in {"a/b": "here/a/b", "~/a": "home/a", "../c": "here/../c", str(elsewhere): ""}.items():
+        monkeypatch.setenv(variable, folder)
         assert FOLDERS[variable]() == elsewhere / meant
     assert sorted(path.name for path in elsewhere.rglob("*")) == ["here", "home"], "asking makes no folder"
 
@@ -53,9 +54,9 @@ def test_manifest_and_data_folder(elsewhere, monkeypatch, tiny_config, tiny_case
     for part in ("bus_data.csv", "5-fold-cv.csv", "Images", "Masks"):
         (elsewhere / "home" / "sets" / "busbra" / part).mkdir(parents=True)
     for data_dir in ("~/sets", Path("..") / "home" / "sets", Path("~") / "sets" / "busbra"):
-        assert find("busbra", data_dir).resolve() == elsewhere / "home" / "sets" / "busbra"
+        assert find(named("busbra"), data_dir).resolve() == elsewhere / "home" / "sets" / "busbra"
         monkeypatch.setenv("YNET_DATA_DIR", str(data_dir))
-        assert find("busbra").resolve() == elsewhere / "home" / "sets" / "busbra"
+        assert find(named("busbra")).resolve() == elsewhere / "home" / "sets" / "busbra"
 
 
 def test_outside_a_checkout_the_results_are_missed_in_one_sentence(elsewhere, monkeypatch):

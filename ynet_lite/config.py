@@ -59,7 +59,7 @@ class Training(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("epochs", "batch", "threads"):
+        for name in ("epochs", "batch", "threads", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Config.{name}: {getattr(self, name)}; it must be at least 1")
         try:

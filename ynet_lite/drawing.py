@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from . import paths
@@ -46,20 +46,13 @@ def _settle(figure: Figure) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
-    def rounded(values):
-        return np.round(np.asarray(values, float), 5)
-
-    def visit(part):
-        for inner in part.subfigs:
-            inner.bbox_relative.p0, inner.bbox_relative.p1 = rounded(inner.bbox_relative.p0), rounded(inner.bbox_relative.p1)
-            visit(inner)
-        for text in part.texts:
-            text.set_position(rounded(text.get_position()))
-
-    visit(figure)
+    inner = figure.findobj(SubFigure)
+    for part in inner:
+        part.bbox_relative.set_points(part.bbox_relative.get_points().round(5))
+    for text in [text for part in (figure, *inner) for text in part.texts]:
+        text.set_position(np.round(text.get_position(), 5))
     for axis in figure.axes:
-        x, y, width, height = rounded(axis.get_position(original=True).bounds)
-        axis.set_position([x, y, width, height])
+        axis.set_position(np.round(axis.get_position(original=True).bounds, 5))
 
 
 def _write(figure: Figure, path: str | Path) -> Path:

@@ -97,8 +97,8 @@ def cases_of(source: str | Path, patient: str = "") -> tuple[pd.DataFrame, pd.Da
     """The cases in a folder (see `manifest_from_folder`), a CSV or one image, ``case_id, image, label, group`` with whole paths;
     and what of a folder was left out.
 
-    Of the columns of a CSV only ``image`` is needed here: ``case_id`` and ``group`` (the patient) are the file's name where
-    they are missing, ``label`` is blank. Raises ``FileNotFoundError`` and `ManifestError`.
+    Of the columns of a CSV only ``image`` is needed here: ``case_id`` is the file's name where it is missing, ``label`` and
+    ``group`` (the patient) are blank. Raises ``FileNotFoundError`` and `ManifestError`.
     """
     source, left_out = paths.yours(source), pd.DataFrame({"file": [], "reason": []})
     if source.is_dir():
@@ -114,8 +114,7 @@ def cases_of(source: str | Path, patient: str = "") -> tuple[pd.DataFrame, pd.Da
         if blank:
             raise ManifestError(f"{source}: no image in {first_few(blank)}{kept(f'{source.name}-offenders', blank)}", blank)
     table = table.reindex(columns=["case_id", "image", "label", "group"], fill_value="")
-    for column in ("case_id", "group"):
-        table[column] = table[column].where(table[column] != "", [Path(image).stem for image in table["image"]])
+    table["case_id"] = table["case_id"].where(table["case_id"] != "", [Path(image).stem for image in table["image"]])
     twice = sorted(set(table["case_id"][table["case_id"].duplicated()]))
     if twice:
         where = kept(f"{source.name}-offenders", twice)
@@ -258,7 +257,7 @@ class Index(contextlib.AbstractContextManager):
             small = file.getvalue()
         folder = self.path.resolve().parent
         image = os.path.relpath(row.image, folder) if Path(row.image).is_relative_to(folder) else row.image
-        return row.case_id, code.tobytes(), row.label, self._patient(row.group), image, row.sha256, small
+        return row.case_id, code.tobytes(), row.label, self._patient(row.group or Path(row.image).stem), image, row.sha256, small
 
     def remove(self, ids: Sequence[str]) -> None:
         """Remove cases: their lines are overwritten in the file. ``KeyError`` where an id is unknown; then none is removed."""
@@ -310,7 +309,7 @@ class Index(contextlib.AbstractContextManager):
 
         Parameters
         ----------
-        patient : of one image, where the index does not hold that picture; of a folder, as in `cases_of`.
+        patient : of one image, where the index does not hold that picture; of a folder, as in `cases_of`. (A CSV has ``group``.)
         exclude_same_patient : leave out cases of the query's patient.
         label : only cases of this class.
         include_itself : also list the same picture, which is left out otherwise.
@@ -326,7 +325,8 @@ class Index(contextlib.AbstractContextManager):
         asked, _ = cases_of(source, patient)
         if k < 1:
             raise ValueError(f"k = {k}; at least one answer must be asked for")
-        if paths.yours(source).suffix.lower() != ".csv" and paths.yours(source).is_file():
+        source = paths.yours(source)
+        if (source.is_dir() and not patient) or (source.is_file() and source.suffix.lower() != ".csv"):
             asked["group"] = patient
         encoded = list(encode_files(list(asked["image"]), self.model, jobs=jobs))
         asked["code"] = [code for codes, _ in encoded for code in codes]
@@ -345,9 +345,9 @@ class Index(contextlib.AbstractContextManager):
         itself = (table["sha256"] == sha256(query.image)).to_numpy()
         leave = np.zeros(len(table), bool) if include_itself else itself.copy()
         if exclude_same_patient:
-            patients = {self._patient(query.group)} if query.group else set(table["patient"][itself])
+            patients = {*table["patient"][itself], *([self._patient(query.group)] if query.group else [])}
             if not patients:
-                raise ValueError("exclude_same_patient: this picture is not in the index; say who its patient is")
+                raise ValueError(f"exclude_same_patient: {query.image} is not in the index; say who its patient is")
             leave |= table["patient"].isin(patients).to_numpy()
         places = np.flatnonzero(table["label"] == label) if label else np.arange(len(table))
         if not len(places):

@@ -57,11 +57,6 @@ def search(
         raise ValueError(f"search: {model} is not a shipped model; pass the database to be searched as codes=...")
     if not 1 <= whole("search: k", k, least=-(2**63)) <= len(database.ids):
         raise ValueError(f"search: k = {k}; the database has {len(database.ids)} cases, so k is between 1 and that")
-    if database.bits != checkpoint.cfg.bits or database.labels.max() >= len(checkpoint.class_names):
-        raise ValueError(
-            f"search: codes of {database.bits} bits and {database.labels.max() + 1} classes do not belong to a checkpoint of "
-            f"{checkpoint.cfg.bits} bits and {len(checkpoint.class_names)} classes"
-        )
     check_models(database.model, checkpoint.weights_id())
     query = encode_image(checkpoint, image)
     found, rows = HammingIndex(database).search(query, k)

@@ -139,6 +139,20 @@ def test_a_set_has_one_grey_range(tmp_path):
     assert len(said) == 1 and "1 image(s) (nearly) constant" in str(said[0].message) and "row 3 dark.png" in str(said[0].message)
 
 
+@pytest.mark.parametrize("side", [20, 30])
+def test_pictures_without_content_are_not_the_same_picture(tmp_path, side):
+    for name, values in zip(
+        "abcd", (np.full((side, 30), 7), np.full((side, 30), 7), *RNG.integers(0, 255, (2, side, 30))), strict=True
+    ):
+        save(tmp_path / f"{name}.png", values.astype(np.uint8))
+    rows = {"case_id": list("abcd"), "image": [f"{name}.png" for name in "abcd"], "label": list("xyxy"), "group": list("1234")}
+    with pytest.warns(UserWarning, match="2 image.*constant"):
+        load_table(pd.DataFrame({**rows, "fold": [1, 2, 1, 2], "mask": ""}), name="four", size=30, folder=tmp_path)
+    save(tmp_path / "d.png", np.asarray(Image.open(tmp_path / "c.png")))
+    with pytest.raises(ManifestError, match="1 pair.*c and d"):
+        load_table(pd.DataFrame({**rows, "fold": [1, 2, 1, 2], "mask": ""}), name="four", size=30, folder=tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["png", "jpg", "tif", "tif of 16 bit colours"])
 @pytest.mark.parametrize("tag", range(1, 9))
 def test_the_orientation_tag_is_applied_in_every_format(tmp_path, kind, tag):

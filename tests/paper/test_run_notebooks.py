@@ -11,6 +11,7 @@ from own_set import make_set
 
 from ynet_lite import paths, sets
 from ynet_lite.paper import run_notebooks
+from ynet_lite.sets import folders
 
 NOTEBOOKS = run_notebooks.notebooks()
 #: On BUS-BRA one that trains and one that has cells for this set only: all of them take many minutes, see `make local`.
@@ -71,7 +72,7 @@ def test_notebooks_run_on_a_csv_of_colour_images(path, shared, monkeypatch):
 @pytest.mark.parametrize("path", ON_BUSBRA, ids=lambda path: path.stem)
 def test_notebooks_run_on_real_ultrasound(path, shared, monkeypatch):
     try:
-        sets.find("busbra", os.environ.get("YNET_DATA_DIR"))
+        folders.find(sets.named("busbra"), os.environ.get("YNET_DATA_DIR"))
     except FileNotFoundError:
         pytest.skip("BUS-BRA is not there: set YNET_DATA_DIR")
     monkeypatch.setenv("YNET_DATASET", "busbra")

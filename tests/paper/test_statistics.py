@@ -12,7 +12,7 @@ import scipy.stats
 from ynet_lite import paths, provenance, sets
 from ynet_lite.config import Config
 from ynet_lite.paper import statistics, store
-from ynet_lite.sets import busbra
+from ynet_lite.sets import busbra, folders
 
 DATA, OTHER_DATA = "0123456789abcdef", "fedcba9876543210"
 
@@ -506,7 +506,7 @@ def test_patients_of_busbra_are_those_of_its_table():
     if not folder:
         pytest.skip("YNET_DATA_DIR is not set: no real table to look at")
     try:
-        manifest = busbra.busbra(sets.find("busbra", folder))
+        manifest = busbra.busbra(folders.find(sets.named("busbra"), folder))
     except FileNotFoundError:
         pytest.skip("busbra is not in YNET_DATA_DIR")
     runs = [run for run in store.rows("first")["run_id"].unique() if run.startswith("busbra-ynet-")]

@@ -38,7 +38,7 @@ def real(tmp_path_factory, monkeypatch):
         if not REAL:
             pytest.skip("YNET_DATA_DIR is not set: no real images to look at")
         try:
-            return sets.find(name, REAL)
+            return folders.find(sets.named(name), REAL)
         except FileNotFoundError:
             pytest.skip(f"{name} is not in YNET_DATA_DIR")
 
@@ -160,36 +160,36 @@ def test_load_cases_compares_with_the_checksums(busbra_like, own_checksums):
 
 def test_verify_reports_missing_and_changed(busbra_like, own_checksums):
     own_checksums("busbra", busbra_like)
-    report = sets.verify("busbra", busbra_like)
+    report = folders.verify(sets.named("busbra"), busbra_like)
     assert report.ok and report.checked == 10 and "as published" in str(report)
     (busbra_like / "Images" / "bus_0003-l.png").unlink()
     spot(busbra_like / "Masks" / "mask_0001-l.png", where=3)
     (busbra_like / "more.txt").write_text("not listed")
-    report = sets.verify("busbra", busbra_like)
-    assert report.missing == ("Images/bus_0003-l.png",) and report.changed == ("Masks/mask_0001-l.png",)
-    assert not report.ok and "1 missing and 1 changed" in str(report)
-    assert sets.verify("busbra", busbra_like, only="*.csv").ok
+    report = folders.verify(sets.named("busbra"), busbra_like)
+    assert report.offenders == ("missing: Images/bus_0003-l.png", "changed: Masks/mask_0001-l.png") and not report.ok
+    assert "2 of 10 files are not as published: missing: Images/bus_0003-l.png, changed: Masks" in str(report)
+    assert folders.verify(sets.named("busbra"), busbra_like, only="*.csv").ok
     with pytest.raises(ManifestError, match="Images/bus_0003-l.png|bus_0003-l.png"):
         check_manifest(busbra.busbra(busbra_like), "busbra")
 
 
 def test_find_looks_in_the_named_places(busbra_like, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError) as caught:
-        sets.find("busbra")
+        folders.find(sets.named("busbra"))
     assert "ynet_lite.sets.download busbra" in str(caught.value) and "10.5281/zenodo.7730709" in str(caught.value)
     with pytest.raises(FileNotFoundError, match="10.1016/j.dib.2019.104863"):
-        sets.find("busi", tmp_path)
+        folders.find(sets.named("busi"), tmp_path)
     monkeypatch.setenv("YNET_DATA_DIR", str(busbra_like.parent))
-    assert sets.find("busbra") == busbra_like
-    assert sets.find("busbra", busbra_like) == busbra_like
+    assert folders.find(sets.named("busbra")) == busbra_like
+    assert folders.find(sets.named("busbra"), busbra_like) == busbra_like
     with pytest.raises(FileNotFoundError):  # a named folder is not replaced by another one
-        sets.find("busbra", tmp_path / "nowhere")
+        folders.find(sets.named("busbra"), tmp_path / "nowhere")
     monkeypatch.delenv("YNET_DATA_DIR")
     (tmp_path / "raw").mkdir()
     busbra_like.rename(tmp_path / "raw" / "BUSBRA")
-    assert sets.find("busbra") == tmp_path / "raw" / "BUSBRA"
+    assert folders.find(sets.named("busbra")) == tmp_path / "raw" / "BUSBRA"
     with pytest.raises(ValueError, match="'origa' is not known"):
-        sets.find("origa")
+        folders.find(sets.named("origa"))
 
 
 # ---- BUSI
@@ -354,7 +354,7 @@ def test_the_published_validation_columns_divide_patients_and_ours_do_not(real):
 @pytest.mark.data
 def test_busbra_loads_and_is_complete(real):
     folder = real("busbra")
-    assert sets.verify("busbra", folder).ok
+    assert folders.verify(sets.named("busbra"), folder).ok
     cases = load_cases(Config(dataset="busbra", data_dir=str(folder), size=32))
     database, queries = cases.split(1)
     assert (len(database), len(queries)) == (1499, 376)

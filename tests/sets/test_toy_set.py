@@ -9,7 +9,7 @@ from PIL import Image
 
 from ynet_lite import sets
 from ynet_lite.paper import run, store, tables
-from ynet_lite.sets import load_cases
+from ynet_lite.sets import folders, load_cases
 
 TOY = '''
 """A toy set of two folders: bright discs and dark squares."""
@@ -71,7 +71,7 @@ def test_a_toy_set_is_one_file_and_one_row(toy, tiny_config, tiny_cases):
     drawn(toy, tiny_cases)
     cases = load_cases(cfg)
     assert len(cases) == 48 and cases.class_names == ("disc", "square") and cases.has_mask.all()
-    assert sets.find("toy") == toy and sets.title("toy") == "Toys" and "toy" not in sets.drawn_per_seed()
+    assert folders.find(sets.named("toy")) == toy and sets.title("toy") == "Toys" and "toy" not in sets.drawn_per_seed()
     rows = store.read_run(run.run(cfg, cases))
     assert set(rows["dataset"]) == {"toy"}
     table = tables.retrieval_table(rows)

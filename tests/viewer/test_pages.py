@@ -94,12 +94,6 @@ def test_first_bits_are_counted_one_by_one(bits, prefix_distances):
     assert prefix_distances(q, n, 48) == prefix_distances(q, n, None) == hamming(pack(q), pack(n)).tolist()
 
 
-@pytest.mark.parametrize("bits", [0, -1, 17, 2.5, True])
-def test_other_numbers_of_first_bits_are_refused(bits, prefix_distances):
-    with pytest.raises(ValueError, match="from 1 to 16"):
-        prefix_distances(np.zeros((1, 16), bool), np.zeros((1, 16), bool), bits)
-
-
 def test_answers_are_ordered_by_distance_and_id(sides):
     queries, database = sides
     shuffled = database.take(np.random.default_rng(2).permutation(len(database)))
@@ -123,7 +117,7 @@ def test_answers_of_an_unknown_class(sides):
 
 @pytest.mark.parametrize("k", [0, -1, 41, 2.0, True, None])
 def test_answers_refuse_other_k(sides, k):
-    with pytest.raises(ValueError, match="40 cases, so k is"):
+    with pytest.raises(ValueError, match="40 cases can be answers, so k is"):
         pages.answers(np.zeros(40), sides[1], k)
 
 
@@ -152,8 +146,6 @@ def test_codes_and_their_distances_rank_alike(sides):
     for query in range(8):
         assert np.array_equal(by_codes.of_query(query), by_distance.of_query(query))
     assert by_codes.of_query(0, 5).max() <= 5
-    with pytest.raises(ValueError, match="5 bits.*no hash code"):
-        by_distance.of_query(0, 5)
 
 
 @pytest.mark.parametrize("ranking", ["hamming", "cosine", "descriptor"])
@@ -168,9 +160,6 @@ def test_a_checkpoint_ranks_and_takes_new_images(sides, untrained, ranking):
         again = retrieval.of_case(sides[0].take([query]))
         # one image at a time is summed in another order than a batch
         np.testing.assert_allclose(again, retrieval.of_query(query), atol=1e-5 if ranking != "hamming" else 0)
-    if ranking != "hamming":
-        with pytest.raises(ValueError, match="no hash code"):
-            retrieval.of_case(sides[0].take([0]), bits=8)
 
 
 def test_what_does_not_fit_is_named(sides, untrained):
@@ -196,12 +185,6 @@ def test_what_does_not_fit_is_named(sides, untrained):
     ]:
         with pytest.raises(ValueError, match=message):
             pages.Retrieval(wrong, *pair)
-    retrieval = pages.Retrieval(codes, *sides)
-    for query in (-1, 8):
-        with pytest.raises(ValueError, match="there are 8"):
-            retrieval.of_query(query)
-    with pytest.raises(ValueError, match="give a checkpoint"):
-        retrieval.of_case(queries.take([0]))
 
 
 # --- drawings
@@ -295,7 +278,6 @@ def test_attention_is_a_transparent_layer_of_the_given_map(tiny_cases):
 @pytest.mark.parametrize(
     "maps, message",
     [
-        (None, "no callable"),
         (lambda image: np.zeros((31, 32)), r"\(H, W\) = \(32, 32\).*got shape \(31, 32\)"),
         (lambda image: np.full((32, 32), 1.5), r"\[0, 1\].*1.5 to 1.5"),
         (lambda image: np.full((32, 32), np.nan), r"\[0, 1\]"),

@@ -46,7 +46,7 @@ def check_pictures(table: pd.DataFrame, images: np.ndarray, boxes: np.ndarray, n
     first: dict[bytes, int] = {}
     same = []
     for i, image in enumerate(images):
-        if image.min() < shown[i].max():
+        if shown[i].min() < shown[i].max():
             j = first.setdefault(hashlib.sha256(image.tobytes()).digest(), i)
             same += [why(j, i)] if j < i and why(j, i) else []
     if same:

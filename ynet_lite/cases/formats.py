@@ -237,8 +237,10 @@ def _unpacking(args, other: bool):
 
 
 def _pixels(image: Image.Image, mask: str) -> np.ndarray:
-    if image.mode in ("P", "PA") and mask == "values":
-        return _palette(image)
+    if image.mode in ("P", "PA") and mask == "values":  # the indices, or the colours where these are black and white
+        colours = np.array(image.convert("RGBA"))[..., :3]
+        plain = np.isin(colours, (0, 255)).all() and (colours == colours[..., :1]).all()
+        return colours[..., 0] if plain else np.array(image.getchannel(0))
     if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
         image = image.convert("RGB")
     array = np.array(image)
@@ -254,15 +256,6 @@ def _pixels(image: Image.Image, mask: str) -> np.ndarray:
     if colour[alpha == 0].any():
         raise Refused("is a mask whose transparent part is painted too; save it without transparency")
     return colour
-
-
-def _palette(image: Image.Image) -> np.ndarray:
-    """The indices of a mask, or its colours where these are black and white."""
-    indices = np.array(image) if image.mode == "P" else np.array(image)[..., 0]
-    stored = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    palette = np.pad(stored, ((0, 256 - len(stored)), (0, 0)))
-    used = palette[np.unique(indices)]
-    return palette[indices, 0] if np.isin(used, (0, 255)).all() and (used == used[:, :1]).all() else indices
 
 
 def _tiff(content: bytes, most: int) -> np.ndarray:

@@ -54,16 +54,18 @@ def manifest_from_folder(folder: str | Path, patient: str = "") -> tuple[pd.Data
         for path in paths:
             name = path if len(paths) > 1 else path.with_name(_stem(path))
             group = re.search(patient, _stem(path)) if patient else None
-            if patient and group is None:
-                left_out.append((path.as_posix(), f"its name holds no patient as in {patient!r}"))
+            outlines = [mask.as_posix() for mask in masks.get(key, [])]
+            if patient and not (group and group[1]):
+                left_out += [(file, f"its name holds no patient as in {patient!r}") for file in (path.as_posix(), *outlines)]
                 continue
-            outlines = SEPARATOR.join(mask.as_posix() for mask in masks.get(key, []))
             label = key[0][0] if key[0] else ""
-            lines.append((name.as_posix(), path.as_posix(), outlines, label, group[1] if group else name.as_posix()))
+            lines.append(
+                (name.as_posix(), path.as_posix(), SEPARATOR.join(outlines), label, group[1] if group else name.as_posix())
+            )
     if not lines:
         raise ValueError(f"{folder}: no case among {len(found)} files; looked for images ({' '.join(SUFFIXES)})")
     manifest = pd.DataFrame(lines, columns=["case_id", "image", "mask", "label", "group"])
-    return manifest.sort_values("case_id", ignore_index=True), pd.DataFrame(sorted(left_out), columns=["file", "reason"])
+    return manifest.sort_values("case_id", ignore_index=True), pd.DataFrame(sorted(set(left_out)), columns=["file", "reason"])
 
 
 def _stem(path: Path) -> str:

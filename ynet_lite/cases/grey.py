@@ -19,11 +19,6 @@ class Pixels(NamedTuple):
     bits: int | None = None
     inverted: bool = False
 
-    @property
-    def known(self) -> bool:
-        """Whether the file itself says which number is white."""
-        return self.array.dtype == np.uint8 or bool(self.bits)
-
 
 def grey_range(array: np.ndarray, least: tuple[float, float] = (0.0, 0.0)) -> tuple[float, float]:
     """(black, white) of numbers without a stated depth, so that pictures of one device stay comparable; at least ``least``.

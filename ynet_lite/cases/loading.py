@@ -182,7 +182,7 @@ def _read_all(table, name: str, base: Path, arrays: dict, classes: int, centre_c
         except ValueError as error:
             offenders.append(f"{row}: {error}")
             continue
-        if picture.known:
+        if picture.bits or picture.array.dtype == np.uint8:  # the file itself says which number is white
             keep(i, picture)
         else:
             deep.append(i)

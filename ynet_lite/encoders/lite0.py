@@ -158,7 +158,8 @@ class Lite0(Pretrained):
         features = []
         for part in (self.stem, *self.stages):
             # with nothing to keep for a backward pass, some images at a time: their maps stay in the processor's cache
-            x = torch.cat([part(some) for some in x.split(16)]) if part in self.frozen else part(x)
+            # (a map of what was seen asks for a gradient with respect to the image)
+            x = torch.cat([part(some) for some in x.split(16)]) if part in self.frozen and not x.requires_grad else part(x)
             features.append(x)
         return features[1:]
 

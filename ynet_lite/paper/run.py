@@ -19,7 +19,8 @@ from ..encoding import encode
 from ..evaluation import evaluate_checkpoint
 from ..methods import METHODS
 from ..search import WEIGHTS
-from ..sets import find, load_cases, named
+from ..sets import load_cases, named
+from ..sets.folders import find
 from ..training import load_or_train
 from . import aggregation, store
 from .controls import controlled
@@ -122,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{len(configs) - len(missing)} done, {len(missing)} missing")
         return 0
     for name in sorted({cfg.dataset for cfg in missing if named(cfg.dataset).folders}):
-        find(name)  # a missing set is an error now, not after an hour of other runs
+        find(named(name))  # a missing set is an error now, not after an hour of other runs
     run_all(missing, given.folder, given.jobs, "trainings")
     for cfg in {(cfg.dataset, cfg.preset): cfg for cfg in reversed(configs) if cfg.preset != "paper"}.values():
         path = given.folder / "chance" / f"{cfg.dataset}-{cfg.preset}.csv"

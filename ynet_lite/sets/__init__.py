@@ -1,13 +1,10 @@
 """Data sets known by name: each is one file and one row of `SETS`. Every other list of sets is a query of it."""
 
-from pathlib import Path
-
 from ..cases.core import Cases
 from ..config import Data
-from . import folders
 from .busbra import BUSBRA, BUSBRA_BIRADS
 from .busi import BUSI
-from .folders import DataSet, Verification
+from .folders import DataSet
 from .own import CSV
 from .phantom import PHANTOM
 
@@ -41,13 +38,3 @@ def load_cases(cfg: Data) -> Cases:
     Raises ``ValueError`` for an unknown set or a bad manifest, ``FileNotFoundError`` when the set is not there.
     """
     return named(cfg.dataset).load(cfg)
-
-
-def find(name: str, data_dir=None) -> Path:
-    """The folder of the set ``name`` in its original layout (see `folders.find`)."""
-    return folders.find(named(name), data_dir)
-
-
-def verify(name: str, folder=None, only: str = "*") -> Verification:
-    """Compare the files of the set ``name`` with the kept checksums (see `folders.verify`)."""
-    return folders.verify(named(name), folder, only)

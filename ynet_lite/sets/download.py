@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 from .. import paths
 from ..cases.formats import sha256 as sha256_of
 from ..cases.manifest import kept
-from . import SETS, named, verify
+from . import SETS, named
 from .busbra import BUSBRA
+from .folders import DataSet, verify
 
 BUSBRA_URL = "https://zenodo.org/records/8231412/files/BUSBRA.zip?download=1"
 BUSBRA_BYTES = 133_917_740
@@ -35,13 +36,13 @@ def download_busbra(target=None, url: str = BUSBRA_URL, size: int = BUSBRA_BYTES
     """
     folder = paths.yours(target) if target is not None else paths.raw() / "busbra"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        report = verify("busbra", folder)
+        report = verify(BUSBRA, folder)
         if report.ok:
             return folder
         raise FileExistsError(f"{folder} is there but not the complete set ({report}); move it away and try again")
     archive = folder.parent / "BUSBRA.zip"
     fetch(url, archive, size, sha256)
-    unpack(archive, folder, BUSBRA.inside, "busbra")
+    unpack(archive, folder, BUSBRA)
     archive.unlink()
     return folder
 
@@ -110,11 +111,11 @@ def _difference(path: Path, size: int, sha256: str) -> str:
     return "" if found == sha256.lower() else f"SHA-256 {found} instead of {sha256}"
 
 
-def unpack(archive: Path, folder: Path, inside: tuple[str, ...], name: str) -> None:
+def unpack(archive: Path, folder: Path, one: DataSet) -> None:
     """Unpack a zip archive, which `fetch` has checked, to ``folder``: all of it, or nothing.
 
-    ``inside`` names what the set's folder must hold; it may lie in one outer folder of the archive. Its files are compared
-    with the kept checksums of the set ``name``. Raises ``ValueError``; ``OSError`` when ``folder`` has content.
+    The set ``one`` may lie in one outer folder of the archive. Its files are compared with the kept checksums. Raises
+    ``ValueError``; ``OSError`` when ``folder`` has content.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-", ignore_cleanup_errors=True) as made:
@@ -126,10 +127,10 @@ def unpack(archive: Path, folder: Path, inside: tuple[str, ...], name: str) -> N
         except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
             raise ValueError(f"{archive}: a damaged archive ({error}); delete it and download again") from None
         places = [temporary, *(path for path in temporary.iterdir() if path.is_dir())]
-        found = next((at for at in places if all((at / part).exists() for part in inside)), None)
+        found = next((at for at in places if all((at / part).exists() for part in one.inside)), None)
         if found is None:
-            raise ValueError(f"{archive}: no folder with {', '.join(inside)} in it; this is another archive")
-        report = verify(name, found)
+            raise ValueError(f"{archive}: no folder with {', '.join(one.inside)} in it; this is another archive")
+        report = verify(one, found)
         if not report.ok:
             raise ValueError(f"{archive}: {report}")
         if folder.exists():
@@ -146,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         if given.verify:
-            report = verify(given.name, given.to or None)
+            report = verify(named(given.name), given.to or None)
             print(f"{report}{kept(f'{given.name}-offenders', report.offenders)}")
             return 0 if report.ok else 1
         if given.name != "busbra":

@@ -47,17 +47,12 @@ def load_folder(one: DataSet, cfg: Data, manifest: Callable[[Path], pd.DataFrame
 
 
 class Verification(NamedTuple):
-    """What `verify` found: how many files it compared, which are missing and which differ (paths below ``folder``)."""
+    """What `verify` found: how many files it compared, and the others as ``missing: PATH`` or ``changed: PATH``."""
 
     name: str
     folder: Path
     checked: int
-    missing: tuple[str, ...]
-    changed: tuple[str, ...]
-
-    @property
-    def offenders(self) -> tuple[str, ...]:
-        return (*(f"missing: {path}" for path in self.missing), *(f"changed: {path}" for path in self.changed))
+    offenders: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
@@ -66,9 +61,7 @@ class Verification(NamedTuple):
     def __str__(self) -> str:
         if self.ok:
             return f"{self.name}: all {self.checked} files in {self.folder} are as published"
-        lists = [f"; {word}: {first_few(found)}" for word in ("missing", "changed") if (found := getattr(self, word))]
-        counts = f"{len(self.missing)} missing and {len(self.changed)} changed file(s) of {self.checked}"
-        return f"{self.name}: {counts}{''.join(lists)}"
+        return f"{self.name}: {len(self.offenders)} of {self.checked} files are not as published: {first_few(self.offenders)}"
 
 
 def find(one: DataSet, data_dir=None) -> Path:
@@ -116,6 +109,6 @@ def verify(one: DataSet, folder=None, only: str = "*") -> Verification:
     """
     folder = find(one) if folder is None else Path(folder)
     listed = {path: digest for path, digest in checksums(one).items() if fnmatch.fnmatch(path, only)}
-    missing = tuple(path for path in listed if not (folder / path).is_file())
-    changed = tuple(path for path in listed if path not in missing and sha256(folder / path) != listed[path])
-    return Verification(one.kept or one.name, folder, len(listed), missing, changed)
+    missing = [f"missing: {path}" for path in listed if not (folder / path).is_file()]
+    changed = [f"changed: {path}" for path in listed if (folder / path).is_file() and sha256(folder / path) != listed[path]]
+    return Verification(one.kept or one.name, folder, len(listed), (*missing, *changed))

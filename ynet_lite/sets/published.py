@@ -46,14 +46,9 @@ HOW_TO_GET = {
 
 
 def origa(folder) -> pd.DataFrame:
-    """Manifest of ORIGA(-light): 650 fundus photographs, 168 with glaucoma, optic disc (1) and cup (2) outlined.
+    """Manifest of ORIGA(-light), with optic disc (1) and cup (2) outlined; never run on the real files.
 
-    Layout: ``OrigaList.csv`` (``Filename, Glaucoma``, and ``Eye, Set`` where given), ``Images/NNN.jpg``, and one mask per image,
-    ``NNN.mat`` (see `read_mat`) or ``NNN.png`` with 0, 1, 2, in a folder of one of three published names. Without a mask the
-    outline is unknown. The cup-to-disc ratio is not read: it would tell the answer. ``group`` is the image, ``fold`` 1 to 10
-    (which tenth the released code tested on is not published). Built from the published layout, never run on the real files.
-
-    Source: Zhang et al., "ORIGA-light", EMBC 2010, DOI 10.1109/IEMBS.2010.5626137.
+    ``group`` is the image, ``fold`` 1 to 10; without a mask the outline is unknown. DOI 10.1109/IEMBS.2010.5626137.
     """
     folder = _folder("origa", folder, "OrigaList.csv", "Images")
     listed = read_columns(folder / "OrigaList.csv", ["Filename", "Glaucoma"])
@@ -68,13 +63,9 @@ def origa(folder) -> pd.DataFrame:
 
 
 def tnscui(folder) -> pd.DataFrame:
-    """Manifest of the training part of TN-SCUI 2020: 3,644 thyroid nodules in ultrasound, 2,003 malignant, outlined.
+    """Manifest of the training part of TN-SCUI 2020 (MICCAI 2020); never run on the real files.
 
-    Layout: ``train.csv`` (``ID, CATE``; 0 benign, 1 malignant), ``image/N.PNG`` and ``mask/N.PNG``. That 1 means malignant is
-    checked by the published numbers when the list is complete. ``group`` is the image, ``fold`` 1 to 10 (the released test tenth
-    is not published as a list). Built from the published layout and never run on the real files.
-
-    Source: the challenge "Thyroid nodule segmentation and classification in ultrasound images", MICCAI 2020.
+    ``group`` is the image, ``fold`` 1 to 10. That 1 means malignant is checked by the published numbers.
     """
     folder = _folder("tnscui", folder, "train.csv", "image", "mask")
     listed = read_columns(folder / "train.csv", ["ID", "CATE"])
@@ -91,17 +82,10 @@ def tnscui(folder) -> pd.DataFrame:
 
 
 def jsrt(folder) -> pd.DataFrame:
-    """Manifest of the 154 JSRT chest radiographs with a nodule: 100 malignant, 54 benign; the **lungs** are outlined (SCR).
+    """Manifest of the JSRT radiographs with a nodule; the **lungs** are outlined (SCR); never run on the real files.
 
-    Layout, at any depth below ``folder``: ``CLNDAT_EN.txt``, ``JPCLN001.IMG`` ... (see `read_img`; else conversions to DICOM or
-    PNG of the same names) and SCR's ``masks/left lung/JPCLN001.gif`` and ``masks/right lung/...`` (1024 x 1024, joined by the
-    loader). Without both lungs the outline is unknown. Position and size of the nodule are not read. ``group`` is the image.
-
-    ``split`` is the released protocol: scikit-learn's ``train_test_split`` with a tenth for the test and ``random_state=11``,
-    over the cases sorted by name. The order in the released code is not published, so its test list may differ. Built from the
-    published layout and never run on the real files.
-
-    Sources: Shiraishi et al., AJR 174 (2000) 71-74; SCR: van Ginneken, Stegmann, Loog, Medical Image Analysis 10 (2006) 19-40.
+    ``group`` is the image; without both lungs the outline is unknown. ``split`` is the released protocol over the cases sorted by
+    name; the order in the released code is not published.
     """
     folder = _folder("jsrt", folder)
     listed = _below("jsrt", folder, "CLNDAT_EN.txt")
@@ -133,15 +117,9 @@ def jsrt(folder) -> pd.DataFrame:
 
 
 def ham10000(folder) -> pd.DataFrame:
-    """Manifest of HAM10000: 10,015 dermatoscopic images of 7,470 lesions, seven diagnoses (``dx``), lesion outlined.
+    """Manifest of HAM10000: seven diagnoses (``dx``), lesion outlined; never run on the real files.
 
-    Layout, at any depth below ``folder``: ``HAM10000_metadata`` (so, or with ``.csv`` or ``.tab``; ``lesion_id, image_id, dx``),
-    ``ISIC_NNNNNNN.jpg`` and ``ISIC_NNNNNNN_segmentation.png``. Without a mask the outline is unknown. The columns ``dx_type`` and
-    ``localization`` are kept, age and sex are not. ``group`` is the lesion (``lesion_id``): two lesions of one patient can stand
-    on both sides. ``fold`` 1 to 5. Built from the published layout and never run on the real files.
-
-    Sources: Tschandl, Rosendahl, Kittler, Scientific Data 5 (2018) 180161, DOI 10.7910/DVN/DBW86T; outlines: Tschandl et al.,
-    Nature Medicine 26 (2020) 1229-1234.
+    ``group`` is the lesion (``lesion_id``), ``fold`` 1 to 5; without a mask the outline is unknown. DOI 10.7910/DVN/DBW86T.
     """
     folder = _folder("ham10000", folder)
     listed = read_columns(_below("ham10000", folder, "HAM10000_metadata", ".csv", ".tab"), ["lesion_id", "image_id", "dx"])

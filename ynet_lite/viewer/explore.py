@@ -45,13 +45,9 @@ class Explorer:
         self.queries, self.database, self.maps, self.side = queries, database, maps, side
         self._queries, self._database = (pages.Drawings(cases, side, maps) for cases in (queries, database))
 
-    def rows(self, view: View) -> pd.DataFrame:
-        """The list that the page shows, see `ynet_lite.viewer.pages.answers`."""
-        return self._answers(view)[1]
-
     def html(self, view: View) -> str:
         """The page. Raises ``ValueError`` for a view that cannot be shown, and when an attention map fails."""
-        nearest, shown = self._answers(view)
+        nearest, shown = self.answers(view)
         answers = [(self._database.draw(answer.row, view.maps), answer) for answer in shown.itertuples()]
         if view.upload is not None:
             drawing = pages.Drawings(self._with_outline(view.upload), self.side, self.maps).draw(0, view.maps)
@@ -61,7 +57,7 @@ class Explorer:
             query = self._queries.draw(view.query, view.maps), case_id, self.queries.class_names[label], group
         votes = pages.vote(nearest["label"], self.database.class_names)
         about = {"bits": view.bits or self.retrieval.bits, "far": None}
-        if view.bits is None and (far := self.retrieval.percentile(nearest["distance"].iloc[0])) >= FAR:
+        if view.bits in (None, self.retrieval.bits) and (far := self.retrieval.percentile(nearest["distance"].iloc[0])) >= FAR:
             about["far"] = far
         return pages.render("explore.html", view=view, query=query, votes=votes, answers=answers, **about)
 
@@ -76,14 +72,11 @@ class Explorer:
     def figure(self, k: int = 10):
         """The page as one matplotlib figure (`drawing.retrieval_page`): the first query of each class."""
         rows = np.unique(self.queries.labels, return_index=True)[1]
-        self.rows(View(k=k))  # refuses a wrong k
         distance = np.stack([self.retrieval.of_query(row) for row in rows])
         return drawing.retrieval_page(self.queries.take(rows), self.database, range(len(rows)), distance, k)
 
-    def _answers(self, view: View) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def answers(self, view: View) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The ``k`` nearest, which vote, and those of them that are shown."""
-        if view.only and view.only not in self.database.class_names:
-            raise ValueError(f"explore: class {view.only!r} is not one of {list(self.database.class_names)}")
         if view.upload is not None:
             distance, label = self.retrieval.of_case(view.upload, view.bits), None
         else:
@@ -155,7 +148,7 @@ def explore(
         database, ranked_by = queries, (codes, codes)
     explorer = Explorer(queries, database, ranked_by, maps=maps, side=side)
     explorer.retrieval.checkpoint = checkpoint or explorer.retrieval.checkpoint
-    explorer.rows(View(k=k))  # refuses a wrong k before anything is shown
+    explorer.answers(View(k=k))  # refuses a wrong k before anything is shown
     try:
         import ipywidgets
     except ImportError:
@@ -179,7 +172,7 @@ class _Page:
         self._options = [(f"{case} ({label})", row) for row, (case, label) in enumerate(zip(queries.ids, labels, strict=True))]
         wide = {"style": {"description_width": "initial"}}
         slider = {**wide, "continuous_update": False}
-        most = min(max(MOST_ANSWERS, k), len(database))
+        most = min(max(MOST_ANSWERS, k), len(database) - (queries is database))
         classes = [("all classes", ""), *((c, c) for c in database.class_names)]
         # by the names that a `View` gives them
         self.controls = {

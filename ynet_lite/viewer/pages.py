@@ -143,32 +143,21 @@ class Retrieval:
         """Distances of one query to the whole database, (N,).
 
         ``bits``: use only the first bits of the codes, ``d = sum_{i < bits} [q_i != n_i]``. A prefix is a shorter code, not the
-        best one of its length: the network was trained for all bits together. Raises ``ValueError`` unless
-        ``1 <= bits <= code length``.
+        best one of its length: the network was trained for all bits together.
         """
-        if not 0 <= query < len(self._asked):
-            raise ValueError(f"pages: query {query}; there are {len(self._asked)}, counted from 0")
         return self._distances(self._asked[query : query + 1], bits)
 
     def of_case(self, case: Cases, bits: int | None = None) -> np.ndarray:
         """The same for a new image, given as `Cases` of one; needs a checkpoint."""
-        if self.checkpoint is None:
-            raise ValueError("pages: a new image needs the network that made the codes; give a checkpoint")
         found = encode_floats(self.checkpoint.model, self.checkpoint.cfg, case)
         return self._distances(pack(found["code"]) if self.bits else distances(self.checkpoint.cfg, found, self._base), bits)
 
     def _distances(self, asked: np.ndarray, bits: int | None) -> np.ndarray:
         """``asked`` is the packed code of one case, (1, code length / 8), or its distances where no hash code ranks, (1, N)."""
         if self._codes is None:
-            if bits is not None:
-                raise ValueError(f"pages: {bits} bits were asked for, but no hash code ranks these cases")
             return asked[0]
-        bits = self.bits if bits is None else bits
-        if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or not 1 <= bits <= self.bits:
-            raise ValueError(
-                f"pages: the first {bits!r} bits of a code of {self.bits}; give a whole number from 1 to {self.bits}"
-            )
-        kept = np.packbits(np.arange(self.bits) < bits, bitorder="big")  # bits that are zero on both sides add nothing
+        first = np.arange(self.bits) < (bits or self.bits)
+        kept = np.packbits(first, bitorder="big")  # bits that are zero on both sides add nothing
         return hamming(asked & kept, self._codes.packed & kept)[0]
 
     @cached_property
@@ -184,10 +173,12 @@ def answers(distance: np.ndarray, database: Cases, k: int, *, label: int | None 
     """The ``k`` nearest cases; equal distances in order of ``case_id``. ``leave``: a row that is no answer, the query itself.
 
     Columns: ``rank`` (from 1), ``row`` (of ``database``), ``case_id``, ``label`` (class name), ``group``, ``distance``, ``same``
-    (whether the class is ``label``; None when that is unknown). Raises ``ValueError`` unless ``1 <= k <= N``.
+    (whether the class is ``label``; None when that is unknown). Raises ``ValueError`` unless ``1 <= k <= N``,
+    N without the row that is left.
     """
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= len(database):
-        raise ValueError(f"pages: k = {k!r}; the database has {len(database)} cases, so k is a whole number from 1 to that")
+    most = len(database) - (leave is not None)
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= most:
+        raise ValueError(f"pages: k = {k!r}; {most} cases can be answers, so k is a whole number from 1 to that")
     ids = database.ids
     rows = np.lexsort((ids, distance))
     rows = rows[rows != leave][:k] if leave is not None else rows[:k]
@@ -253,8 +244,6 @@ class Drawings:
         return Drawing(width, height, Markup("".join(parts)), bool(path))
 
     def _map(self, row: int) -> np.ndarray:
-        if self.maps is None:
-            raise ValueError("pages: an attention map was asked for, but no callable maps= was given")
         image = self.cases.images[row]
         what = f"pages: the attention map of case {str(self.cases.ids[row])!r}"
         try:
