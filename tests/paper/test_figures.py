@@ -183,9 +183,8 @@ def test_other_sets_hold_what_was_run_on_every_fold_that_counts(runs):
         assert part.loc[names[1:], "Y-Net minus it"].str.fullmatch(r"[+-]\d+\.\d \[-?\d+\.\d, -?\d+\.\d\]").all()
     # nothing of BUSI was looked at during development, so all of its folds count; of BUS-BRA's images not fold 1
     without = runs[~((runs["method"] == "hashnet") & (runs["fold"] == 1))]
-    kept = {name: set(part["method"]) for name, part in select.others(without).items()}
+    kept = {name: set(select.headline(select.select(without, name, "full"))["method"]) for name in select.OTHER_SETS}
     assert "hashnet" in kept["busbra-birads"] and "hashnet" not in kept["busi"]
-    assert report.others_table(runs[runs["dataset"] == "phantom"]).empty
 
 
 def test_a_phantom_that_a_method_lacks_takes_the_method_out_and_no_figure_down(runs):
@@ -301,22 +300,14 @@ def compared_row(method, mean, points, p):
     )
 
 
-def test_the_margin_is_over_the_best_of_the_papers_comparators_and_over_the_best_rival():
-    compared = pd.DataFrame(
-        [
-            compared_row("ynet-no-seg", 0.76, 3.0, 0.001),  # a part of ours: no rival
-            compared_row("dpsh", 0.70, 9.0, 0.0004),
-            compared_row("csq", 0.74, 5.0, 0.034),  # not among the paper's comparators
-            compared_row("crow", 0.65, 14.0, 0.0004),
-            compared_row("crow-itq", 0.64, 15.0, 0.0004),  # the same method as codes
-        ]
-    )
-    text = report.margin_text(compared)
-    first, second = text.split(" The best of all rivals")
-    assert "(2 of its 12 were run) is DPSH" in first and "+9.0 [8.0, 10.0] points" in first and "p < .001" in first
-    assert "(3 methods in 4 rows) is CSQ" in second and "+5.0 [4.0, 6.0] points" in second and "p = .034" in second
-    assert "%, p ≤ .003." in report.margin_text(compared.assign(p_holm=0.003, p_least=True))
-    assert report.margin_text(compared[:1]) == ""
+def test_the_page_names_the_best_rivals(runs):
+    chosen = select.headline(select.select(runs, "busbra", "full"))
+    rivals = [m for m in report.comparison(chosen)["method"] if m in (*methods.RIVALS, *methods.AGGREGATED)]  # best first
+    theirs = [m for m in rivals if m.removesuffix("-itq") in report.PAPER_COMPARATORS]
+    said = (paths.root() / "docs" / "results.md").read_text()
+    assert f"The best of all rivals is {methods.METHOD_NAMES[rivals[0]]}." in said
+    assert f"The best of the paper's comparators is {methods.METHOD_NAMES[theirs[0]]} (nine of its twelve were run;" in said
+    assert len({m.removesuffix("-itq") for m in theirs}) == 9
 
 
 def test_a_table_of_several_metrics_keeps_its_rivals_apart():

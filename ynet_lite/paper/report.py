@@ -31,30 +31,29 @@ def scores(part: pd.DataFrame, metrics: str) -> pd.DataFrame:
     return tables.retrieval_table(part, tables.pick(metrics), select.chance_rows(*part[["dataset", "preset"]].iloc[0]))
 
 
-def with_lead(part: pd.DataFrame, metrics: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+def with_lead(part: pd.DataFrame, metrics: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Methods x metrics of one set with Y-Net's lead over each (points, Holm within the set), and the `comparison` behind it."""
-    table, compared = scores(part, metrics), comparison(part)
-    if compared is not None:
-        lead = tables.comparison_table(compared).rename(columns={"Y-Net against": "method", "points": "Y-Net minus it"})
-        table = table.merge(lead[["method", "Y-Net minus it", "p (Holm)"]], how="left").fillna("-")
-    return table, compared
+    compared = comparison(part)
+    lead = tables.comparison_table(compared).rename(columns={"Y-Net against": "method", "points": "Y-Net minus it"})
+    lead = lead[["method", "Y-Net minus it", "p (Holm)"]]
+    return scores(part, metrics).merge(lead, how="left").fillna("-"), compared
 
 
 def others_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Every method of `others` with Y-Net's lead over it: points, 95 % interval by patient (BUSI: cluster), Holm within a set."""
-    found = [pd.DataFrame()]
-    for name, part in select.others(runs).items():
-        table, _ = with_lead(part, "map map_macro ndcg distinct_codes")
-        table.insert(0, "set", select.OTHER_SETS[name][0])
+    """Every method on each set of `select.OTHER_SETS`; Y-Net's lead in points, 95 % interval by patient (BUSI: cluster), Holm."""
+    found = []
+    for name, (title, _) in select.OTHER_SETS.items():
+        table, _ = with_lead(select.headline(select.select(runs, name, "full")), "map map_macro ndcg distinct_codes")
+        table.insert(0, "set", title)
         found.append(table)
     return pd.concat(found, ignore_index=True)
 
 
-_COMPARED: dict[tuple, pd.DataFrame | None] = {}
+_COMPARED: dict[tuple, pd.DataFrame] = {}
 
 
-def comparison(part: pd.DataFrame, metric: str = "map", without: Sequence[str] = ()) -> pd.DataFrame | None:
-    """Y-Net against every other method of a table, paired by patient (`statistics.compare_methods`); None without rivals.
+def comparison(part: pd.DataFrame, metric: str = "map", without: Sequence[str] = ()) -> pd.DataFrame:
+    """Y-Net against every other method of a table, paired by patient (`statistics.compare_methods`).
 
     A method that is the same training as Y-Net under this preset is no rival and would only inflate the family of tests.
     ``without``: ids of cases that are not counted as queries.
@@ -64,9 +63,8 @@ def comparison(part: pd.DataFrame, metric: str = "map", without: Sequence[str] =
     rivals = [m for m in METHOD_NAMES if m in others]
     asked = paths.results(), tuple(part["run_id"].unique()), tuple(rivals), metric, tuple(without)
     if asked not in _COMPARED:  # several tables and pages ask the same
-        _COMPARED[asked] = statistics.compare_methods(OURS, rivals, part, metric, without=without) if ours and rivals else None
-    found = _COMPARED[asked]
-    return None if found is None else found.copy()
+        _COMPARED[asked] = statistics.compare_methods(OURS, rivals, part, metric, without=without)
+    return _COMPARED[asked].copy()
 
 
 def unseen_text(part: pd.DataFrame, compared: pd.DataFrame, metric: str = "map") -> str:
@@ -75,11 +73,9 @@ def unseen_text(part: pd.DataFrame, compared: pd.DataFrame, metric: str = "map")
     part : the rows of a table. compared : its `comparison`, by which the best rivals are chosen.
     """
     rivals = [m for m in compared["method"] if m in (*RIVALS, *AGGREGATED)]  # best first
-    best = [*rivals[:1], *[m for m in rivals if of_paper(m)][:1]]
+    best = [*rivals[:1], *[m for m in rivals if m.removesuffix("-itq") in PAPER_COMPARATORS][:1]]
     named = [m for m in dict.fromkeys([TWIN, *best]) if m in set(compared["method"])]
     unseen = comparison(part[part["method"].isin([OURS, *named])], metric, sorted(select.validated()))
-    if unseen is None:
-        return ""
     names = METHOD_NAMES | {TWIN: "its twin"}
     lines = [f"{tables.points(unseen.set_index('method').loc[method])} over {names[method]}" for method in named]
     total, left = compared["queries"].iloc[0], unseen["queries"].iloc[0]
@@ -91,43 +87,6 @@ def unseen_text(part: pd.DataFrame, compared: pd.DataFrame, metric: str = "map")
 
 #: The methods the paper compares itself with, as far as they are run here. The aggregations stand in the tables twice.
 PAPER_COMPARATORS = ("cam", "crow", "rmac", "regional-attention", "dsh", "dpsh", "drh", "ash", "ath")
-
-#: How many the paper names: R-MAC + FPN, BLCF and SOLO + DV are not run here.
-PAPER_COMPARED = 12
-
-#: By how much the paper beats the best of its comparators on a list of 10, averaged over its two sets.
-PAPER_MARGIN = 9.27
-
-
-def of_paper(method: str) -> bool:
-    """Whether a method is one of the paper's comparators, as real vectors or as codes."""
-    return method.removesuffix("-itq") in PAPER_COMPARATORS
-
-
-def margin_text(compared: pd.DataFrame) -> str:
-    """One sentence for the best of the paper's comparators and one for the best of all rivals. ``compared``: of `comparison`.
-
-    Rivals are the methods with no part of Y-Net in them. The best is chosen after the fact, on the queries of the table, which
-    can only make the margin smaller. Empty without any rival.
-    """
-    rivals = compared[compared["method"].isin([*RIVALS, *AGGREGATED])]
-    found = []
-    for name, part in (("the paper's comparators", rivals[rivals["method"].map(of_paper)]), ("all rivals", rivals)):
-        if part.empty:
-            continue
-        best = part.loc[part["mean_rival"].idxmax()]
-        count = part["method"].str.removesuffix("-itq").nunique()
-        run = f"{count} of its {PAPER_COMPARED} were run" if "paper" in name else f"{count} methods in {len(part)} rows"
-        percent = tables.points(best, "percent", 0)
-        p = statistics.p_text(best["p_holm"], best["p_least"])
-        found.append(
-            f"The best of {name} ({run}) is {METHOD_NAMES[best['method']]}: Y-Net's mAP@10 minus its own "
-            f"is {tables.points(best)} points, or {percent} %, p {p if p[0] in '<≤' else '= ' + p}."
-        )
-    if not found:
-        return ""
-    theirs = f"The paper reports {PAPER_MARGIN} over its best comparator, averaged over its own two sets; "
-    return " ".join([*found, theirs + "points or per cent is not said."])
 
 
 def lookup_text(part: pd.DataFrame) -> str:
@@ -186,14 +145,6 @@ def ranking(part: pd.DataFrame, name: str = "", most: int = 12) -> Figure:
     return figure
 
 
-#: What must stand beside every number of BUSI in the first edition.
-BUSI_NOTE = (
-    "BUSI: no claim rests on these rows. Rates and scales were carried over from BUS-BRA, where a training has 15 times as "
-    "many steps: here it has 108. Y-Net carried a rate of 0.002, its twin, DPSH, HashNet and ATH 0.0005. A rate that is too "
-    "low for so few steps looks like a worse method. The second edition tunes all five methods on BUSI itself."
-)
-
-
 def dsh_text() -> str:
     """An earlier form of DSH and the one that stands in the tables: best validation score and distinct codes."""
     earlier = pd.read_csv(paths.results() / "tuning" / "busbra_dsh_earlier_trials.csv")
@@ -219,21 +170,20 @@ def results_text(runs: pd.DataFrame) -> str:
     for dataset, group, variant in select.sets(runs):
         chosen = select.select(runs, dataset, group, variant)
         title = f"## {dataset}, preset {group}" + (f", {variant}" if variant else "")
-        text += [title + "\n"] + ([BUSI_NOTE + "\n"] if dataset == "busi" else [])
+        text.append(title + "\n")
+        if dataset == "busi":
+            text.append("No claim rests on these rows: see `docs/results.md`, *Other sets*.\n")
         for name, part in select.parts(chosen):
             folds, seeds = (", ".join(map(str, sorted(part[column].unique()))) for column in ("fold", "seed"))
             text += [f"### {name}\n"] if name else []
             text += [f"Fold {folds}; seeds {seeds}.\n", tables.retrieval_table(part, chance=select.chance_rows(dataset, group))]
             text += ["mAP by length of the list:\n", tables.retrieval_table(part, tables.LISTS)]
-            if (compared := comparison(part)) is None:
-                continue
+            compared = comparison(part)
             text += [
                 "mAP@10 query by query, seeds averaged first; 95 % intervals by bootstrap of patients, sign-flip permutation "
                 "of patients, Holm's correction over this table:\n",
                 tables.comparison_table(compared),
             ]
-            if dataset != "phantom" and (margin := margin_text(compared)):
-                text.append(margin + "\n")
             if dataset == "busbra" and set(part["fold"]) == set(select.HEADLINE_FOLDS):
                 text += [unseen_text(part, compared) + "\n", lookup_text(part) + "\n"]
             if set(part["fold"]) == set(select.headline_folds(part)):
@@ -265,8 +215,7 @@ def headline_table(chosen: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame
     """Five rows: Y-Net, its twin, the best method with no part of Y-Net, the look-up with the twin's votes, chance."""
     best = next(method for method in compared["method"] if method in (*RIVALS, *AGGREGATED, *methods.names("frozen")))
     table = scores(chosen[chosen["method"].isin([OURS, TWIN, best])], "map ndcg mask_agreement accuracy").drop(columns="runs")
-    if best in RIVALS:
-        table["method"] = table["method"].replace({METHOD_NAMES[best]: f"{METHOD_NAMES[best]} (best rival)"})
+    table["method"] = table["method"].replace({METHOD_NAMES[best]: f"{METHOD_NAMES[best]} (best rival)"})
     votes = table.loc[table["method"] == METHOD_NAMES[TWIN], "accuracy"].item()
     lookup = {"method": "look-up with the twin's votes", "mAP@10": votes, "accuracy": votes}
     return pd.concat([table[:-1], pd.DataFrame([lookup]), table[-1:]], ignore_index=True).fillna("-")
@@ -300,7 +249,6 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, Callable[[], str]]:
         "busbra": lambda: shown(chosen, [*few, *PAPER_METHODS]),
         "headline": lambda: markdown(headline_table(begun, comparison(begun))),
         "comparison": against,
-        "margin": lambda: margin_text(comparison(chosen)),
         "unseen": lambda: unseen_text(chosen, comparison(chosen)),
         "lookup": lambda: lookup_text(chosen),
         "trainings": lambda: markdown(trainings_table(chosen)),
@@ -316,7 +264,6 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, Callable[[], str]]:
         "phantom-lead": lambda: phantom_lead(runs),
         "balance": lambda: ablated.balance_text(ablated.table("balance", runs, "busbra", "full")),
         "other-sets": lambda: markdown(others_table(runs)),
-        "busi": lambda: BUSI_NOTE,
         "busi-tuned": lambda: markdown(with_lead(busi, "map ndcg mask_agreement accuracy")[0]),
         "hypotheses": lambda: markdown(board()),
         "second-said": lambda: hypotheses.said(board()),
@@ -366,16 +313,13 @@ def tried() -> str:
 
 
 def controls() -> str:
-    """What the twin from scratch still finds when something was taken from the data, on the folds that all controls have."""
+    """What the twin from scratch still finds when something was taken from the data."""
     rows = select.select(store.rows("second"), "busbra", "scratch", None)
     rows = rows[(rows["method"] == TWIN) & (rows["seed"] == 0)]
-    done = [set(rows[rows["variant"] == variant]["fold"]) for variant in CONTROLS]
-    folds, lines = set.intersection(*done), []
-    rows = rows[rows["fold"].isin(folds)]
+    folds, lines = select.HEADLINE_FOLDS, []
     for variant in ("", *CONTROLS):
-        if len(part := rows[rows["variant"] == variant]):
-            table = scores(part, "map ndcg accuracy")
-            lines.append(table.assign(method=variant or "nothing taken away").iloc[0])
+        table = scores(rows[rows["variant"] == variant], "map ndcg accuracy")
+        lines.append(table.assign(method=variant or "nothing taken away").iloc[0])
     alone = pd.read_csv(paths.results() / "trust" / "size-alone.csv").query("fold in @folds and k == 10")
     means, spread = (alone.groupby("metric")["value"].agg(what).reindex(["map", "ndcg", "accuracy"]) for what in ("mean", "std"))
     texts = [tables.number(*pair, len(folds)) for pair in zip(means, spread, strict=True)]
@@ -460,10 +404,9 @@ def query_page() -> Figure:
     return figure
 
 
-def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
+def make_all(folder: Path, runs: pd.DataFrame) -> list[Path]:
     """Write every published figure and table into ``folder``; returns the files."""
     drawing.use_style()
-    runs = select.published() if runs is None else runs
     made = [paths.write_text(folder / "tables.md", results_text(runs))]
     for dataset, group, variant in select.sets(runs):
         chosen = select.select(runs, dataset, group, variant)
@@ -472,8 +415,7 @@ def make_all(folder: Path, runs: pd.DataFrame | None = None) -> list[Path]:
     made += draw.make(folder, runs)
     made.append(drawing.save(plots.before_after(), folder / "ambiguity-phantom.png"))
     made.append(drawing.save(query_page(), folder / "queries-phantom.png"))
-    if len(gains := shares.committed()):
-        made.append(drawing.save(shares.figure(gains), folder / "when-outlines-pay.png"))
+    made.append(drawing.save(shares.figure(shares.committed()), folder / "when-outlines-pay.png"))
     return made
 
 

@@ -110,12 +110,6 @@ OTHER_SETS = {
 }
 
 
-def others(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Rows of each other set that a claim may rest on, by dataset: methods run on every fold that counts."""
-    found = {name: complete(select(runs, name, "full"), folds) for name, (_, folds) in OTHER_SETS.items()}
-    return {name: part for name, part in found.items() if part["method"].nunique() > 1}
-
-
 def validated() -> set[str]:
     """Cases of BUS-BRA on which a setting was chosen: validation patients among the training patients of fold 1.
 

@@ -168,14 +168,8 @@ def bootstrap_mean(values: pd.DataFrame, groups, *, n: int = 10_000, seed: int =
     Undefined queries are left out. Intervals of two methods may overlap although the methods differ: to compare, pair them.
     A single patient has a mean and a NaN interval. Raises ``ValueError`` where no query has a value.
     """
-    table = _one_per_query(values, "values")
-    kept = table.assign(group=_group_of(table["case_id"], groups)).dropna(subset=["value"])
-    if kept.empty:
-        raise ValueError(f"bootstrap_mean: none of the {len(table)} queries has a value")
-    sums = _sums_by_patient(kept, ["value"])
-    total, queries = sums.sum(0)
-    again = _resampled(sums, n, seed)
-    return _estimate(total / queries, again[:, 0] / again[:, 1], alpha)
+    against_nothing = paired(values, values.assign(value=0.0), groups, n=n, seed=seed, alpha=alpha)
+    return Estimate(*(end / 100 for end in against_nothing.difference))
 
 
 def _one_per_query(table: pd.DataFrame, what: str) -> pd.DataFrame:
