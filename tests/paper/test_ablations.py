@@ -25,7 +25,7 @@ def score_of(cfg: Config) -> float:
 
 
 def write(folder, cfg: Config, score: float | None = None, without: str = "") -> None:
-    """One run as `experiments.run` leaves it: rows, configuration, values per query (two queries per patient)."""
+    """One run as `run.run` leaves it: rows, configuration, values per query (two queries per patient)."""
     score = score_of(cfg) if score is None else score
     names = [(m, k) for m in ("map", "precision", "ndcg") for k in (5, 10, 20, 50)] + [("dice", 0), ("distinct_codes", 0)]
     value = {
@@ -178,20 +178,11 @@ def test_masks_hold_shares_and_qualities(everything):
     assert ablated.twin(runs, "phantom", "quick") == pytest.approx(0.8 - 0.25 - 0.04 + 0.005)
 
 
-def test_a_twin_of_other_phantoms_or_settings_is_no_reference(tmp_path):
-    for seed in (0, 1):
-        write(tmp_path, phantom(mask_share=0.1, variant="masks=10%", seed=seed))
-    assert np.isnan(ablated.twin(store.read_runs(tmp_path), "phantom", "quick"))
-    write(tmp_path, phantom("ynet-no-seg"))
-    write(tmp_path, phantom())
-    assert np.isnan(ablated.twin(store.read_runs(tmp_path), "phantom", "quick"))
-    write(tmp_path, phantom("ynet-no-seg", seed=1), 0.5)
-    assert not np.isnan(ablated.twin(store.read_runs(tmp_path), "phantom", "quick"))
-    for path in (tmp_path / "runs").glob("*no-seg*"):
-        path.unlink()
-    for seed in (0, 1):
-        write(tmp_path, phantom("ynet-no-seg", epochs=99, seed=seed))
-    assert np.isnan(ablated.twin(store.read_runs(tmp_path), "phantom", "quick"))
+def test_the_twin_of_the_masks_has_their_phantoms_and_settings(tmp_path):
+    for seed, score in ((0, 0.5), (1, 0.6), (2, 0.1)):
+        write(tmp_path, phantom("ynet-no-seg", seed=seed), score)
+        write(tmp_path, phantom("ynet-no-seg", epochs=99, seed=seed), 0.9)
+    assert ablated.twin(store.read_runs(tmp_path), "phantom", "quick") == pytest.approx(0.55)
 
 
 def test_other_ablations_do_not_disturb(tmp_path):
@@ -216,7 +207,7 @@ def test_losses_are_paired_by_patient(every_run):
     table = ablated.losses(runs, "phantom", "quick", n=500)
     assert table["method"].tolist() == list(ablated.PARTS) and (table["note"] == "").all()
     row = table.set_index("method").loc["ynet-no-seg"]
-    assert row["points"] == pytest.approx(29, abs=0.01) and row["runs"] == "5 x 1" and row["folds"] == (1,)
+    assert row["points"] == pytest.approx(29, abs=0.01) and row["runs"] == "5 x 1"
     assert row["patients"] == 5 * PATIENTS
     same = runs[(runs["dataset"] == "phantom") & (runs["preset"] == "quick") & (runs["variant"] == "")]
     one = statistics.compare_methods("ynet", ["ynet-no-seg"], same, n=500).iloc[0]
@@ -226,56 +217,48 @@ def test_losses_are_paired_by_patient(every_run):
     assert table.set_index("method").loc["ynet-no-quant", "p"] == 1
 
 
-def test_losses_on_a_real_set_rest_on_the_headline_folds_where_both_ran_them(tmp_path, monkeypatch):
-    for fold in (1, 2, 3, 4, 5):
+def test_losses_on_a_real_set_rest_on_the_headline_folds(tmp_path, monkeypatch):
+    for fold in grids.FOLDS:
         write(tmp_path, Config.from_preset("full", "busbra", fold=fold))
-        write(tmp_path, Config.from_preset("full", "busbra", "ynet-no-seg", fold=fold), 0.1 if fold == 1 else 0.5)
-    write(tmp_path, Config.from_preset("full", "busbra", "ynet-no-quant"))
-    write(tmp_path, Config.from_preset("full", "busbra", "ynet-rmac"))
+        for method in ablated.PARTS:
+            score = {"ynet-rmac": None, "ynet-no-seg": 0.1 if fold == 1 else 0.5}.get(method, 0.6)
+            write(tmp_path, Config.from_preset("full", "busbra", method, fold=fold), score)
     table = ablated.losses(packed(tmp_path, monkeypatch), "busbra", "full", n=100).set_index("method")
-    assert table.loc["ynet-no-seg", "folds"] == (2, 3, 4, 5)
-    assert table.loc["ynet-no-seg", "points"] == pytest.approx(30)
-    assert table.loc["ynet-no-quant", "note"] == "not run on fold 2, 3, 4, 5" and np.isnan(table.loc["ynet-no-quant", "points"])
+    assert table.loc["ynet-no-seg", "points"] == pytest.approx(30) and table.loc["ynet-no-seg", "runs"] == "4 x 1"
     # there R-MAC is our own aggregation
-    assert table.loc["ynet-rmac", "note"] == "the same training as Y-Net"
+    assert table["note"].to_dict() == dict.fromkeys(ablated.PARTS, "") | {"ynet-rmac": "the same training as Y-Net"}
+    assert table.loc["ynet-rmac", ["ablated", "points", "low", "high", "p"]].isna().all()
+    tested = table.drop("ynet-rmac")
+    assert tested["p"].tolist() == statistics.holm(tested["p_alone"]).tolist()
+    shown = pages.as_text(table.reset_index()).iloc[ablated.PARTS.index("ynet-rmac")]
+    assert shown[["mAP@10", "points", "p (Holm)", "sets x runs"]].tolist() == ["-"] * 4
     # ... so that the twin lacks a loss and no pooling
     assert table.loc["ynet-no-seg", "without"] == "outlines: segmentation loss"
     assert "pooling inside" in ablated.without("ynet-no-seg", Config.from_preset())
 
 
-def test_losses_say_why_nothing_can_be_compared(tmp_path, monkeypatch):
-    assert ablated.losses(store.read_runs(tmp_path), "phantom", "quick").empty
-    write(tmp_path, phantom())
-    write(tmp_path, phantom("ynet-no-cls", epochs=99))
-    write(tmp_path, phantom("ynet-no-quant", seed=3))
-    table = ablated.losses(packed(tmp_path, monkeypatch), "phantom", "quick").set_index("method")
-    assert table["note"].to_dict() == {"ynet-no-cls": "other settings: epochs", "ynet-no-quant": "no seed in common"}
-    assert table["points"].isna().all() and table["p"].isna().all()
-    write(tmp_path, phantom(epochs=98, seed=2))
-    with pytest.raises(ValueError, match="Y-Net on phantom has several configurations"):
-        ablated.losses(packed(tmp_path, monkeypatch), "phantom", "quick")
-
-
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_says_that_every_planned_setting_was_run():
-    assert "Every planned setting was run." in pages.text(pd.DataFrame(columns=store.COLUMNS))
+def test_every_planned_setting_was_run_as_the_page_says():
     runs = store.rows("first", "small")
     for dataset, group in ablated.ABLATED:
         for what, one in ablated.SETTINGS.items():
             table = ablated.table(what, runs, dataset, group)
             there = set(table[list(one.columns)].itertuples(index=False, name=None))
-            assert there == set(ablated.planned(what, dataset, group).values())
-        assert set(ablated.losses(runs, dataset, group, n=10)["method"]) == set(ablated.PARTS)
+            assert there == set(ablated.settings(what, dataset, group).values())
+            assert set(ablated.planned_rows(what, runs, dataset, group)["run_id"]) == {
+                provenance.run_id(cfg) for cfg in ablated.planned(what, dataset, group)
+            }
 
 
-def test_text_is_complete_and_marks_the_numbers_of_others(every_run):
-    page = pages.text(every_run, n=200)
-    for heading in pages.HEADINGS.values():
-        assert f"### {heading}" in page
-    assert "+29.0 [" in page and "| pairwise | 0.25 | 2 |" in page and ".705 ± .007" in page
-    assert "## phantom" not in pages.text(every_run[every_run["method"] == "dpsh"])
+def test_text_of_tables_by_hand(every_run):
+    points = pages.as_text(ablated.losses(every_run, "phantom", "quick", n=200)).set_index("without")["points"]
+    assert points.iloc[0].startswith("+29.0 [")
+    balance = pages.as_text(ablated.table("balance", every_run, "phantom", "quick"))
+    assert balance.iloc[3, :3].tolist() == ["pairwise", 0.25, 2]
+    masks = pages.as_text(ablated.table("masks", every_run, "phantom", "quick"))
+    assert masks["mAP@10"].iloc[0] == ".705 ± .007"
 
 
 def test_text_of_a_table_has_dashes_where_nothing_is(tmp_path):
@@ -288,9 +271,12 @@ def test_text_of_a_table_has_dashes_where_nothing_is(tmp_path):
 
 
 def test_committed_rows_make_a_page():
-    runs = store.rows("first", "small")
-    page = pages.text(runs, n=200)
-    assert "## phantom, preset quick" in page
+    page = pages.text(store.rows("first", "small"), n=200)
+    assert "Every planned setting was run." in page
+    for dataset, group in ablated.ABLATED:
+        assert f"## {dataset}, preset {group}" in page
+    for heading in pages.HEADINGS.values():
+        assert page.count(f"### {heading}\n") == len(ablated.ABLATED)
 
 
 # --- the released notebooks' numbers ---------------------------------------------------------------------------------
@@ -335,16 +321,6 @@ def test_a_method_that_lacks_a_fold_is_not_drawn_beside_those_that_have_it(tmp_p
     assert set(rows["method"]) == {"ynet", "ynet-no-seg"} and set(rows["fold"]) == {2, 3, 4, 5}
 
 
-def test_common_folds():
-    def rows(**have):
-        return pd.DataFrame([(m, f) for m, folds in have.items() for f in folds], columns=["method", "fold"])
-
-    assert ablated.common_folds(rows(ynet=range(1, 6), a=range(1, 6), b=[1])) == (2, 3, 4, 5)
-    assert ablated.common_folds(rows(ynet=range(1, 6), a=[1, 2])) == (1,)
-    assert ablated.common_folds(rows(ynet=[2, 3], a=[2, 3])) == (2, 3)
-    assert ablated.common_folds(rows(a=[1])) == ()
-
-
 def test_curves_come_from_the_codes(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     labels = np.array([0, 0, 1, 1, 1])
@@ -384,25 +360,15 @@ def test_trials_show_what_tuning_alone_moves(tmp_path, monkeypatch):
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def test_figures_are_made_for_what_has_rows_and_are_the_same_bytes(every_run, tmp_path):
-    made = draw.make(tmp_path / "a", every_run)
-    names = [f"ablation-{what}-phantom.png" for what in ("losses", "balance", "masks", "bits")]
-    assert [path.name for path in made] == names  # the phantom's codes are not kept
-    drawn = draw.figure("balance", every_run, "phantom", "quick")
-    assert drawing.save(drawn, tmp_path / "again.png").read_bytes() == made[1].read_bytes()
-    for path in made:
-        assert 600 <= plt.imread(path).shape[1] <= 1600
+def test_figures_of_the_same_rows_are_the_same_bytes(every_run, tmp_path):
+    drawing.use_style()
+    for what in pages.HEADINGS:
+        first, second = (
+            drawing.save(draw.figure(what, every_run, "phantom", "quick"), tmp_path / f"{name}.png") for name in "ab"
+        )
+        assert first.read_bytes() == second.read_bytes()
+        assert 600 <= plt.imread(first).shape[1] <= 1600
     assert plt.get_fignums() == []
-
-
-def test_no_figure_of_a_single_point(tmp_path, monkeypatch):
-    write(tmp_path, phantom())
-    write(tmp_path, phantom("ynet-no-seg", epochs=99))
-    runs = packed(tmp_path, monkeypatch)
-    assert draw.figure("bits", runs, "phantom", "quick") is None
-    assert draw.make(tmp_path, runs[runs["method"] == "ynet"]) == []
-    with pytest.raises(ValueError, match="'more' is not known; known are losses, balance"):
-        draw.figure("more", runs, "phantom", "quick")
 
 
 def test_balance_figure_draws_every_loss_and_the_trained_balance_apart(everything):
@@ -437,9 +403,8 @@ def test_what_the_segmentation_loss_is_worth_to_each_classification_loss(everyth
     table = ablated.table("balance", runs, "phantom", "quick")
     of = table.set_index(["loss", "a"])["map@10"]
     text = ablated.balance_text(table)
-    assert f"Circle (the paper's) {100 * (of['circle', 0.5] - of['circle', 1.0]):+.1f}," in text
-    assert "class centres" not in ablated.balance_text(table[(table["loss"] != "centres") | (table["a"] != 1.0)])
-    assert ablated.balance_text(table.iloc[:0]) == ""
+    for loss in grids.LOSSES:
+        assert f"{plots.LOSS_NAMES[loss]} {100 * (of[loss, 0.5] - of[loss, 1.0]):+.1f}" in text
 
 
 def test_titles_name_the_set_behind_a_figure():

@@ -36,7 +36,7 @@ quick, full = partial(_runs, "quick", "phantom"), partial(_runs, "full", "busbra
 def bits(of: Callable[..., list[Config]], default: bool = False) -> list[Config]:
     """Y-Net and its twin at each length of the code, two seeds; with ``default`` at their own length, too, and sorted by it."""
     found = [cfg for b in BITS for cfg in of(BOTH, seeds=(0, 1), variant=f"bits={b}", bits=b)]
-    return sorted(found + of(BOTH), key=lambda cfg: (BOTH.index(cfg.method), cfg.bits)) if default else found
+    return sorted(found + of(BOTH, seeds=(0, 1)), key=lambda cfg: (BOTH.index(cfg.method), cfg.bits)) if default else found
 
 
 def masks(of: Callable[..., list[Config]], default: bool = False) -> list[Config]:

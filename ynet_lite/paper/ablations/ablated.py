@@ -1,23 +1,21 @@
 """Ablations as tables: the balance of the two losses, length of the code, outlines, and what each loss buys.
 
-Everything here reads committed rows and trains nothing. What a run stands for is read from the hash of its configuration, not
-from its name: a row counts where its configuration is one that `grids` plans, so that a row of other epochs or of another
-learning rate cannot stand between two that it does not fit to. A default run (empty variant) counts only with the folds and
-seeds of the ablation: the mean over five phantoms is no point on a curve over two.
+Everything here reads committed rows and trains nothing. A run counts where `grids` plans it for the ablation: its settings, fold
+and seed are those of the name that `provenance.run_id` gives, whatever its variant is called. So a row of other epochs or of
+another learning rate cannot stand between two that it does not fit to.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from operator import attrgetter
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from ...config import UNHASHED, Config
-from ...methods import BY_NAME, METHODS, OURS, TUNED, TWIN
-from ...sets import drawn_per_seed
+from ...config import Config
+from ...methods import BY_NAME, OURS, TWIN
+from ...provenance import run_id
 from .. import grids, statistics, store
-from ..grids import FOLDS, LOSSES
+from ..grids import LOSSES
 from ..select import HEADLINE_FOLDS, complete, headline, select
 from . import plots
 
@@ -62,32 +60,22 @@ def without(method: str, own: Config) -> str:
     return words if isinstance(words, str) else words[own.pooling == "rmac"]
 
 
-def groups(runs: pd.DataFrame) -> list[tuple[str, str]]:
-    """(dataset, group) of those `ABLATED` sets that Y-Net was run on."""
-    return [one for one in ABLATED if OURS in set(select(runs, *one, None)["method"])]
-
-
 # --- settings of one thing -------------------------------------------------------------------------------------------
 
 
-def planned(what: str, dataset: str, group: str) -> dict[str, tuple]:
-    """{hash of a configuration: its setting} of an ablation and of the default runs, in the order of its table."""
-    one = SETTINGS[what]
-    return {cfg.hash(): one.setting(cfg) for cfg in one.configs(ABLATED[dataset, group], default=True)}
+def planned(what: str, dataset: str, group: str) -> list[Config]:
+    """The runs of an ablation and its default runs, in the order of its table."""
+    return SETTINGS[what].configs(ABLATED[dataset, group], default=True)
 
 
 def planned_rows(what: str, runs: pd.DataFrame, dataset: str, group: str) -> pd.DataFrame:
-    """Rows of the planned configurations; default runs only on the folds and seeds of the others; each training once."""
-    rows = select(runs, dataset, group, None)
-    rows = rows[rows["method"].isin((*grids.BOTH, "ynet-circle")) & rows["config_hash"].isin(planned(what, dataset, group))]
-    own = rows[rows["variant"] != ""]
-    rows = rows[_within(rows, own)] if len(own) else rows
-    return rows.drop_duplicates(["config_hash", "fold", "seed", "metric", "k"])
+    """Rows of the runs that `planned` names; the same training under another name is not among them."""
+    return runs[runs["run_id"].isin([run_id(cfg) for cfg in planned(what, dataset, group)])]
 
 
-def _within(rows: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
-    """(rows,) bool: whether ``others`` have the fold and seed of each row."""
-    return pd.MultiIndex.from_frame(rows[["fold", "seed"]]).isin(pd.MultiIndex.from_frame(others[["fold", "seed"]]))
+def settings(what: str, dataset: str, group: str) -> dict[str, tuple]:
+    """{hash of a configuration: its setting} of the runs that `planned` names, in their order."""
+    return {cfg.hash(): SETTINGS[what].setting(cfg) for cfg in planned(what, dataset, group)}
 
 
 def table(what: str, runs: pd.DataFrame, dataset: str, group: str) -> pd.DataFrame:
@@ -95,10 +83,10 @@ def table(what: str, runs: pd.DataFrame, dataset: str, group: str) -> pd.DataFra
 
     runs : of `store.rows`. group : "quick" or "full". The sd (``map@10 sd``) of a single run is NaN. Empty without rows.
     """
-    rows, settings = planned_rows(what, runs, dataset, group), planned(what, dataset, group)
-    means = store.summary(rows, METRICS, by=["config_hash"])
-    means = means.loc[[name for name in settings if name in means.index]]
-    out = pd.DataFrame([settings[name] for name in means.index], columns=list(SETTINGS[what].columns))
+    known = settings(what, dataset, group)
+    means = store.summary(planned_rows(what, runs, dataset, group), METRICS, by=["config_hash"])
+    means = means.loc[[name for name in known if name in means.index]]
+    out = pd.DataFrame([known[name] for name in means.index], columns=list(SETTINGS[what].columns))
     out["runs"] = means[("map@10", "runs")].fillna(0).astype(int).to_numpy()
     for name in dict.fromkeys(name for name, _ in means.columns):
         out[name], out[f"{name} sd"] = means[(name, "mean")].to_numpy(), means[(name, "sd")].to_numpy()
@@ -110,72 +98,50 @@ def balance_text(table: pd.DataFrame) -> str:
 
     table : of "balance". Both points are fixed beforehand; the best a would be chosen on the queries it is scored on. Only where
     Y-Net pools by R-MAC is a = 1 the same network without that loss: elsewhere it pools inside a map that nothing teaches.
-    Losses without both points are left out; without any the text is empty.
     """
-    found = []
-    for loss in LOSSES:
-        own = table[table["loss"] == loss].set_index("a")["map@10"]
-        if {0.5, 1.0} <= set(own.index):
-            found.append(f"{plots.LOSS_NAMES[loss]} {100 * (own[0.5] - own[1.0]):+.1f}")
-    return f"mAP@10 at a = .5 minus at a = 1 (no segmentation loss), in points: {', '.join(found)}." if found else ""
+    of = table.set_index(["loss", "a"])["map@10"]
+    found = [f"{plots.LOSS_NAMES[loss]} {100 * (of[loss, 0.5] - of[loss, 1.0]):+.1f}" for loss in LOSSES]
+    return f"mAP@10 at a = .5 minus at a = 1 (no segmentation loss), in points: {', '.join(found)}."
 
 
 def twin(runs: pd.DataFrame, dataset: str, group: str) -> float:
-    """mAP@10 of the twin without segmentation on the folds and seeds of the "masks"; NaN where it was not run on all of them."""
-    own, (config,) = planned_rows("masks", runs, dataset, group), ABLATED[dataset, group]((TWIN,))
-    other = select(runs, dataset, group, None).query("method == @TWIN and metric == 'map' and k == 10")
-    other = other[(other["config_hash"] == config.hash()) & _within(other, own)]
-    return float(other["value"].mean()) if len(own) and _within(own, other).all() else np.nan
+    """mAP@10 of the twin without segmentation on the fold and the seeds of the "masks"."""
+    names = [run_id(cfg) for cfg in ABLATED[dataset, group]((TWIN,), seeds=(0, 1))]
+    own = runs[runs["run_id"].isin(names) & (runs["metric"] == "map") & (runs["k"] == 10)]
+    return float(own["value"].mean())
 
 
 # --- what each loss buys ---------------------------------------------------------------------------------------------
 
 
-def common_folds(chosen: pd.DataFrame, method: str = OURS) -> tuple[int, ...]:
-    """The folds a comparison rests on: 2 to 5 where ``method`` and another have them all, else the first, else what there is."""
-    have = {name: set(part["fold"]) for name, part in chosen.groupby("method")}
-    own = have.pop(method, set())
-    for folds in (HEADLINE_FOLDS, FOLDS[:1]):
-        if own.issuperset(folds) and any(other.issuperset(folds) for other in have.values()):
-            return tuple(folds)
-    return tuple(sorted(own))
-
-
-#: What `statistics.compare_methods` gives, as `losses` calls it.
-COMPARED = {"mean_rival": "ablated", "mean_ours": "ours", "points_low": "low", "points_high": "high", "runs_rival": "runs"}
+#: What `statistics.compare_methods` gives, and how `losses` calls it.
+COMPARED = {
+    "mean_rival": "ablated",
+    "mean_ours": "ours",
+    "points_low": "low",
+    "points_high": "high",
+    "p": "p_alone",
+    "p_holm": "p",
+    "runs_rival": "runs",
+}
 
 
 def losses(runs: pd.DataFrame, dataset: str, group: str, n: int = 10_000) -> pd.DataFrame:
     """Y-Net minus each of its ablations, query by query, in points with 95 % intervals by patient (`statistics.paired`).
 
-    Positive: the part that is missing from the ablation helps. Columns method, without (what is taken away), ablated and ours
-    (mean mAP@10 over the queries that both answered), points, low, high, p (Holm's correction over this table), p_least
-    (of `statistics.compare_methods`), patients, runs (sets of queries x trainings), folds, note. One row per method of `PARTS`
-    that has rows, in their order; where nothing can be compared the numbers are NaN and ``note`` says why: the same training as
-    Y-Net, settings that differ in more than the ablated part, other folds or seeds. Empty without rows of Y-Net.
+    Positive: the part that is missing from the ablation helps. One row per method of `PARTS`, on the rows of `headline`. Columns
+    method, without (what is taken away), ablated and ours (mean mAP@10 over the queries that both answered), points, low, high,
+    p (Holm's correction over this table), runs (sets of queries x trainings), note, and others of `statistics.compare_methods`.
+    Where the ablation is the same training as Y-Net, ``note`` says so and the numbers are NaN.
     """
-    columns = "method without ablated ours points low high p p_least patients runs folds note".split()
-    rows = select(runs, dataset, group)
-    rows = rows[rows["method"].isin((OURS, *PARTS))]
-    ours = rows[rows["method"] == OURS]
-    if ours.empty:
-        return pd.DataFrame(columns=columns)
-    if ours["config_hash"].nunique() > 1:
-        raise ValueError(f"losses: Y-Net on {dataset} has several configurations ({', '.join(sorted(set(ours['config_hash'])))})")
-    cfgs, folds = store.configs(), common_folds(rows)
-    own, found = cfgs[ours["config_hash"].iloc[0]], []
-    for method in [m for m in PARTS if m in set(rows["method"])]:
-        part = rows[rows["method"] == method]
-        seeds = sorted(set(part["seed"]) & set(ours["seed"])) if dataset in drawn_per_seed() else None
-        note = _why_not(own, [cfgs[name] for name in set(part["config_hash"])], method, part, folds, seeds)
-        line = {"method": method, "without": without(method, own), "p_least": False, "runs": "", "folds": folds, "note": note}
-        if not note:
-            same = rows[rows["fold"].isin(folds) & (rows["seed"].isin(seeds) if seeds else True)]
-            got = statistics.compare_methods(OURS, [method], same, n=n).iloc[0].rename(COMPARED)
-            line |= got[[*COMPARED.values(), "points", "p", "p_least", "patients"]].to_dict()
-        found.append(line)
-    table = pd.DataFrame(found, columns=columns)
-    table["p"] = statistics.holm(table["p"].astype(float))
+    rows = headline(select(runs, dataset, group))
+    (own,) = set(rows[rows["method"] == OURS]["config_hash"])
+    same = set(rows[rows["config_hash"] == own]["method"])
+    found = statistics.compare_methods(OURS, [method for method in PARTS if method not in same], rows, n=n)
+    table = found.rename(columns=COMPARED).set_index("method").reindex(PARTS).reset_index()
+    cfg = store.configs()[own]
+    table["without"] = [without(method, cfg) for method in PARTS]
+    table["note"] = ["the same training as Y-Net" if method in same else "" for method in PARTS]
     return table
 
 
@@ -202,9 +168,10 @@ def outlines(n: int = 10_000) -> pd.DataFrame:
         rows = select(store.rows(edition), *where)
         rows = complete(rows, HEADLINE_FOLDS) if edition == "second" else headline(rows)
         parts += [(name, rows, (OURS, TWIN)), (f"{name}, HashNet", rows, ("hashnet+seg", "hashnet"))]
-    rows, settings = planned_rows("balance", store.rows("first", "small"), "busbra", "full"), planned("balance", "busbra", "full")
+    known = settings("balance", "busbra", "full")
+    rows = planned_rows("balance", store.rows("first", "small"), "busbra", "full")
     for loss in LOSSES:
-        which = rows["config_hash"].map({name: str(a) for name, (own, a) in settings.items() if own == loss})
+        which = rows["config_hash"].map({name: str(a) for name, (own, a) in known.items() if own == loss})
         parts.append((f"BUS-BRA fold 1, {plots.LOSS_NAMES[loss]}", rows.assign(method=which), ("0.5", "1.0")))
     found = []
     for what, rows, pair in parts:
@@ -214,20 +181,3 @@ def outlines(n: int = 10_000) -> pd.DataFrame:
             found.append((what, *got[["points", "points_low", "points_high"]]))
     table = pd.DataFrame(found, columns=["what", "points", "low", "high"])
     return table.sort_values("points", ascending=False, ignore_index=True)
-
-
-def _why_not(own: Config, others: list[Config], method: str, part: pd.DataFrame, folds: Sequence[int], seeds) -> str:
-    """Why a method cannot be set against Y-Net; empty where it can."""
-    if len(others) > 1:
-        return "several configurations"
-    (other,) = others
-    if other.hash() == own.hash():
-        return "the same training as Y-Net"
-    changed = [name for name in vars(own) if name not in UNHASHED and getattr(own, name) != getattr(other, name)]
-    # what was tuned per method may differ, and the two are still compared
-    expected = set(METHODS[method]).union(*TUNED.values())
-    if more := [name for name in changed if name not in expected]:
-        return f"other settings: {', '.join(more)}"
-    if not set(part["fold"]).issuperset(folds):
-        return f"not run on fold {', '.join(str(f) for f in sorted(set(folds) - set(part['fold'])))}"
-    return "no seed in common" if seeds == [] else ""

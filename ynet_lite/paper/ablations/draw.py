@@ -11,9 +11,9 @@ from ...hashing import hamming
 from ...methods import OURS, TWIN
 from ...sets import drawn_per_seed, title
 from .. import store
-from ..select import chance_rows, complete, select
+from ..select import chance_rows, headline, select
 from . import ablated, plots
-from .ablated import PARTS, SETTINGS, common_folds, groups
+from .ablated import ABLATED, PARTS, SETTINGS
 from .pages import HEADINGS
 
 #: Most lines that a figure of methods can hold and still be read.
@@ -27,8 +27,8 @@ def chance_level(dataset: str, preset: str) -> dict[tuple[str, int], float]:
 
 
 def _one_fold_set(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows on common folds, of the methods that have them all; the same training under another name once."""
-    rows = complete(rows, common_folds(rows))
+    """Rows that a claim may rest on; the same training under another name once."""
+    rows = headline(rows)
     ours = set(rows[rows["method"] == OURS]["config_hash"])
     return rows[(rows["method"] == OURS) | ~rows["config_hash"].isin(ours)]
 
@@ -46,7 +46,7 @@ def pr_curves(runs: pd.DataFrame, dataset: str, group: str) -> tuple[pd.DataFram
     """Precision against recall from the committed codes: (columns method, recall, precision; level of a random ranking).
 
     Only methods that end in a code and whose codes are committed, one training per fold (its lowest seed), on the folds of
-    `common_folds`; curves of several folds are averaged. The level is the mean share of the query's class in the database.
+    `headline`; curves of several folds are averaged. The level is the mean share of the query's class in the database.
     Empty, NaN without codes.
     """
     rows = select(runs, dataset, group)
@@ -71,31 +71,23 @@ def pr_curves(runs: pd.DataFrame, dataset: str, group: str) -> tuple[pd.DataFram
 
 def where(what: str, runs: pd.DataFrame, dataset: str, group: str) -> str:
     """The set that an ablation stands on, as a title: ``BUS-BRA, folds 2 to 5``; ``phantom, seeds 0 and 1``."""
-    own = what in SETTINGS
-    rows = ablated.planned_rows(what, runs, dataset, group) if own else select(runs, dataset, group)
-    folds = sorted(set(rows["fold"])) if own else list(common_folds(rows))
-    numbers, name = (sorted(set(rows["seed"])), "seed") if dataset in drawn_per_seed() else (folds, "fold")
+    planned = what in SETTINGS
+    rows = ablated.planned_rows(what, runs, dataset, group) if planned else headline(select(runs, dataset, group))
+    name = "seed" if dataset in drawn_per_seed() else "fold"
+    numbers = sorted(set(rows[name]))
     text = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 2 else " and ".join(str(n) for n in numbers)
     return f"{title(dataset)}, {name}{'s' if len(numbers) > 1 else ''} {text}"
 
 
 def figure(what: str, runs: pd.DataFrame, dataset: str, group: str) -> Figure | None:
-    """One figure of a set, or None where too few rows exist to compare anything.
-
-    what : "losses", "balance", "masks", "bits" or "pr" (precision against recall).
-    """
+    """One figure of a set. what : "losses", "balance", "masks", "bits" or "pr" (precision against recall; None without codes)."""
     level, title = chance_level(dataset, group), where(what, runs, dataset, group)
     if what == "pr":
         table, random = pr_curves(runs, dataset, group)
         return plots.pr_figure(table, random, title) if table["method"].nunique() > 1 else None
-    if what not in HEADINGS:
-        raise ValueError(f"figure: {what!r} is not known; known are {', '.join(FIGURES)}")
     if what == "losses":
-        table = ablated.losses(runs, dataset, group).dropna(subset="points")
-        return plots.points_figure(table, title) if len(table) else None
+        return plots.points_figure(ablated.losses(runs, dataset, group).dropna(subset="points"), title)
     table = ablated.table(what, runs, dataset, group)
-    if len(table) < 2 or (what == "bits" and table["bits"].nunique() < 2):
-        return None
     if what == "masks":
         return plots.masks_figure(table, ablated.twin(runs, dataset, group), level, title)
     return {"balance": plots.balance_figure, "bits": plots.bits_figure}[what](table, level, title)
@@ -105,10 +97,10 @@ FIGURES = (*HEADINGS, "pr")
 
 
 def make(folder: str | Path, runs: pd.DataFrame) -> list[Path]:
-    """Write ``ablation-<what>-<dataset>.png`` for everything that has rows; returns the files. Same rows, same bytes."""
+    """Write ``ablation-<what>-<dataset>.png`` of the `ABLATED` sets; returns the files. Same rows, same bytes."""
     drawing.use_style()
     made = []
-    for dataset, group in groups(runs):
+    for dataset, group in ABLATED:
         for what in FIGURES:
             drawn = figure(what, runs, dataset, group)
             if drawn is not None:

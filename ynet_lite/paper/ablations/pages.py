@@ -6,7 +6,7 @@ import pandas as pd
 from ... import methods, paths
 from .. import statistics, store, tables
 from . import ablated
-from .ablated import METRICS, SETTINGS, groups
+from .ablated import ABLATED, METRICS, SETTINGS
 
 HEADINGS = {"losses": "What each loss buys: Y-Net minus the ablation, mAP@10 in points"}
 HEADINGS |= {what: one.heading for what, one in SETTINGS.items()}
@@ -20,7 +20,7 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
             out[heading] = [tables.number(value, np.nan, 1) for value in table[column]]
         out["points"] = [statistics.interval_text(*row) for row in table[["points", "low", "high"]].to_numpy(float)]
         out["p (Holm)"] = list(map(statistics.p_text, table["p"], table["p_least"]))
-        return out.assign(**{"sets x runs": table["runs"].replace("", "-"), "note": table["note"]})
+        return out.assign(**{"sets x runs": table["runs"].fillna("-"), "note": table["note"]})
     out = pd.DataFrame(index=table.index)
     for column in table.columns[: list(table.columns).index("runs") + 1]:
         out[column] = table[column].map(methods.METHOD_NAMES) if column == "method" else table[column]
@@ -39,14 +39,12 @@ def text(runs: pd.DataFrame, n: int = 10_000) -> str:
         "several. Every planned setting was run. Points: Y-Net minus the ablation, query by query, 95 % intervals by bootstrap "
         "of patients; positive means that the part helps.\n"
     ]
-    for dataset, group in groups(runs):
+    for dataset, group in ABLATED:
         page.append(f"## {dataset}, preset {group}\n")
         for what, heading in HEADINGS.items():
             given = runs, dataset, group
             table = ablated.losses(*given, n) if what == "losses" else ablated.table(what, *given)
-            page.append(f"### {heading}\n")
-            if len(table):
-                page.append(tables.markdown(as_text(table)) + "\n")
+            page += [f"### {heading}\n", tables.markdown(as_text(table)) + "\n"]
     return "\n".join(page)
 
 

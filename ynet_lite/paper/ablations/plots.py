@@ -60,41 +60,38 @@ def _legend_above(figure: Figure, columns: int, title: str = "") -> None:
 
 
 def balance_figure(table: pd.DataFrame, chance: Levels, where: str = "") -> Figure:
-    """Three panels against the balance a: mAP@10, Dice of the predicted outlines, distinct codes. table : of `ablated.balance`.
+    """Three panels against the balance a: mAP@10, Dice of the predicted outlines, distinct codes.
 
-    One line per classification loss; the trained balance as a hollow marker at the right. At a = 1 nothing predicts an outline,
-    so the line of Dice ends before.
+    table : "balance" of `ablated.table`. One line per classification loss; the trained balance as a hollow marker at the right.
+    At a = 1 nothing predicts an outline, so the line of Dice ends before.
     """
     figure, axes = plt.subplots(1, 3, figsize=(9.4, 3.5))
-    shown = [loss for loss in LOSS_STYLES if loss in set(table["loss"])]
     trained = table["a"] == "trainable"
     titles = {"map@10": "mAP@10", "dice": "Dice of the outlines", "distinct_codes": "distinct codes"}
     for axis, (column, title) in zip(axes, titles.items(), strict=True):
-        for place, loss in enumerate(shown):
+        for place, loss in enumerate(LOSS_STYLES):
             fixed, free = (table[(table["loss"] == loss) & which] for which in (~trained, trained))
             style = LOSS_STYLES[loss]
             _line(axis, fixed["a"].astype(float), fixed, column, style, LOSS_NAMES[loss], markersize=5.5)
-            at = np.full(len(free), TRAINED_AT + 0.03 * (place - (len(shown) - 1) / 2))
+            at = np.full(len(free), TRAINED_AT + 0.03 * (place - (len(LOSS_STYLES) - 1) / 2))
             _line(axis, at, free, column, (*style[:2], "none"), mfc="white", markersize=5.5)
-        axis.set(title=title, xlabel="a, weight of the classification loss", xlim=(-0.05, 1.32 if trained.any() else 1.05))
-        ticks = {0: "0", 0.25: ".25", 0.5: ".5", 0.75: ".75", 1: "1"} | ({TRAINED_AT: "trained"} if trained.any() else {})
+        axis.set(title=title, xlabel="a, weight of the classification loss", xlim=(-0.05, 1.32))
+        ticks = {0: "0", 0.25: ".25", 0.5: ".5", 0.75: ".75", 1: "1", TRAINED_AT: "trained"}
         axis.set_xticks(list(ticks), list(ticks.values()))
-        if trained.any():
-            axis.axvline(1.1, color="#999999", lw=0.8)
+        axis.axvline(1.1, color="#999999", lw=0.8)
     for axis in axes[:2]:
         axis.set_ylim(0, 1)
     axes[2].set_ylim(-0.04 * axes[2].get_ylim()[1], None)  # a whole marker at one code
     _chance(axes[0], chance, at=0.45, align="center")
-    _legend_above(figure, len(shown), where)
+    _legend_above(figure, len(LOSS_STYLES), where)
     return figure
 
 
 def bits_figure(table: pd.DataFrame, chance: Levels, where: str) -> Figure:
-    """Two panels against the length of the code: mAP@10, and distinct codes of the queries. table : of `ablated.bits`."""
+    """Two panels against the length of the code: mAP@10, and distinct codes of the queries. table : "bits" of `ablated.table`."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.4))
-    shown = [method for method in METHOD_STYLES if method in set(table["method"])]
     for axis, column, title in zip(axes, ("map@10", "distinct_codes"), ("mAP@10", "distinct codes"), strict=True):
-        for method in shown:
+        for method in METHOD_STYLES:
             own = table[table["method"] == method].sort_values("bits")
             _line(axis, own["bits"].astype(float), own, column, METHOD_STYLES[method], METHOD_NAMES[method])
         axis.set_xscale("log", base=2)
@@ -104,14 +101,14 @@ def bits_figure(table: pd.DataFrame, chance: Levels, where: str) -> Figure:
     axes[0].set_ylim(0, 1)
     axes[1].set_ylim(0, None)
     _chance(axes[0], chance)
-    _legend_above(figure, len(shown), where)
+    _legend_above(figure, len(METHOD_STYLES), where)
     return figure
 
 
 def masks_figure(table: pd.DataFrame, twin: float, chance: Levels, where: str) -> Figure:
     """Two panels, mAP@10 and Dice: with fewer outlines (left) and with worse ones (right).
 
-    table : of `ablated.masks`. twin : mAP@10 without any outline, a dashed line; NaN = no line.
+    table : "masks" of `ablated.table`. twin : mAP@10 without any outline, a dashed line.
     """
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.7), sharey=True)
     share, quality = table[table["quality"] == "exact"].sort_values("share"), table[table["share"] == 1]
@@ -119,8 +116,7 @@ def masks_figure(table: pd.DataFrame, twin: float, chance: Levels, where: str) -
     for axis, part, x, beside, line in ((axes[0], share, percent, 0, None), (axes[1], quality, places, 0.08, "none")):
         _line(axis, x - beside, part, "map@10", (BLUE, "o", line or "-"), "mAP@10")
         _line(axis, x + beside, part, "dice", (ORANGE, "s", line or ":"), "Dice of the predicted outline")
-        if not np.isnan(twin):
-            axis.axhline(twin, color=RED, ls="--", lw=1.2, label="mAP@10 of the twin: no outlines")
+        axis.axhline(twin, color=RED, ls="--", lw=1.2, label="mAP@10 of the twin: no outlines")
         _chance(axis, chance)
     axes[0].set(title="how many", xlabel="patients with an outline, %", ylim=(0, 1))
     axes[0].set_xticks(percent, [f"{value:.0f}" for value in percent])
