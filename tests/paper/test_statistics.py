@@ -705,21 +705,6 @@ def test_interval_text(estimate, more, text):
 
 
 @pytest.mark.parametrize(
-    "estimate, text",
-    [
-        ((0.7649, 0.741, 0.789), ".765 [.741, .789]"),
-        ((0.9996, 0.95, 1.0), "1.000 [.950, 1.000]"),
-        ((0.02, -0.0501, 0.1), ".020 [-.050, .100]"),
-        ((10.05, 0.0, 20.0), "10.050 [.000, 20.000]"),
-        ((0.5, np.nan, np.nan), ".500"),
-        ((np.nan, np.nan, np.nan), "-"),
-    ],
-)
-def test_share_text(estimate, text):
-    assert statistics.share_text(*estimate) == text
-
-
-@pytest.mark.parametrize(
     "p, text", [(1e-4, "< .001"), (0.001, ".001"), (0.0344, ".034"), (0.9, ".900"), (1.0, "1.000"), (np.nan, "-"), (0, "< .001")]
 )
 def test_p_text(p, text):

@@ -1,7 +1,9 @@
-"""The study: maps of a network, spaces of codes, criteria by hand and by bootstrap, the page from rows."""
+"""The study: maps of a network, spaces of codes, the page from rows, the criteria against their rows."""
 
 from __future__ import annotations
 
+import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +18,7 @@ from ynet_lite.config import Config
 from ynet_lite.encoding import encode_floats
 from ynet_lite.model import YNet
 from ynet_lite.paper import select, statistics, store
-from ynet_lite.paper.ambiguity import criteria, embedding, measure, page, plots
+from ynet_lite.paper.ambiguity import embedding, measure, page, plots
 from ynet_lite.sets import load_cases
 
 SMALL = {"phantom_cases": 60, "size": 48, "epochs": 1, "planes": (4, 4, 8, 8), "blocks": 1, "fpn": 8, "batch": 16}
@@ -119,6 +121,9 @@ def packed(folder, part="ambiguity") -> pd.DataFrame:
     return select.published(part)
 
 
+COMMITTED = paths.results() / "first" / "ambiguity"
+
+
 def levels(lines=()) -> pd.DataFrame:
     """Committed levels."""
     table = pd.DataFrame(lines, columns=["dataset", "fingerprint", "fold", "name", "metric", "k", "value"])
@@ -137,6 +142,7 @@ def test_rows_and_kept_pictures_become_the_page(folder, phantom, monkeypatch):
     # the same cases, fewer of them
     monkeypatch.setattr(plots, "load_cases", lambda cfg: load_cases(small().but(size=cfg.size, seed=cfg.seed)))
     rows, _, _ = packed(folder), packed(folder / "own", ""), levels()
+    shutil.copy(COMMITTED / "criteria.csv", paths.results() / "first" / "ambiguity")
     pictures = paths.results() / "first" / "ambiguity" / "pictures"
     pictures.mkdir()
     for run in rows["run_id"].unique():
@@ -145,13 +151,11 @@ def test_rows_and_kept_pictures_become_the_page(folder, phantom, monkeypatch):
     assert len(figure.axes) == 2 * 2 * 7 + len(plots.PANELS)
     plt.close(figure)
     text = page.page()
-    assert "## phantom, preset quick" in text and ("reached" in text or "missed" in text)
+    assert text.startswith("## phantom, preset quick\n") and "## busbra" not in text
+    assert "| at most 70 % | 61 [48, 76] % | reached, interval crosses the aim | 783 | 526 | 5 x 1 |" in text
+    (value,) = rows[(rows["method"] == "ynet") & (rows["metric"] == "spdd_error")]["value"]
+    assert f"| Y-Net (ours) | 1 | {value:.3f} |".replace(" 0.", " .") in text
     assert page.page() == text  # the same rows, the same page
-
-
-def test_without_rows_the_page_is_empty(folder):
-    levels()
-    assert page.page() == "" and list(select.published("ambiguity")) == store.COLUMNS
 
 
 # --- what the rows say -----------------------------------------------------------------------------------------------
@@ -181,47 +185,14 @@ def write(folder, method, seed, table, fold=1, config_hash=None, dataset="phanto
     paths.write_csv(pd.DataFrame(rows)[store.COLUMNS], folder / "runs" / f"{run}.csv")
 
 
-def test_criteria_by_hand(folder):
+def test_means_stand_beside_the_levels_of_their_sets(folder):
     cases = [f"p{i:04d}-1" for i in range(4)]
-    looks = "pointing"
-    ours = {"spdd_error": dict(zip(cases, (0.1, 0.2, 0.3, 0.0), strict=True)), looks: dict.fromkeys(cases, 0.8)}
-    twin = {"spdd_error": dict(zip(cases, (0.2, 0.4, 0.6, np.nan), strict=True)), looks: dict.fromkeys(cases, 0.5)}
-    write(folder, "ynet", 0, ours | {"flips_background": dict.fromkeys(cases, 0.2)})
-    write(folder, "ynet-no-seg", 0, twin | {"flips_background": dict.fromkeys(cases, 0.0)})
-    found = criteria.criteria(packed(folder)).set_index("metric")
-    spdd = found.loc["spdd_error"]
-    # (.1 + .2 + .3) / (.2 + .4 + .6): the query that one method leaves undefined does not count; each query halves
-    assert spdd["value"] == pytest.approx(0.5) and spdd["low"] == pytest.approx(0.5) and spdd["high"] == pytest.approx(0.5)
-    assert spdd["reached"] and spdd["sure"] and spdd["queries"] == 3 and spdd["patients"] == 3 and spdd["runs"] == "1 x 1"
-    pointing = found.loc[looks]
-    assert pointing["value"] == pytest.approx(0.8) and not pointing["reached"] and pointing["sure"]
-    # nothing to divide by
-    flips = found.loc["flips_background"]
-    assert np.isnan(flips["value"]) and not flips["reached"] and not flips["sure"]
-    assert "flips_lesion" not in found.index and "map" not in found.index
-    text = page.criteria_table(found.reset_index())
-    assert text["aim"].tolist() == ["at most 70 %", "at most 50 %", "at least .90"]
-    assert text["found [95 %]"].tolist() == ["50 [50, 50] %", "-", ".800 [.800, .800]"]
-    assert text["verdict"].tolist() == ["reached", "missed, interval crosses the aim", "missed"]
-
-
-def test_other_readings_are_shown_where_rows_hold_them(folder):
-    cases = [f"p{i:04d}-1" for i in range(4)]
-    for method, plain, half in (("ynet", 0.6, 0.2), ("ynet-no-seg", 0.55, 0.4)):
-        table = {"": plain, "_half_pixel": half}
-        energy = {f"energy_ratio{name}": dict.fromkeys(cases, 4 * value) for name, value in table.items()}
-        write(folder, method, 0, energy | {f"pointing{name}": dict.fromkeys(cases, value) for name, value in table.items()})
-    rows = packed(folder)
-    found = criteria.criteria(rows).set_index("criterion")
-    assert found.loc["attention energy in the lesion, Y-Net / twin", "value"] == pytest.approx(0.6 / 0.55)
-    assert found.loc["other reading: both aligned by half a pixel", "value"] == pytest.approx(0.2 / 0.4)
-    mixed = found.loc["other reading: Y-Net by half a pixel, its twin by the receptive field"]
-    assert mixed["value"] == pytest.approx(0.2 / 0.55) and mixed["queries"] == 4
-    half = found.loc["other reading: aligned by half a pixel"]
-    assert half["value"] == half["low"] == pytest.approx(0.2) and half["queries"] == 4
-    assert not any("cell by cell" in name for name in found.index)  # these rows lack it
-    edges = levels([("phantom", "print0", 1, "edge map", "energy_ratio", 0, 1.25)])
-    table = page.means_table(rows, edges, page.LOOKS).set_index("method")
+    for method, plain, half in (("ynet", 2.4, 0.8), ("ynet-no-seg", 2.2, 1.6)):
+        readings = {"energy_ratio": plain, "energy_ratio_half_pixel": half}
+        write(folder, method, 0, {name: dict.fromkeys(cases, value) for name, value in readings.items()})
+    prints = {"print0": 1.25, "of another phantom": 9}
+    edges = levels([("phantom", name, 1, "edge map", "energy_ratio", 0, value) for name, value in prints.items()])
+    table = page.means_table(packed(folder), edges, page.LOOKS).set_index("method")
     assert table.loc["edge map", "energy ratio"] == "1.250" and table.loc["edge map", "half-pixel"] == "-"
     assert table["energy ratio"].tolist()[:2] == ["2.400", "2.200"] and table["half-pixel"].tolist()[:2] == [".800", "1.600"]
 
@@ -234,60 +205,88 @@ def test_of_committed_rows_the_plain_names_are_read_by_the_receptive_field():
             pd.testing.assert_series_equal(plain, ruled)
 
 
-def test_an_interval_over_the_aim_is_said(folder):
-    cases = [f"p{i:04d}-1" for i in range(30)]
-    values = np.random.default_rng(0).uniform(0.2, 1, 30)
-    write(folder, "ynet", 0, {"spdd_error": dict(zip(cases, values * 0.68, strict=True))})
-    write(folder, "ynet-no-seg", 0, {"spdd_error": dict(zip(cases, values[::-1], strict=True))})
-    found = criteria.criteria(packed(folder))
-    one = found.iloc[0]
-    assert one["value"] == pytest.approx(0.68) and one["low"] < 0.7 < one["high"]
-    assert one["reached"] and not one["sure"]
-    assert page.criteria_table(found)["verdict"].item() == "reached, interval crosses the aim"
+TABLES = pd.read_csv(COMMITTED / "criteria.csv", dtype=store.TEXT).fillna("").groupby(["dataset", "preset", "variant", "part"])
 
 
-def test_gain_by_third_by_hand_and_against_a_slow_bootstrap(folder):
-    rng = np.random.default_rng(1)
-    patient = np.repeat(np.arange(60), 2)
-    cases = np.array([f"bus_{i:04d}-{view}" for i, view in zip(patient, "lr" * 60, strict=True)])
-    ambiguous = rng.random(120) < 0.4
-    twin = rng.uniform(0, 0.6, 120)
-    ours = twin + np.where(ambiguous, 0.2, 0.05) + rng.normal(0, 0.1, 120) + 0.1 * rng.standard_normal(60)[patient]
-    parts = {"map_ambiguous": ambiguous, "map_clear": ~ambiguous}
-
-    def table(values):
-        return {name: dict(zip(cases[own], values[own], strict=True)) for name, own in parts.items()}
-
-    write(folder, "ynet", 0, table(ours), dataset="busbra")
-    write(folder, "ynet-no-seg", 0, table(twin), dataset="busbra")
-    one = criteria.criteria(packed(folder)).set_index("metric").loc["map"]
-    gain = ours - twin
-    assert one["value"] == pytest.approx(100 * (gain[ambiguous].mean() - gain[~ambiguous].mean()), abs=1e-3)
-    again = []
-    for _ in range(2000):
-        rows = (2 * rng.integers(0, 60, 60)[:, None] + (0, 1)).ravel()
-        mine = ambiguous[rows]
-        again.append(100 * (gain[rows][mine].mean() - gain[rows][~mine].mean()))
-    np.testing.assert_allclose([one["low"], one["high"]], np.quantile(again, [0.025, 0.975]), atol=0.6)
-    assert one["patients"] == 60 and one["queries"] == 120 and one["kind"] == "thirds"
+@pytest.fixture(params=[name for name, _ in TABLES], ids="-".join)
+def criteria(request):
+    """(lines of the committed table, values per query of their rows: a line per query, a column per method and metric)."""
+    dataset, preset, variant, part = request.param
+    rows = dict(select.parts(select.select(select.published("ambiguity"), dataset, preset, variant)))[part]
+    values = store.per_query(rows["run_id"].unique(), part="ambiguity")
+    values = values.merge(rows[["run_id", "method", "fingerprint", "fold"]].drop_duplicates(), on="run_id")
+    query = ["fingerprint", "fold", "case_id", "group"]
+    return TABLES.get_group(request.param), values.pivot(index=query, columns=["method", "metric"], values="value")
 
 
-def test_thirds_of_other_queries_are_an_error():
-    a = pd.DataFrame({"fingerprint": "f", "fold": 1, "case_id": ["x", "y"], "value": [0.1, 0.2], "runs": 1})
-    with pytest.raises(ValueError, match="must answer the same queries"):
-        criteria.third_gain([a, a], [a, a.iloc[:1]])
+def pair_of(line, values) -> pd.DataFrame:
+    """What Y-Net (a) and its twin (b) have on the queries of a criterion."""
+    other = "energy_ratio" if "its twin by the receptive field" in line.criterion else line.metric
+    return pd.DataFrame({"a": values["ynet", line.metric], "b": values["ynet-no-seg", other]}).dropna()
 
 
-def test_values_of_the_study_are_read_as_others(folder):
-    for seed in range(2):
-        write(folder, "ynet", seed, {"pointing": {"p0000-1": float(seed), "p0001-1": 1.0}})
-    rows = packed(folder)
-    found = statistics.per_query_table(rows.assign(fingerprint="same"), "pointing", part="ambiguity")
-    assert found["value"].tolist() == [0.5, 1.0] and found["runs"].tolist() == [2, 2]
-    # another draw of the phantom has other queries under the same names
-    assert len(statistics.per_query_table(rows, "pointing", part="ambiguity")) == 4
-    with pytest.raises(ValueError, match="has no spdd_error"):
-        statistics.per_query_table(rows, "spdd_error", part="ambiguity")
+def test_criteria_are_the_means_of_their_rows(criteria):
+    table, values = criteria
+    assert len(table) == 11
+    for line in table.itertuples():
+        if line.aim.startswith("above"):  # gain on the ambiguous third minus gain on the clear one
+            gains = [values["ynet", name] - values["ynet-no-seg", name] for name in ("map_ambiguous", "map_clear")]
+            expected = 100 * (gains[0].mean() - gains[1].mean())
+            asked = pd.concat(gains).dropna()
+        elif line.aim.endswith("%"):
+            asked = pair_of(line, values)
+            expected = asked["a"].mean() / asked["b"].mean()
+        else:
+            asked = values["ynet", line.metric].dropna()
+            expected = asked.mean()
+        assert line.value == pytest.approx(expected, rel=1e-9), line.criterion
+        patients = asked.reset_index()[["fingerprint", "group"]].drop_duplicates()
+        assert (line.queries, line.patients) == (len(asked), len(patients)), line.criterion
+    sets = values.reset_index()[["fingerprint", "fold"]].drop_duplicates()
+    assert set(table["sets x trainings"]) == {f"{len(sets)} x 1"}
+
+
+def test_intervals_of_criteria_are_those_of_a_bootstrap(criteria):
+    table, values = criteria
+    for metric in ("flips_background", "pointing"):
+        line = next(table[table["metric"] == metric].itertuples())
+        both = pair_of(line, values).reset_index()
+        a, b = (both.assign(value=both[name]) for name in "ab")
+        if metric == "pointing":
+            ends = statistics.bootstrap_mean(a, a)[1:]
+        else:
+            ends = [1 + end / 100 for end in statistics.paired(a, b, a).relative[1:]]
+        assert (line.low, line.high) == pytest.approx(tuple(ends), rel=1e-9)
+
+
+def test_a_gain_by_third_has_the_interval_of_a_slow_bootstrap(criteria):
+    table, values = criteria
+    lines = table[table["aim"] == "above 0"]
+    assert len(lines) == (table["dataset"].iloc[0] == "busbra")  # the phantom has no thirds
+    for line in lines.itertuples():
+        gain = {name: values["ynet", name] - values["ynet-no-seg", name] for name in ("map_ambiguous", "map_clear")}
+        patients = pd.DataFrame(gain).groupby(["fingerprint", "group"])
+        sums, counts = patients.sum().to_numpy(), patients.count().to_numpy()
+        rng, again = np.random.default_rng(0), []
+        for _ in range(2000):
+            drawn = rng.integers(0, len(sums), len(sums))
+            first, second = sums[drawn].sum(0) / counts[drawn].sum(0)
+            again.append(100 * (first - second))
+        np.testing.assert_allclose((line.low, line.high), np.quantile(again, [0.025, 0.975]), atol=0.6)
+
+
+def test_criteria_say_what_their_numbers_say(criteria):
+    table, _ = criteria
+    for line in table.itertuples():
+        numbers, (words, aim) = (line.value, line.low, line.high), re.fullmatch(r"(\D+) ([.\d]+)(?: %)?", line.aim).groups()
+        aim = float(aim) / (100 if line.aim.endswith("%") else 1)
+        good = [{"at most": one <= aim, "at least": one >= aim, "above": one > aim}[words] for one in numbers]
+        crosses = "" if len(set(good)) == 1 else ", interval crosses the aim"
+        assert line.verdict == ("reached" if good[0] else "missed") + crosses
+        factor, digits, unit = (100, 0, " %") if line.aim.endswith("%") else (1, 1, "") if words == "above" else (1, 3, "")
+        value, low, high = (f"{factor * one:.{digits}f}" for one in numbers)
+        shown = f"{value} [{low}, {high}]{unit}"
+        assert table.loc[line.Index, "found [95 %]"] == (shown.replace("0.", ".") if digits == 3 else shown)
 
 
 def test_shown_queries_follow_their_rule():

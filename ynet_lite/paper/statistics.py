@@ -18,7 +18,6 @@ The mean here is over queries; `ynet_lite.paper.tables.retrieval_table` weights 
 two) percentile intervals are too narrow.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -41,7 +40,7 @@ _ROUNDING = 1e-9  # relative: two statistics this close are a tie, not a differe
 # --- values per query ------------------------------------------------------------------------------------------------
 
 
-def per_run_table(runs: pd.DataFrame, metric: str = "map", folder: str | Path | None = None, part: str = "") -> pd.DataFrame:
+def per_run_table(runs: pd.DataFrame, metric: str = "map", folder: str | Path | None = None) -> pd.DataFrame:
     """Values per query of the trainings of one method: columns run_id, fingerprint, fold, case_id, group, value.
 
     ``runs``: the method's rows (`store.rows`), of one set and configuration; values from what runners left under ``folder``
@@ -55,7 +54,7 @@ def per_run_table(runs: pd.DataFrame, metric: str = "map", folder: str | Path | 
         found = sorted(about[column].unique())
         if len(found) > 1 and not (column == "fingerprint" and about["dataset"].iloc[0] in drawn_per_seed()):
             raise ValueError(f"values per query: runs differ in {column} ({', '.join(found)}); give the runs of one")
-    values = per_query(about.index, metric, None, folder, part)
+    values = per_query(about.index, metric, None, folder)
     lacking = about.index.difference(values["run_id"])
     if len(lacking):
         raise ValueError(f"values per query: run {lacking[0]!r} has no {metric} of its queries")
@@ -76,14 +75,14 @@ def per_run_table(runs: pd.DataFrame, metric: str = "map", folder: str | Path | 
     return table
 
 
-def per_query_table(runs: pd.DataFrame, metric: str = "map", folder: str | Path | None = None, part: str = "") -> pd.DataFrame:
+def per_query_table(runs: pd.DataFrame, metric: str = "map", folder: str | Path | None = None) -> pd.DataFrame:
     """One value per query of one method, the mean over its trainings; arguments and errors as `per_run_table`.
 
     Columns ``fingerprint, fold, case_id, group, value, runs``, sorted by the first three; ``runs``: trainings on that fold. A
     seed in which the value is undefined (no relevant case) is left out of that query's mean; undefined in all seeds is NaN.
     On a set that is drawn anew for each seed (the phantom) another seed means other queries: the fingerprint keeps them apart.
     """
-    each = per_run_table(runs, metric, folder, part).groupby(QUERY, sort=True)
+    each = per_run_table(runs, metric, folder).groupby(QUERY, sort=True)
     return each.agg(group=("group", "first"), value=("value", "mean"), runs=("value", "size")).reset_index()
 
 
@@ -437,11 +436,6 @@ def interval_text(value: float, low: float, high: float, *, digits: int = 1, sig
         return "-"
     text = _fixed(value, digits, signed)
     return text if np.isnan(low) or np.isnan(high) else f"{text} [{_fixed(low, digits)}, {_fixed(high, digits)}]"
-
-
-def share_text(value: float, low: float, high: float, *, digits: int = 3) -> str:
-    """``.765 [.741, .789]``: a share with its interval, written as the tables write shares; otherwise as `interval_text`."""
-    return re.sub(r"(?<!\d)0\.", ".", interval_text(value, low, high, digits=digits, signed=False))
 
 
 def p_text(p: float, least: bool = False) -> str:

@@ -3,32 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from ...methods import OURS, TWIN
-from .. import statistics, store, tables
+from .. import store, tables
 from ..select import parts, published, select, sets
-from .criteria import criteria
 
-
-def criteria_table(found: pd.DataFrame) -> pd.DataFrame:
-    """`criteria` as text: criterion, aim, value with its 95 % interval, verdict, and what lies behind."""
-    lines = []
-    for row in found.itertuples(index=False):
-        if row.kind == "ratio":
-            aim = f"{'at most' if row.at_most else 'at least'} {100 * row.aim:.0f} %"
-            shown = statistics.interval_text(*(100 * x for x in (row.value, row.low, row.high)), digits=0, signed=False)
-            shown += "" if shown == "-" else " %"
-        elif row.kind == "thirds":
-            aim, shown = f"above {row.aim:.0f}", statistics.interval_text(row.value, row.low, row.high)
-        else:
-            aim = f"at least {row.aim:.2f}".replace("0.", ".")
-            shown = statistics.share_text(row.value, row.low, row.high)
-        verdict = ("reached" if row.reached else "missed") + ("" if row.sure else ", interval crosses the aim")
-        lines.append(
-            {"criterion": row.criterion, "aim": aim, "found [95 %]": shown, "verdict": verdict}
-            | {"queries": row.queries, "patients": row.patients, "sets x trainings": row.runs}
-        )
-    return pd.DataFrame(lines)
-
+#: What `page` shows of a line of ``criteria.csv``; its other columns say of which rows it is, with all digits.
+CRITERION = ["criterion", "aim", "found [95 %]", "verdict", "queries", "patients", "sets x trainings"]
 
 #: Columns of the two tables of means, in this order; those without rows are left out.
 MEANS = {
@@ -73,17 +52,14 @@ def means_table(chosen: pd.DataFrame, levels: pd.DataFrame, columns: dict[str, s
 
 
 def page() -> str:
-    """The study as Markdown: criteria and means of every set that has rows of Y-Net and of its twin."""
+    """The study as Markdown: criteria and means of every set."""
     rows, levels, text = published("ambiguity"), store.small("ambiguity/levels"), []
+    criteria = store.small("ambiguity/criteria").fillna("")
+    criteria = dict(tuple(criteria.groupby(["dataset", "preset", "variant", "part"])))
     for dataset, preset, variant in sets(rows):
-        chosen = select(rows, dataset, preset, variant)
-        if not {OURS, TWIN} <= set(chosen["method"]):
-            continue
         text += [f"## {dataset}, preset {preset}" + (f", {variant}" if variant else "") + "\n"]
-        for name, part in parts(chosen) or [("", chosen)]:
-            if not {OURS, TWIN} <= set(part["method"]):
-                continue
+        for name, part in parts(select(rows, dataset, preset, variant)):
             text += [f"### {name}\n"] if name else []
-            text += [tables.markdown(criteria_table(criteria(part))) + "\n"]
+            text += [tables.markdown(criteria[dataset, preset, variant, name][CRITERION]) + "\n"]
             text += [tables.markdown(means_table(part, levels, columns)) + "\n" for columns in (MEANS, LOOKS)]
     return "\n".join(text)
