@@ -135,10 +135,12 @@ def test_rows_and_kept_pictures_become_the_page(folder, phantom, monkeypatch):
     database, queries = phantom
     rng = np.random.default_rng(0)
     kept = {"ids": queries.ids, "answers": np.tile(database.ids[:5], (len(queries), 1)), "maps": np.zeros((len(queries), 16, 16))}
+    precision = {}
     for method in ("ynet", "ynet-no-seg"):
         for where, names in ((folder, [name for name, *_ in plots.PANELS]), (folder / "own", ["map"])):
             table = {name: dict(zip(queries.ids, rng.random(len(queries)), strict=True)) for name in names}
             write(where, method, 0, table, k=10 if names == ["map"] else 0)
+        precision[method] = table["map"]
     # the same cases, fewer of them
     monkeypatch.setattr(plots, "load_cases", lambda cfg: load_cases(small().but(size=cfg.size, seed=cfg.seed)))
     rows, _, _ = packed(folder), packed(folder / "own", ""), levels()
@@ -147,8 +149,17 @@ def test_rows_and_kept_pictures_become_the_page(folder, phantom, monkeypatch):
     pictures.mkdir()
     for run in rows["run_id"].unique():
         np.savez_compressed(pictures / f"{run}.npz", **kept)
+    shown, drawn = [], plots._one_query
+
+    def one_query(*given):
+        shown.append(given[3])
+        drawn(*given)
+
+    monkeypatch.setattr(plots, "_one_query", one_query)
     figure = plots.before_after()
     assert len(figure.axes) == 2 * 2 * 7 + len(plots.PANELS)
+    ranked = sorted(queries.ids, key=lambda case: precision["ynet"][case] - precision["ynet-no-seg"][case])
+    assert shown == [ranked[round(share * (len(ranked) - 1))] for share in (0.9, 0.1)]
     plt.close(figure)
     text = page.page()
     assert text.startswith("## phantom, preset quick\n") and "## busbra" not in text
@@ -287,16 +298,6 @@ def test_criteria_say_what_their_numbers_say(criteria):
         value, low, high = (f"{factor * one:.{digits}f}" for one in numbers)
         shown = f"{value} [{low}, {high}]{unit}"
         assert table.loc[line.Index, "found [95 %]"] == (shown.replace("0.", ".") if digits == 3 else shown)
-
-
-def test_shown_queries_follow_their_rule():
-    cases = [f"c{i:02d}" for i in range(11)]
-    twin = pd.DataFrame({"case_id": cases, "value": np.linspace(0, 1, 11)})
-    ours = pd.DataFrame({"case_id": cases[::-1], "value": 1.0})
-    assert plots.shown_queries(ours, twin) == ["c01", "c09"]  # gains of .9 and .1
-    assert plots.shown_queries(ours, twin.assign(value=[np.nan] * 10 + [0.3]), (1.0,)) == ["c10"]
-    with pytest.raises(ValueError, match="no query has a value"):
-        plots.shown_queries(ours, twin.assign(value=np.nan))
 
 
 def test_a_map_lies_on_the_image_whatever_its_size():

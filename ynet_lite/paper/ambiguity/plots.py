@@ -33,47 +33,25 @@ PANELS = (
 )
 
 
-def read_pictures(rows: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
-    """What was kept of answers and maps of a phantom, by method.
-
-    ``ids`` (Q,), ``answers`` (Q, 5) and ``bits`` (Q, 5): the nearest cases and their distances; ``maps`` uint8 (Q, 16, 16):
-    Grad-CAM for the query's own class, 255 = its maximum.
-    """
-    found = {}
-    for run, method in rows[["run_id", "method"]].drop_duplicates().itertuples(index=False, name=None):
-        path = paths.results() / EDITION / "ambiguity" / "pictures" / f"{run}.npz"
-        if path.is_file():
-            with np.load(path) as stored:
-                found[method] = dict(stored) | {"run_id": np.array(run)}
-    return found
-
-
-def shown_queries(ours: pd.DataFrame, twin: pd.DataFrame, shares: Sequence[float] = (0.9, 0.1)) -> list[str]:
-    """Queries at given ranks of what Y-Net gains: by rule, so that nobody picked the prettiest.
-
-    ``ours``, ``twin``: case_id and value (more is better) per query. Queries are sorted by our value minus the twin's (equal ones
-    by case_id); share .9 is the query below which nine tenths lie. NaN is left out; raises ``ValueError`` where nothing is left.
-    """
-    both = ours.merge(twin, on="case_id", suffixes=("", "_twin"))
-    both = both.assign(gain=both["value"] - both["value_twin"]).dropna(subset="gain").sort_values(["gain", "case_id"])
-    if both.empty:
-        raise ValueError("shown_queries: no query has a value in both methods")
-    return [both["case_id"].iloc[round(share * (len(both) - 1))] for share in shares]
-
-
 def before_after() -> Figure:
     """Twin and Y-Net on two queries of the phantom, chosen by rule, and below them what all queries of all seeds say.
 
-    From committed rows of the quick preset, `read_pictures` and a phantom drawn anew. Queries: at the 90 % and the 10 % rank of
-    the gain in average precision (`shown_queries`), so one that gains and one that loses.
+    From committed rows of the quick preset, what was kept of the phantom of seed 0, and that phantom drawn anew. Kept for each
+    method: ``ids`` (Q,), ``answers`` (Q, 5), the nearest cases, and ``maps`` uint8 (Q, 16, 16), Grad-CAM for the query's own
+    class, 255 = its maximum. Queries: at the 90 % and the 10 % rank of the gain in average precision (equal ones by case_id), so
+    one that gains and one that loses; by rule, so that nobody picked the prettiest.
     """
     rows = select(published("ambiguity"), "phantom", "quick")
-    kept = read_pictures(rows)
-    first = rows[rows["run_id"] == str(kept[OURS]["run_id"])]
-    values = [store.per_query([str(kept[name]["run_id"])], "map", 10) for name in SHORT]
-    picked = shown_queries(*values)
-    cases = load_cases(Config.from_preset(seed=int(first["seed"].iloc[0]), size=96))
-    database, queries = cases.split(int(first["fold"].iloc[0]))
+    kept, values = {}, {}
+    for method in SHORT:
+        run = rows[(rows["method"] == method) & (rows["seed"] == 0)]["run_id"].iloc[0]
+        with np.load(paths.results() / EDITION / "ambiguity" / "pictures" / f"{run}.npz") as stored:
+            kept[method] = dict(stored)
+        values[method] = store.per_query([run], "map", 10).set_index("case_id")["value"]
+    gain = (values[OURS] - values[TWIN]).dropna().sort_index().sort_values(kind="stable")
+    picked = [gain.index[round(share * (len(gain) - 1))] for share in (0.9, 0.1)]
+    cfg = Config.from_preset(size=96)
+    database, queries = load_cases(cfg).split(cfg.fold)
 
     figure = plt.figure(figsize=(8.2, 8.6))
     top, bottom = figure.subfigures(2, 1, height_ratios=[6.1, 2.4])
