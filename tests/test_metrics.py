@@ -194,31 +194,6 @@ def test_all_tied_is_the_prevalence():
     assert metrics.tied_at_k(d, 5)[0] == 10
 
 
-def test_precision_recall_curve_by_hand():
-    # distance 1: a hit; distance 2: one hit of three; distance 3: the last hit of one
-    d = row([1, 2, 2, 2, 3])
-    rel = row([1, 0, 1, 0, 1]).astype(bool)
-    grid, curve = metrics.precision_recall_curve(d, rel, 4)
-    # points (recall, precision): (1/3, 1/1), (2/3, 2/4), (3/3, 3/5); interpolated from the right: 2/3 -> 3/5
-    np.testing.assert_allclose(grid, [0, 1 / 3, 2 / 3, 1])
-    np.testing.assert_allclose(curve, [1, 1, 3 / 5, 3 / 5])
-    # a second query without a relevant case changes nothing, one with a perfect list is averaged in
-    more_d, more_rel = np.concatenate([d, d, d]), np.concatenate([rel, rel & False, row([1, 0, 0, 0, 0]).astype(bool)])
-    np.testing.assert_allclose(metrics.precision_recall_curve(more_d, more_rel, 4)[1], [1, 1, 4 / 5, 4 / 5])
-
-
-def test_precision_recall_curve_against_a_loop():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        d, rel = rng.integers(0, 6, 25), rng.random(25) < 0.4
-        if not rel.any():
-            continue
-        points = [(sum(rel[d <= t]), sum(rel[d <= t]) / sum(d <= t)) for t in sorted(set(d.tolist()))]
-        total = int(rel.sum())
-        slow = [max(p for h, p in points if h * 10 >= j * total) for j in range(11)]
-        np.testing.assert_allclose(metrics.precision_recall_curve(row(d), row(rel), 11)[1], slow)
-
-
 def test_dice_and_iou_by_hand():
     pred, true = np.zeros((4, 3, 3), np.uint8), np.zeros((4, 3, 3), np.uint8)
     pred[0, 0, :2], true[0, 0, 1:] = 1, 2  # 2 and 2 pixels, 1 shared; any class but 0 is foreground
@@ -377,9 +352,6 @@ def test_permuting_the_database_changes_nothing_at_all(seed, levels, real):
     rows2, per_query2 = metrics.evaluate(distances[:, order], queries, database.take(order), (3, 10, 50))
     pd.testing.assert_frame_equal(rows, rows2, check_exact=True)
     pd.testing.assert_frame_equal(per_query, per_query2, check_exact=True)
-    rel = metrics.same_class(queries, database)
-    first = metrics.precision_recall_curve(distances, rel, 11)[1]
-    np.testing.assert_array_equal(first, metrics.precision_recall_curve(distances[:, order], rel[:, order], 11)[1])
 
 
 @settings(max_examples=25, deadline=None)
@@ -553,7 +525,6 @@ def test_large_databases_keep_their_precision():
         (lambda: metrics.precision(metrics.rank(np.zeros((1, 9)), 3), np.zeros((1, 9), bool), 5), "first 3 ranks"),
         (lambda: metrics.ndcg(np.zeros((1, 3)), row([0, -1, 2]), 1), "at least 0"),
         (lambda: metrics.vote_accuracy(np.zeros((1, 3)), [0], [0, 1]), "labels"),
-        (lambda: metrics.precision_recall_curve(np.zeros((1, 3)), np.ones((1, 3), bool), 1), "at least 2"),
         (lambda: metrics.evaluate(np.zeros((2, 2)), make_cases([0]), make_cases([0, 1])), "1 queries"),
         (lambda: metrics.evaluate(np.zeros((0, 2)), make_cases([]), make_cases([0, 1])), "no queries"),
         (lambda: metrics.evaluate(np.zeros((1, 2)), make_cases([0]), make_cases([0, 1]), ()), "at least one k"),
@@ -566,8 +537,3 @@ def test_large_databases_keep_their_precision():
 def test_errors_say_what_was_wrong(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_curve_without_any_relevant_case_is_undefined():
-    grid, curve = metrics.precision_recall_curve(np.zeros((2, 3)), np.zeros((2, 3), bool), 5)
-    assert len(grid) == 5 and np.isnan(curve).all()

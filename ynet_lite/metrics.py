@@ -308,26 +308,6 @@ def vote_accuracy(distances, query_labels, database_labels, k: int = VOTERS) -> 
     return np.clip(np.where(own.any(axis=1), total / normal, 0), 0, 1)
 
 
-def precision_recall_curve(distances, relevance, n_points: int = 101) -> tuple[np.ndarray, np.ndarray]:
-    """Precision on an even grid of recall from 0 to 1, averaged over queries.
-
-    One point per distinct distance (all cases up to it are returned, so ties need no order); between points the usual
-    interpolation ``p(rho) = max precision at any distance whose recall is at least rho``.
-
-    Returns ``(recall (n_points,), precision (n_points,))``, precision NaN if no query has a relevant case; queries
-    without one are left out. Raises ``ValueError`` for fewer than 2 points.
-    """
-    n_points, ranking = whole("n_points", n_points, 2), rank(distances)
-    hits = _hits(ranking, relevance)
-    found = hits.before + hits.inside  # hits up to the end of each rank's tie group
-    best = np.maximum.accumulate((found / ranking.stop)[:, ::-1], axis=1)[:, ::-1]
-    grid = np.linspace(0, 1, n_points)
-    # ceil(j * total / (n_points - 1)) in whole numbers: recall 0.3 of 10 cases must be 3 hits, not 4.
-    needed = -(-np.arange(n_points) * hits.total[:, None] // (n_points - 1))
-    curves = [best[row, np.searchsorted(found[row], needed[row])] for row in np.flatnonzero(hits.total > 0)]
-    return grid, np.mean(curves, axis=0) if curves else np.full(n_points, np.nan)
-
-
 def distinct_codes(codes) -> int:
     """Number of different codes among the queries: packed uint8 (Q, B), or float codes (Q, K), or `hashing.Codes`."""
     codes = np.asarray(getattr(codes, "packed", codes))

@@ -5,9 +5,8 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from ynet_lite import drawing, methods, metrics, paths, provenance
+from ynet_lite import drawing, methods, paths, provenance
 from ynet_lite.config import Config
-from ynet_lite.hashing import Codes, hamming
 from ynet_lite.methods import METHODS
 from ynet_lite.paper import grids, report, statistics, store
 from ynet_lite.paper.ablations import ablated, draw, pages, plots
@@ -305,44 +304,45 @@ def test_published_table_shows_methods_by_lists():
 # --- curves ---------------------------------------------------------------------------------------------
 
 
-def test_curves_keep_own_rows_and_the_best_of_the_others():
-    scores = pd.Series({"ynet": 0.8, "ynet-no-seg": 0.6, "ynet-lesion": 0.79, "csq": 0.7, "dpsh": 0.65})
-    assert draw._shown_methods(scores, 3) == ["ynet", "csq", "ynet-no-seg"]  # rivals before parts of Y-Net
-    assert draw._shown_methods(scores.drop(["csq", "dpsh"]), 3) == ["ynet", "ynet-lesion", "ynet-no-seg"]
+@pytest.fixture
+def coded() -> pd.DataFrame:
+    """mAP@10 of the runs on folds 2 to 5 of BUS-BRA whose codes are committed, one training a fold."""
+    rows = headline(select(store.rows("first", "small"), "busbra", "full"))
+    rows = rows[(rows["metric"] == "map") & (rows["k"] == 10)]
+    return rows[[store.codes(run) is not None for run in rows["run_id"]]]
 
 
-def test_a_method_that_lacks_a_fold_is_not_drawn_beside_those_that_have_it(tmp_path):
-    for fold in (1, 2, 3, 4, 5):
-        write(tmp_path, Config.from_preset("full", "busbra", fold=fold), 0.5 + 0.01 * fold)
-        write(tmp_path, Config.from_preset("full", "busbra", "ynet-no-seg", fold=fold))
-    write(tmp_path, Config.from_preset("full", "busbra", "dpsh"))
-    write(tmp_path, Config.from_preset("full", "busbra", "ynet-rmac", fold=2))
-    rows = draw._one_fold_set(select(store.read_runs(tmp_path), "busbra", "full"))
-    assert set(rows["method"]) == {"ynet", "ynet-no-seg"} and set(rows["fold"]) == {2, 3, 4, 5}
+def test_curves_are_of_the_best_methods_with_codes(coded):
+    means = coded.groupby("method")["value"].mean().sort_values(ascending=False)
+    always = ["ynet", "ynet-no-seg", "ynet-paper"]
+    others = means.drop([*always, *ablated.PARTS], errors="ignore").index[:5]
+    shown = store.small("pr-busbra")["method"].unique().tolist()
+    assert shown == [*means[means.index.isin([*always, *others])].index, "chance"]
 
 
-def test_curves_come_from_the_codes(tmp_path, monkeypatch):
-    rng = np.random.default_rng(0)
-    labels = np.array([0, 0, 1, 1, 1])
-    for method, seed in (("ynet", 0), ("ynet", 1), ("ynet-no-seg", 0)):
-        cfg = Config.from_preset("full", "busbra", method, seed=seed)
-        write(tmp_path, cfg)
-        for side in ("queries", "database"):
-            codes = Codes(rng.integers(0, 256, (5, 8), np.uint8), np.array([f"{side}{i}" for i in range(5)]), labels, 64)
-            codes.save(tmp_path / "codes" / f"{provenance.run_id(cfg)}.{side}.npz")
-    write(tmp_path, Config.from_preset("full", "busbra", "dpsh"))  # its codes are not there
-    runs = packed(tmp_path, monkeypatch)
-    table, level = draw.pr_curves(runs, "busbra", "full")
-    assert set(table["method"]) == {"ynet", "ynet-no-seg"}
-    run = provenance.run_id(Config.from_preset("full", "busbra"))
-    q, d = (Codes.load(tmp_path / "codes" / f"{run}.{side}.npz") for side in ("queries", "database"))
-    recall, precision = metrics.precision_recall_curve(hamming(q.packed, d.packed), q.labels[:, None] == d.labels)
-    own = table[table["method"] == "ynet"]
-    assert own["recall"].tolist() == recall.tolist() and own["precision"].tolist() == precision.tolist()
-    # two of five queries find 2 of 5 cases of their class, three find 3 of 5
-    assert level == pytest.approx((2 * 2 + 3 * 3) / 25)
-    empty, none = draw.pr_curves(runs[runs["method"] == "dpsh"], "busbra", "full")
-    assert empty.empty and np.isnan(none)
+def test_curves_and_chance_by_slow_loops(coded):
+    table, levels = store.small("pr-busbra").set_index("method"), []
+    for method in ("ynet", "dpsh"):
+        folds = []
+        for run in coded[coded["method"] == method]["run_id"]:
+            queries, database = store.codes(run).values()
+            curves = []
+            for code, label in zip(queries.packed, queries.labels, strict=True):
+                distance, right = np.unpackbits(database.packed ^ code, axis=1).sum(1), database.labels == label
+                points = []
+                for most in sorted(set(distance.tolist())):
+                    hits = int((right & (distance <= most)).sum())
+                    points.append((hits, hits / int((distance <= most).sum())))
+                total = int(right.sum())
+                curves.append([max(p for hits, p in points if 10 * hits >= tenth * total) for tenth in range(11)])
+                levels.append((run, right.mean()))
+            folds.append(np.mean(curves, axis=0))
+        assert len(folds) == 4
+        own = table.loc[method]
+        assert own["recall"].tolist() == pytest.approx(np.linspace(0, 1, 101))
+        assert own["precision"].tolist()[::10] == pytest.approx(np.mean(folds, axis=0), rel=1e-12)
+    chance = pd.DataFrame(levels, columns=["run", "share"]).groupby("run")["share"].mean().mean()
+    assert table.loc["chance", "precision"].tolist() == pytest.approx([chance] * 2, rel=1e-12)
 
 
 def test_trials_show_what_tuning_alone_moves(tmp_path, monkeypatch):
@@ -412,7 +412,7 @@ def test_titles_name_the_set_behind_a_figure():
     assert draw.where("losses", runs, "busbra", "full") == "BUS-BRA, folds 2 to 5"
     assert draw.where("masks", runs, "busbra", "full") == "BUS-BRA, fold 1"
     assert draw.where("bits", runs, "phantom", "quick") == "phantom, seeds 0 and 1"
-    assert draw.where("pr", runs, "phantom", "quick") == "phantom, seeds 0 to 4"
+    assert draw.where("losses", runs, "phantom", "quick") == "phantom, seeds 0 to 4"
 
 
 def test_what_outlines_bring_stands_sorted_and_agrees_with_the_headline():

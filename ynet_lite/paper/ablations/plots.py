@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from ...drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from ...methods import METHOD_NAMES, OURS, TWIN
+from .. import store
 
 #: (colour, marker, line style) of each classification loss.
 LOSS_STYLES = {
@@ -146,17 +147,18 @@ def points_figure(table: pd.DataFrame, where: str = "", minus: str = "Y-Net minu
     return figure
 
 
-def pr_figure(table: pd.DataFrame, chance: float = np.nan, where: str = "") -> Figure:
-    """Precision against recall, one line per method. table : of `draw.pr_curves`. chance : level of a random ranking."""
+def pr_figure() -> Figure:
+    """Precision against recall on BUS-BRA, one line per method, from the committed table ``pr-busbra.csv``."""
+    curves = dict(tuple(store.small("pr-busbra").groupby("method", sort=False)))
+    chance = curves.pop("chance")["precision"].iloc[0]
     figure, axis = plt.subplots(figsize=(8.6, 3.8))
     others = zip(OTHER_COLOURS, "^DvPX*", OTHER_LINES, strict=True)
-    for place, (method, own) in enumerate(table.groupby("method", sort=False)):
+    for place, (method, own) in enumerate(curves.items()):
         colour, marker, line = METHOD_STYLES.get(method) or next(others)
         # markers start at different places, since one on top of another would hide it
         how = {"lw": 2.4 if method == OURS else 1.4, "markevery": (3 * place % 20, 20), "label": METHOD_NAMES[method]}
         axis.plot(own["recall"], own["precision"], color=colour, marker=marker, ls=line, **how)
-    if not np.isnan(chance):
-        axis.axhline(chance, color="black", ls=":", lw=1, label="chance")
-    axis.set(title=where, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axis.axhline(chance, color="black", ls=":", lw=1, label="chance")
+    axis.set(title="BUS-BRA, folds 2 to 5", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
