@@ -10,10 +10,11 @@ import pytest
 from flips import replace_lesion, slow_flips
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 
 from ynet_lite.paper.ambiguity import appearance, attention, exchange
 
-# --- descriptors and ambiguous cases ---------------------------------------------------------------------------------
+# --- descriptors and examples ----------------------------------------------------------------------------------------
 
 
 def disc(size=64, radius=12, centre=None):
@@ -100,72 +101,6 @@ def test_images_and_masks_that_do_not_fit_are_refused():
         appearance.appearance(np.zeros((1, 1, 8, 8), np.uint8), np.zeros((1, 8, 8), np.uint8), np.zeros((1, 8, 8), bool))
 
 
-def slow_score(x, labels, groups, k):
-    x = np.asarray(x, float)
-    columns = []
-    for column in x.T:
-        low, middle, high = np.percentile(column, (25, 50, 75))
-        if high > low:
-            columns.append((column - middle) / (high - low))
-    scores = []
-    for i in range(len(x)):
-        near = sorted(
-            (math.sqrt(sum((c[i] - c[j]) ** 2 for c in columns)), labels[j] != labels[i])
-            for j in range(len(x))
-            if groups[j] != groups[i]
-        )[:k]
-        scores.append(sum(other for _, other in near) / len(near) if near else math.nan)
-    return scores
-
-
-def test_score_equals_the_slow_one():
-    rng = np.random.default_rng(4)
-    x, labels, groups = rng.normal(size=(40, 3)) * (1, 10, 100), rng.integers(0, 2, 40), rng.integers(0, 25, 40)
-    x = np.c_[x, np.full(40, 5.0)]  # a descriptor without spread
-    for k in (1, 10, 100):
-        np.testing.assert_allclose(appearance.ambiguity_score(x, labels, groups, k), slow_score(x, labels, groups, k), atol=1e-12)
-
-
-def test_score_by_hand_with_ties_and_own_patient():
-    x = np.array([[0.0], [0.0], [1.0], [1.0], [9.0]])
-    labels, groups = np.array([0, 0, 0, 1, 1]), np.array(["p", "p", "q", "r", "s"])
-    # case 0: case 1 is the same patient, cases 2 (same class) and 3 (another) are equally near: 1/2
-    score = appearance.ambiguity_score(x, labels, groups, k=1)
-    assert score.tolist() == [0.5, 0.5, 1.0, 1.0, 0.5]
-    assert appearance.ambiguity_score(x, labels, groups, k=4).tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 4, 3 / 4, 3 / 4])
-
-
-def test_score_of_undefined_and_lonely_cases():
-    x = np.array([[np.nan], [1.0], [1.0], [1.0]])
-    score = appearance.ambiguity_score(x, np.array([0, 0, 1, 1]), np.arange(4), k=10)
-    # no descriptor has spread: everybody is equally near; the undefined case is nobody's neighbour
-    assert np.isnan(score[0]) and score[1:].tolist() == [1.0, 0.5, 0.5]
-    assert np.isnan(appearance.ambiguity_score(x, np.zeros(4), np.zeros(4))).all()
-    assert np.isnan(appearance.ambiguity_score(np.full((2, 3), np.nan), np.zeros(2), np.arange(2))).all()
-    with pytest.raises(ValueError, match=r"distances \(4, 4\), labels \(3,\)"):
-        appearance.ambiguity_score(x, np.zeros(3), np.zeros(4))
-
-
-@given(st.integers(0, 10**6), st.sampled_from([0.25, 4.0]))
-@settings(max_examples=25, deadline=None)
-def test_score_does_not_depend_on_units_or_order(seed, unit):
-    rng = np.random.default_rng(seed)
-    x, labels, groups = rng.normal(size=(20, 2)), rng.integers(0, 3, 20), rng.integers(0, 12, 20)
-    score = appearance.ambiguity_score(x, labels, groups, 5)
-    order = rng.permutation(20)
-    np.testing.assert_allclose(appearance.ambiguity_score(x[order] * (1, unit), labels[order], groups[order], 5), score[order])
-
-
-def test_look_distances_by_hand():
-    # quartiles 1, 2, 3 and 10, 20, 30; the third descriptor is constant, the last case undefined
-    x = np.array([[0.0, 0, 7], [1, 10, 7], [2, 20, 7], [3, 30, 7], [4, 40, 7], [np.nan, 0, 7]])
-    found = appearance.look_distances(x)
-    expected = [[math.hypot((i - j) / 2, (i - j) / 2) for j in range(5)] for i in range(5)]
-    np.testing.assert_allclose(found[:5, :5], expected)
-    assert np.isinf(found[5]).all() and np.isinf(found[:, 5]).all()
-    assert appearance.look_distances(np.zeros((0, 3))).shape == (0, 0) and not appearance.look_distances(np.ones((2, 3))).any()
-
-
 def test_an_ambiguous_example_is_the_middle_of_its_third():
     # class 0: scores .1 to .9; its ambiguous third is .7, .8, .9 (rows 2, 5, 0), the middle .8
     score = np.array([0.9, 0.1, 0.7, 0.2, 0.3, 0.8, 0.4, 0.5, 0.6, 0.5, 0.5, 0.5, 0.0, 1.0, np.nan])
@@ -177,8 +112,7 @@ def test_an_ambiguous_example_is_the_middle_of_its_third():
 
 def slow_unlike(distances, groups, n, share):
     """From the definition: the most typical, then the case whose nearest chosen one is farthest."""
-    cases = [i for i in range(len(groups)) if np.isfinite(distances[i][i])]
-    left = sorted(cases, key=lambda i: sum(distances[i][j] for j in cases))[: math.ceil(share * len(cases))]
+    left = sorted(range(len(groups)), key=lambda i: sum(distances[i]))[: math.ceil(share * len(groups))]
     found = []
     while left and len(found) < n:
         best = left[0] if not found else max(left, key=lambda i: min(distances[i][j] for j in found))
@@ -191,9 +125,8 @@ def slow_unlike(distances, groups, n, share):
 def test_unlike_examples_equal_a_slow_search(seed):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(30, 3))
-    x[rng.integers(0, 30, 2)] = np.nan
     groups, share = rng.integers(0, 14, 30), rng.choice([0.5, 0.9, 1.0])
-    distances = appearance.look_distances(x)
+    distances = cdist(x, x)
     found = appearance.unlike_examples(distances, groups, 6, share)
     assert found.tolist() == slow_unlike(distances, groups, 6, share)
     assert len(set(groups[found])) == len(found)  # seven cases are seven patients
@@ -206,8 +139,8 @@ def test_unlike_examples_by_hand_and_at_the_edges():
     assert appearance.unlike_examples(distances, np.arange(10), 5).tolist() == [4, 8, 0, 6, 2]
     assert appearance.unlike_examples(distances, np.arange(10), 2, share=1).tolist() == [4, 9]
     assert appearance.unlike_examples(distances, np.zeros(10)).tolist() == [4]
-    assert appearance.unlike_examples(np.full((3, 3), np.inf), np.arange(3)).tolist() == []
-    assert appearance.unlike_examples(np.zeros((0, 0)), []).tolist() == []
+    # a class without any outlined case, such as "normal"
+    assert appearance.unlike_examples(np.zeros((0, 0)), np.zeros(0)).tolist() == []
 
 
 def test_thirds_within_each_class():
@@ -249,8 +182,6 @@ def test_descriptors_of_real_lesions(tmp_path, monkeypatch):
     features = appearance.appearance(cases.images, cases.masks, cases.content_mask)
     assert np.isfinite(features.to_numpy()).all()
     assert (features["contrast"] < 0).mean() > 0.8  # most lesions of the breast are darker than the tissue around them
-    score = appearance.ambiguity_score(features, cases.labels, cases.groups)
-    assert 0 < score.mean() < 1
 
 
 # --- what flips the code ---------------------------------------------------------------------------------------------

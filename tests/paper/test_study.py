@@ -10,7 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib import pyplot as plt
+from scipy.spatial.distance import cdist
 
 from ynet_lite import attribution, paths
 from ynet_lite.checkpoint import Checkpoint
@@ -93,6 +96,28 @@ def test_purity_by_hand():
     assert np.isnan(embedding.space_numbers(distance, ["x"] * 4, groups)["silhouette"])
     with pytest.raises(ValueError, match="knn_purity: distances"):
         embedding.knn_purity(distance[:3], labels, groups)
+
+
+def slow_purity(distances, labels, groups, k):
+    """Nearest first, one case after the other; no ties."""
+    found = []
+    for i in range(len(labels)):
+        near = sorted((distances[i][j], labels[j] == labels[i]) for j in range(len(labels)) if groups[j] != groups[i])[:k]
+        found.append(sum(same for _, same in near) / len(near))
+    return found
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1, 10, 100]))
+@settings(max_examples=25, deadline=None)
+def test_purity_equals_the_slow_one_in_any_order(seed, k):
+    rng = np.random.default_rng(seed)
+    x, labels, groups = rng.normal(size=(40, 3)), rng.integers(0, 2, 40), rng.integers(0, 25, 40)
+    distances = cdist(x, x)
+    purity = embedding.knn_purity(distances, labels, groups, k)
+    np.testing.assert_allclose(purity, slow_purity(distances, labels, groups, k), atol=1e-12)
+    order = rng.permutation(40)
+    moved = embedding.knn_purity(distances[np.ix_(order, order)], labels[order], groups[order], k)
+    np.testing.assert_array_equal(moved, purity[order])
 
 
 def test_silhouette_by_hand():

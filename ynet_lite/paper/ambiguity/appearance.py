@@ -3,10 +3,8 @@
 import numpy as np
 import pandas as pd
 from scipy import ndimage
-from scipy.spatial.distance import cdist
 from skimage.measure import perimeter_crofton, regionprops, shannon_entropy
 
-from .embedding import knn_purity
 from .images import RING, WINDOW, check_images, check_masks, grey
 
 #: Columns of `appearance`.
@@ -62,32 +60,6 @@ def appearance(images, masks, content=None) -> pd.DataFrame:
     return pd.DataFrame(table, columns=list(FEATURES))
 
 
-def ambiguity_score(features, labels, groups, k: int = 10) -> np.ndarray:
-    """How far lesions that look alike have another class: share of other classes among the k nearest by `look_distances`.
-
-    ``features`` (N, F): `appearance`, or any numbers; ``labels`` (N,); ``groups`` (N,): patients, whose own cases do not count.
-    Returns float64 (N,) in [0, 1], 0 = clear; NaN for a case with an undefined descriptor and where no other patient is left.
-    """
-    return knn_purity(look_distances(features), labels, groups, k, same=False)
-
-
-def look_distances(features) -> np.ndarray:
-    """How unlike two lesions are: distances between the rows of ``features`` (N, F), such as `appearance`. float64 (N, N).
-
-    Euclidean; each descriptor is divided by its interquartile range (one whose range is 0 is left out). Infinite, also to
-    itself, for a case with an undefined descriptor.
-    """
-    features = np.asarray(features, float)
-    distances = np.full((len(features),) * 2, np.inf)
-    known = np.flatnonzero(np.isfinite(features).all(axis=1))
-    if len(known):
-        low, middle, high = np.percentile(features[known], (25, 50, 75), axis=0)
-        spread = high - low
-        x = ((features[known] - middle) / np.where(spread > 0, spread, 1))[:, spread > 0]
-        distances[np.ix_(known, known)] = cdist(x, x) if x.shape[1] else 0
-    return distances
-
-
 def thirds(score, labels) -> np.ndarray:
     """Three equal parts by the rank of ``score`` *within each class*, so that no third is a class in disguise.
 
@@ -102,8 +74,8 @@ def thirds(score, labels) -> np.ndarray:
 def ambiguous_examples(score, labels) -> np.ndarray:
     """One row per class that shows what ambiguous means there, chosen by rule: the middle of its most ambiguous third.
 
-    ``score`` (N,): `ambiguity_score`; ``labels`` (N,). int64, in the order of the classes; a class with fewer than three known
-    scores has no such third and is left out.
+    ``score`` (N,): higher = more ambiguous; ``labels`` (N,). int64, in the order of the classes; a class with fewer than three
+    known scores has no such third and is left out.
     """
     table = pd.DataFrame({"score": score, "label": labels})[thirds(score, labels) == THIRDS[-1]]
     by_class = table.sort_values("score", kind="stable").groupby("label")
@@ -115,16 +87,11 @@ def unlike_examples(distances, groups, n: int = 7, share: float = 0.9) -> np.nda
 
     First the most typical case: the one with the smallest mean distance to all others. Then, again and again, the case whose
     nearest already chosen case is farthest away. The least typical cases are left out (``share`` stay, rounded up), because an
-    outlier may be a slip of an outline; so are further cases of a chosen patient and cases with undefined descriptors.
+    outlier may be a slip of an outline; so are further cases of a chosen patient.
 
-    ``distances`` (M, M): `look_distances` of the class; ``groups`` (M,): patients. Returns int64 in the order of choice.
+    ``distances`` (M, M) of the cases of the class; ``groups`` (M,): patients. Returns int64 in the order of choice.
     """
-    distances, groups = np.asarray(distances, float), np.asarray(groups)
-    known = np.flatnonzero(np.isfinite(distances.diagonal()))
-    if len(known) == 0:
-        return known
-    typical = distances[np.ix_(known, known)].mean(axis=1)
-    order = known[np.argsort(typical, kind="stable")]
+    order = np.argsort(distances.sum(axis=1), kind="stable")
     left = order[: int(np.ceil(share * len(order)))]
     found = []
     while len(left) and len(found) < n:
