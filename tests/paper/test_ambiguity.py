@@ -1,4 +1,4 @@
-"""Ambiguity: descriptors, exchanged lesions, scores of attention maps."""
+"""Ambiguity: descriptors, examples, exchanged lesions."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from ynet_lite.paper.ambiguity import appearance, attention, exchange
+from ynet_lite.paper.ambiguity import appearance, exchange
 
 # --- descriptors and examples ----------------------------------------------------------------------------------------
 
@@ -23,6 +23,11 @@ def disc(size=64, radius=12, centre=None):
     return (y - cy) ** 2 + (x - cx) ** 2 <= radius**2
 
 
+def whole(masks):
+    """Content without padding."""
+    return np.ones(masks.shape, bool)
+
+
 def test_descriptors_of_drawn_lesions():
     y, x = np.mgrid[:64, :64]
     ellipse = ((y - 31) / 8) ** 2 + ((x - 31) / 24) ** 2 <= 1
@@ -30,7 +35,7 @@ def test_descriptors_of_drawn_lesions():
     star = np.hypot(y - 31, x - 31) <= 14 + 7 * np.cos(9 * angle)
     masks = np.stack([disc(), ellipse, star]).astype(np.uint8)
     images = np.where(masks, 60, 110).astype(np.uint8)[:, None]
-    table = appearance.appearance(images, masks)
+    table = appearance.appearance(images, masks, whole(masks))
     round_, long_, spiky = (table.iloc[i] for i in range(3))
     assert list(table.columns) == list(appearance.FEATURES)
     np.testing.assert_allclose(table["area"], masks.mean((1, 2)))
@@ -45,7 +50,7 @@ def test_descriptors_of_drawn_lesions():
 def test_texture_by_hand():
     mask = np.ones((1, 3, 3), np.uint8)
     image = np.array([[[[0, 0, 0], [0, 90, 0], [0, 0, 0]]]], np.uint8)
-    row = appearance.appearance(image, mask).iloc[0]
+    row = appearance.appearance(image, mask, whole(mask)).iloc[0]
     # windows of 3 x 3 cut to the lesion: 4 corners of 4 pixels, 4 edges of 6, the middle of 9, each with one pixel of 90
     stds = [90 * math.sqrt(1 / n - 1 / n**2) for n in (4, 6, 9)]
     assert row["local_std"] == pytest.approx((4 * stds[0] + 4 * stds[1] + stds[2]) / 9 / 255)
@@ -58,13 +63,13 @@ def test_descriptors_do_not_depend_on_orientation_or_place():
     image = rng.integers(0, 255, (1, 1, 48, 48), np.uint8)
     mask = np.zeros((1, 48, 48), np.uint8)
     mask[0, 18:30, 15:24] = mask[0, 20:24, 20:34] = 1
-    table = appearance.appearance(image, mask)
+    table = appearance.appearance(image, mask, whole(mask))
     for turned, outline in (
         (np.rot90(image, axes=(2, 3)), np.rot90(mask, axes=(1, 2))),
         (image[:, :, :, ::-1], mask[:, :, ::-1]),
         (np.roll(image, (5, -3), (2, 3)), np.roll(mask, (5, -3), (1, 2))),
     ):
-        pd.testing.assert_frame_equal(appearance.appearance(turned, outline), table, rtol=1e-9)
+        pd.testing.assert_frame_equal(appearance.appearance(turned, outline, whole(outline)), table, rtol=1e-9)
 
 
 def test_padding_is_neither_area_nor_ring_and_colour_is_luma():
@@ -74,7 +79,11 @@ def test_padding_is_neither_area_nor_ring_and_colour_is_luma():
     image = np.where(content, np.where(mask, 40, 100), 0).astype(np.uint8)[:, None]
     row = appearance.appearance(image, mask, content).iloc[0]
     assert row["area"] == pytest.approx(mask.sum() / content.sum()) and row["contrast"] == pytest.approx(-60 / 255)
-    assert appearance.appearance(image, mask)["contrast"].iloc[0] > row["contrast"]  # black padding taken for tissue
+    taken_for_tissue = appearance.appearance(image, mask, whole(mask)).iloc[0]
+    assert taken_for_tissue["contrast"] > row["contrast"]
+    drawn_too_far = mask.copy()
+    drawn_too_far[:, :4] = True  # an outline that leaves the image
+    pd.testing.assert_series_equal(appearance.appearance(image, drawn_too_far, content).iloc[0], row)
     colour = appearance.appearance(np.repeat(image, 3, axis=1), mask, content)
     np.testing.assert_allclose(colour.iloc[0], row, atol=1e-9)
 
@@ -83,22 +92,11 @@ def test_empty_and_tiny_masks_have_descriptors_defined():
     masks = np.zeros((3, 16, 16), np.uint8)
     masks[1, 4, 4] = 1
     masks[2, 4, 2:9] = 1
-    table = appearance.appearance(np.full((3, 1, 16, 16), 7, np.uint8), masks)
+    table = appearance.appearance(np.full((3, 1, 16, 16), 7, np.uint8), masks, whole(masks))
     assert table.iloc[0].isna().all() and np.isfinite(table.iloc[1:].to_numpy()).all()
     assert table["elongation"][1] == 0 and table["elongation"][2] > 0.8
-    assert appearance.appearance(np.zeros((0, 1, 8, 8), np.uint8), np.zeros((0, 8, 8), np.uint8)).shape == (
-        0,
-        len(appearance.FEATURES),
-    )
-
-
-def test_images_and_masks_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="images: must be uint8"):
-        appearance.appearance(np.zeros((1, 1, 8, 8)), np.zeros((1, 8, 8), np.uint8))
-    with pytest.raises(ValueError, match="masks: shape"):
-        appearance.appearance(np.zeros((1, 1, 8, 8), np.uint8), np.zeros((1, 8, 9), np.uint8))
-    with pytest.raises(ValueError, match="content: 1 image"):
-        appearance.appearance(np.zeros((1, 1, 8, 8), np.uint8), np.zeros((1, 8, 8), np.uint8), np.zeros((1, 8, 8), bool))
+    none = np.zeros((0, 8, 8), np.uint8)
+    assert appearance.appearance(none[:, None], none, whole(none)).shape == (0, len(appearance.FEATURES))
 
 
 def test_an_ambiguous_example_is_the_middle_of_its_third():
@@ -392,83 +390,3 @@ def test_flips_of_constant_codes_and_empty_masks_is_undefined(pair):
     assert table.isna().all(axis=None)
     table = slow_flips(constant, image, mask, donor, np.zeros_like(mask), random)
     assert table.isna().iloc[0].tolist() == [False, True, False, False, True, False]
-
-
-# --- where a map looks -----------------------------------------------------------------------------------------------
-
-
-def test_energy_and_pointing_by_hand():
-    maps = np.array([[[4.0, 1.0], [1.0, 2.0]], [[3.0, 3.0], [0.0, 3.0]]])
-    masks = np.array([[[1, 0], [0, 0]], [[1, 0], [1, 0]]])
-    # case 0: 4 of 8 on 1/4 of the area; case 1: 3 of 9 on half of it
-    np.testing.assert_allclose(attention.energy_ratio(maps, masks), [(4 / 8) / (1 / 4), (3 / 9) / (1 / 2)])
-    np.testing.assert_allclose(attention.pointing(maps, masks), [1, 1 / 3])  # three pixels share the maximum, one is inside
-    content = np.array([[[1, 0], [1, 1]], [[0, 1], [1, 1]]])
-    # without the second pixel: 4 of 7 on 1/3; without the first: 0 of 6 on 1/3
-    np.testing.assert_allclose(attention.energy_ratio(maps, masks, content), [(4 / 7) / (1 / 3), 0])
-    np.testing.assert_allclose(attention.pointing(maps, masks, content), [1, 0])
-
-
-def test_maps_equal_slow_loops():
-    rng = np.random.default_rng(0)
-    maps, masks, content = rng.integers(0, 4, (20, 5, 6)), rng.random((20, 5, 6)) < 0.3, rng.random((20, 5, 6)) < 0.8
-    for i in range(20):
-        inside = [(maps[i, y, x], masks[i, y, x]) for y in range(5) for x in range(6) if content[i, y, x]]
-        energy, area = sum(v for v, _ in inside), sum(m for _, m in inside) / len(inside)
-        ratio = sum(v for v, m in inside if m) / energy / area
-        best = [m for v, m in inside if v == max(v for v, _ in inside)]
-        part = slice(i, i + 1)
-        assert attention.energy_ratio(maps[part], masks[part], content[part])[0] == pytest.approx(ratio)
-        assert attention.pointing(maps[part], masks[part], content[part])[0] == pytest.approx(sum(best) / len(best))
-
-
-def test_a_map_of_zeros_counts_as_uniform_and_an_empty_mask_is_undefined():
-    masks = np.zeros((3, 8, 8), np.uint8)
-    masks[1, 2:4, 2:6] = 1
-    masks[2] = 1
-    for shown in (np.ones((3, 8, 8)), np.zeros((3, 8, 8))):
-        np.testing.assert_allclose(attention.energy_ratio(shown, masks), [np.nan, 1, 1])
-        np.testing.assert_allclose(attention.pointing(shown, masks), [np.nan, 8 / 64, 1])
-    assert attention.pointing(np.zeros((0, 8, 8)), np.zeros((0, 8, 8), np.uint8)).shape == (0,)
-
-
-@given(st.integers(0, 10**6), st.floats(0.1, 50))
-@settings(max_examples=25, deadline=None)
-def test_scores_do_not_depend_on_the_scale_and_the_mask_itself_is_best(seed, scale):
-    rng = np.random.default_rng(seed)
-    maps, masks = rng.random((4, 6, 6)), rng.random((4, 6, 6)) < 0.4
-    masks[:, 0, 0] = True
-    np.testing.assert_allclose(attention.energy_ratio(maps * scale, masks), attention.energy_ratio(maps, masks))
-    np.testing.assert_allclose(attention.energy_ratio(masks, masks), 1 / masks.mean((1, 2)))
-    assert (attention.energy_ratio(maps, masks) <= 1 / masks.mean((1, 2)) + 1e-12).all()
-    np.testing.assert_array_equal(attention.pointing(masks, masks), 1)
-
-
-def test_maps_that_cannot_be_scored_are_refused():
-    masks = np.ones((1, 4, 4), np.uint8)
-    for bad in (np.full((1, 4, 4), -1.0), np.full((1, 4, 4), np.nan)):
-        with pytest.raises(ValueError, match="at least 0"):
-            attention.energy_ratio(bad, masks)
-    with pytest.raises(ValueError, match="must be numbers"):
-        attention.pointing(np.zeros((4, 4)), masks)
-    with pytest.raises(ValueError, match="masks: shape"):
-        attention.pointing(np.zeros((1, 4, 5)), masks)
-
-
-def test_baselines():
-    images = np.full((2, 1, 32, 32), 50, np.uint8)
-    images[1, 0, :, 16:] = 200
-    gauss, edges = attention.centre_gaussian(images), attention.edge_map(images)
-    assert gauss.shape == edges.shape == (2, 32, 32) and gauss.dtype == edges.dtype == np.float32
-    np.testing.assert_array_equal(gauss, gauss[:, ::-1, ::-1])
-    # one sigma (6.4 pixels) from the middle at 15.5: between the pixels 21 and 22
-    assert gauss[0, 15, 21] > math.exp(-0.5) > gauss[0, 15, 22]
-    assert not edges[0].any()  # a constant image has no edge
-    assert edges[1].max() == 1 and set(np.flatnonzero(edges[1].any(axis=0))) == {15, 16}
-
-
-def test_edge_of_the_padding_is_no_edge():
-    content = np.zeros((1, 32, 32), bool)
-    content[:, 8:24] = True
-    images = np.where(content, 150, 0).astype(np.uint8)[:, None]
-    assert attention.edge_map(images).any() and not attention.edge_map(images, content).any()

@@ -1,37 +1,22 @@
-"""The study: maps of a network, spaces of codes, the page from rows, the criteria against their rows."""
+"""The study: the page from rows, the criteria against their rows."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from matplotlib import pyplot as plt
-from scipy.spatial.distance import cdist
 
-from ynet_lite import attribution, paths
-from ynet_lite.checkpoint import Checkpoint
+from ynet_lite import paths
 from ynet_lite.config import Config
-from ynet_lite.encoding import encode_floats
-from ynet_lite.model import YNet
 from ynet_lite.paper import select, statistics, store
-from ynet_lite.paper.ambiguity import embedding, measure, page, plots
+from ynet_lite.paper.ambiguity import page, plots
 from ynet_lite.sets import load_cases
 
 SMALL = {"phantom_cases": 60, "size": 48, "epochs": 1, "planes": (4, 4, 8, 8), "blocks": 1, "fpn": 8, "batch": 16}
-
-
-def untrained(cfg: Config, cases, seed: int = 0) -> Checkpoint:
-    """A network with random weights: what is measured does not depend on how it was trained."""
-    torch.manual_seed(seed)
-    model = YNet(cfg, len(cases.class_names), len(cases.mask_names)).eval()
-    return Checkpoint(model, cfg, cases.fingerprint, cases.class_names, cases.mask_names)
 
 
 def small(method: str = "ynet", **changes) -> Config:
@@ -41,91 +26,6 @@ def small(method: str = "ynet", **changes) -> Config:
 @pytest.fixture(scope="module")
 def phantom():
     return load_cases(small()).split(1)
-
-
-# --- what does not depend on the network -----------------------------------------------------------------------------
-
-
-def test_outlined_rows_leave_out_unknown_and_empty_outlines(tiny_cases):
-    cases = replace(tiny_cases, has_mask=np.arange(48) != 3, masks=tiny_cases.masks * (np.arange(48) != 5)[:, None, None])
-    assert measure.outlined_rows(cases).tolist() == [i for i in range(48) if i not in (3, 5)]
-    some = measure.outlined_rows(cases, 10)
-    assert len(set(some)) == 10 and np.array_equal(some, np.sort(some)) and not {3, 5} & set(some)
-    assert np.array_equal(some, measure.outlined_rows(cases, 10))
-    assert not np.array_equal(some, measure.outlined_rows(cases)[:10])  # not simply the first ones
-
-
-# --- one network -----------------------------------------------------------------------------------------------------
-
-
-def test_neighbour_maps_ask_for_the_nearest_code_of_the_own_class(tiny_cases, tiny_config):
-    database, queries = tiny_cases.split(1)
-    checkpoint = untrained(tiny_config, tiny_cases)
-    codes = encode_floats(checkpoint.model, tiny_config, database)["code"]
-    maps = measure.neighbour_maps(checkpoint, queries.take([0, 5]), codes, database.labels)
-    bits = encode_floats(checkpoint.model, tiny_config, queries.take([5]))["code"] >= 0
-    gap = [
-        np.sum(bits[0] != (code >= 0)) if label == queries.labels[5] else 99
-        for code, label in zip(codes, database.labels, strict=True)
-    ]
-    target = attribution.similarity_to(codes[int(np.argmin(gap))])
-    alone = attribution.grad_cam(checkpoint.model, tiny_config, queries.images[[5]], target, level=4)[0]
-    np.testing.assert_array_equal(maps[1], alone)
-    gone = measure.neighbour_maps(
-        checkpoint, queries.take([0]), codes[database.labels == 1], database.labels[database.labels == 1]
-    )
-    assert np.isnan(gone).all() == (queries.labels[0] == 0)
-
-
-# --- the space of codes ----------------------------------------------------------------------------------------------
-
-
-def test_purity_by_hand():
-    # a line of cases at 0, 1, 2, 3; the first two are one patient
-    at = np.array([0.0, 1, 2, 3])
-    distance = abs(at[:, None] - at)
-    labels, groups = ["x", "x", "y", "x"], ["p", "p", "q", "r"]
-    # case 0 sees 2, 3 -> 1/2; case 1 sees 2, 3 -> 1/2; case 2 sees a tie of 1 and 3 -> 0; case 3 sees 2, 1 -> 1/2
-    assert embedding.knn_purity(distance, labels, groups, 2).tolist() == [0.5, 0.5, 0.0, 0.5]
-    # one neighbour: the nearest, or half of a tie
-    assert embedding.knn_purity(distance, ["x", "x", "y", "y"], groups, 1).tolist() == [0.0, 0.0, 0.5, 1.0]
-    assert embedding.knn_purity(distance, labels, groups, 50).tolist() == [0.5, 0.5, 0.0, pytest.approx(2 / 3)]
-    assert np.isnan(embedding.knn_purity(distance, labels, ["p"] * 4)).all()
-    numbers = embedding.space_numbers(distance, labels, groups, 1)
-    assert numbers["chance"] == pytest.approx((0.5 + 0.5 + 0 + 2 / 3) / 4)
-    assert np.isnan(embedding.space_numbers(distance, ["x"] * 4, groups)["silhouette"])
-    with pytest.raises(ValueError, match="knn_purity: distances"):
-        embedding.knn_purity(distance[:3], labels, groups)
-
-
-def slow_purity(distances, labels, groups, k):
-    """Nearest first, one case after the other; no ties."""
-    found = []
-    for i in range(len(labels)):
-        near = sorted((distances[i][j], labels[j] == labels[i]) for j in range(len(labels)) if groups[j] != groups[i])[:k]
-        found.append(sum(same for _, same in near) / len(near))
-    return found
-
-
-@given(st.integers(0, 10**6), st.sampled_from([1, 10, 100]))
-@settings(max_examples=25, deadline=None)
-def test_purity_equals_the_slow_one_in_any_order(seed, k):
-    rng = np.random.default_rng(seed)
-    x, labels, groups = rng.normal(size=(40, 3)), rng.integers(0, 2, 40), rng.integers(0, 25, 40)
-    distances = cdist(x, x)
-    purity = embedding.knn_purity(distances, labels, groups, k)
-    np.testing.assert_allclose(purity, slow_purity(distances, labels, groups, k), atol=1e-12)
-    order = rng.permutation(40)
-    moved = embedding.knn_purity(distances[np.ix_(order, order)], labels[order], groups[order], k)
-    np.testing.assert_array_equal(moved, purity[order])
-
-
-def test_silhouette_by_hand():
-    at = np.array([0.0, 1, 10, 11])
-    found = embedding.space_numbers(abs(at[:, None] - at), [0, 0, 1, 1], range(4), 1)
-    # outer cases: own 1, other (10 + 11) / 2; inner ones: own 1, other (9 + 10) / 2
-    assert found["silhouette"] == pytest.approx(((1 - 1 / 10.5) + (1 - 1 / 9.5)) / 2)
-    assert found["purity"] == 1
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""Ambiguity: exchanged tissue, attention, appearance, the space of codes; the page made of committed rows."""
+"""Ambiguity: exchanged tissue, appearance, measures of maps and of spaces of codes; the page made of committed rows."""

@@ -5,7 +5,9 @@ import pandas as pd
 from scipy import ndimage
 from skimage.measure import perimeter_crofton, regionprops, shannon_entropy
 
-from .images import RING, WINDOW, check_images, check_masks, grey
+# Shares of the longer side, so that they mean the same at every image size.
+RING = 0.08  # width of the ring that stands for the tissue around a lesion
+WINDOW = 0.05  # side of the window of the local standard deviation
 
 #: Columns of `appearance`.
 FEATURES = ("area", "elongation", "solidity", "irregularity", "echo", "contrast", "local_std", "entropy")
@@ -14,11 +16,19 @@ FEATURES = ("area", "elongation", "solidity", "irregularity", "echo", "contrast"
 THIRDS = ("clear", "middle", "ambiguous")
 
 
-def appearance(images, masks, content=None) -> pd.DataFrame:
+def grey(images) -> np.ndarray:
+    """Grey values 0..255, float64 (N, H, W); colours as luma."""
+    if images.shape[1] == 1:
+        return images[:, 0].astype(float)
+    return np.tensordot(images.astype(float), [0.299, 0.587, 0.114], axes=(1, 0))
+
+
+def appearance(images, masks, content) -> pd.DataFrame:
     """Plain descriptors of each lesion, from image and outline alone; none depends on orientation or position.
 
-    ``images`` uint8 (N, 1 or 3, H, W), ``masks`` (N, H, W), anything but 0 is lesion. Texture depends on the resolution: compare
-    images of one size only. Returns a DataFrame with N rows, all NaN for an empty mask, and the columns
+    ``images`` uint8 (N, 1 or 3, H, W); ``masks`` (N, H, W), anything but 0 is lesion; ``content`` bool (N, H, W), False on
+    padding. Texture depends on the resolution: compare images of one size only. Returns a DataFrame with N rows, all NaN for an
+    empty mask, and the columns
 
     - ``area``: share of the content covered by the lesion, (0, 1];
     - ``elongation``: 1 - minor / major axis of the ellipse of equal second moments, 0 (round) to 1;
@@ -29,13 +39,10 @@ def appearance(images, masks, content=None) -> pd.DataFrame:
     - ``local_std``: mean standard deviation of the lesion's pixels in a window (`WINDOW` of the side), 0 to 0.5;
     - ``entropy``: of the lesion's histogram in 32 grey levels, 0 to 5 bits.
     """
-    images = check_images(images)
-    shape = (len(images), *images.shape[2:])
-    masks, content = check_masks(masks, content, shape)
-    side = max(shape[1:])
+    side = max(images.shape[2:])
     window = max(3, 2 * round(WINDOW * side / 2) + 1)
     table = np.full((len(images), len(FEATURES)), np.nan)
-    for i, (levels, mask, inside) in enumerate(zip(grey(images), masks, content, strict=True)):
+    for i, (levels, mask, inside) in enumerate(zip(grey(images), (masks > 0) & content, content, strict=True)):
         if not mask.any():
             continue
         region = regionprops(mask.astype(np.uint8))[0]

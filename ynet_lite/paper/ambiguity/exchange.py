@@ -5,7 +5,8 @@ from scipy import ndimage, sparse
 from scipy.signal import fftconvolve
 from scipy.sparse.linalg import splu
 
-from .images import RING, check_images, check_masks
+from .appearance import RING
+from .images import check_images, check_masks
 
 # Shares of the longer side.
 SOFT = 0.04  # width of the soft edge outside a lesion that is put into another image

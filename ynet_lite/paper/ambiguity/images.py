@@ -1,4 +1,4 @@
-"""What the study takes: images, outlines and content, checked; and the lengths that it shares.
+"""Images, outlines and content that `exchange` takes, checked.
 
 Squares of real images are padded with black. Where a function takes ``content`` (bool (N, H, W), True where the square holds
 image, see `Cases.content_mask`; None = everywhere), pixels of the padding count neither as lesion nor as background.
@@ -7,10 +7,6 @@ image, see `Cases.content_mask`; None = everywhere), pixels of the padding count
 import numpy as np
 
 from ... import overlap
-
-# Shares of the longer side, so that they mean the same at every image size.
-RING = 0.08  # width of the ring that stands for the tissue around a lesion
-WINDOW = 0.05  # side of the window of the local standard deviation
 
 
 def check_images(images, what: str = "images") -> np.ndarray:
@@ -32,10 +28,3 @@ def check_masks(masks, content, shape: tuple[int, ...]) -> tuple[np.ndarray, np.
     if len(empty):
         raise ValueError(f"content: {len(empty)} image(s) without any pixel, first rows {empty[:5].tolist()}")
     return masks & content, content
-
-
-def grey(images: np.ndarray) -> np.ndarray:
-    """Grey values 0..255, float64 (N, H, W); colours as luma."""
-    if images.shape[1] == 1:
-        return images[:, 0].astype(float)
-    return np.tensordot(images.astype(float), [0.299, 0.587, 0.114], axes=(1, 0))

@@ -1,49 +1,86 @@
-"""Which cases are asked where a network looks, and its maps for them."""
+"""How well attention maps find a lesion, maps that need no model, and how well a space keeps a label together.
+
+Squares of real images are padded with black. ``content`` (bool (N, H, W), see `Cases.content_mask`) is True where a square holds
+image: pixels of the padding count neither as lesion nor as background.
+"""
 
 import numpy as np
+from scipy import ndimage
+from skimage.filters import sobel
 
-from ... import attribution
-from ...cases.core import Cases
-from ...checkpoint import Checkpoint
-from ...encoding import encode_floats
-from ...hashing import hamming, pack
-
-MOST = 200  # queries of a fold that are attributed
+from ... import metrics
+from .appearance import grey
 
 
-def outlined_rows(cases: Cases, most: int | None = None) -> np.ndarray:
-    """Rows with a known outline that is not empty, ascending; of more than ``most`` a fixed random choice. int64."""
-    rows = np.flatnonzero(cases.has_mask & cases.masks.any((1, 2)))
-    if most is not None and len(rows) > most:
-        rows = np.sort(np.random.default_rng(0).permutation(rows)[:most])
-    return rows
+def energy_ratio(maps, masks, content) -> np.ndarray:
+    """Share of a map's energy inside the lesion over the lesion's share of the area: 1 = no better than a uniform map.
 
-
-def class_maps(checkpoint: Checkpoint, cases: Cases, codes, labels, **how) -> np.ndarray:
-    """`attribution.grad_cam` of every case for the score of its own class. float32 (N, H, W).
-
-    ``codes``, ``labels``: the database's. ``how`` goes to `attribution.grad_cam`; the level is `attribution.deepest_level` unless
-    given. NaN for a case whose class the database does not hold.
+    ``(sum_lesion M / sum M) / (|lesion| / |content|)``; the numerator is the energy-based pointing game (Wang et al., Score-CAM,
+    CVPR Workshops 2020, there with boxes). ``maps`` (N, H, W), at least 0; ``masks`` (N, H, W), anything but 0 is lesion.
+    Padding is neither energy nor area. Returns float64 (N,), 0 to 1 / area share; NaN for an empty mask. A map of zeros points
+    nowhere: 1.
     """
-    cfg = checkpoint.cfg
-    how = {"level": attribution.deepest_level(cfg)} | how
-    maps = np.full(cases.masks.shape, np.nan, np.float32)
-    for label in np.intersect1d(cases.labels, labels):
-        own = cases.labels == label
-        target = attribution.class_score(codes, labels, label)
-        maps[own] = attribution.grad_cam(checkpoint.model, cfg, cases.images[own], target, **how)
-    return maps
+    lesion = (masks > 0) & content
+    energy = np.where(content, maps, 0).sum(axis=(1, 2), dtype=float)
+    inside = np.where(lesion, maps, 0).sum(axis=(1, 2), dtype=float)
+    area = lesion.sum(axis=(1, 2)) / content.sum(axis=(1, 2))
+    share = np.divide(inside, energy, out=area.copy(), where=energy > 0)
+    return metrics.divide(share, area)
 
 
-def neighbour_maps(checkpoint: Checkpoint, cases: Cases, codes, labels) -> np.ndarray:
-    """As `class_maps`, for the similarity to the nearest code of the case's own class; of equally near ones the first."""
-    cfg, labels = checkpoint.cfg, np.asarray(labels)
-    level = attribution.deepest_level(cfg)
-    distance = hamming(pack(encode_floats(checkpoint.model, cfg, cases)["code"]), pack(codes))
-    maps = np.full(cases.masks.shape, np.nan, np.float32)
-    for row, label in enumerate(cases.labels):
-        own = np.flatnonzero(labels == label)
-        if len(own):
-            target = attribution.similarity_to(codes[own[np.argmin(distance[row, own])]])
-            maps[row] = attribution.grad_cam(checkpoint.model, cfg, cases.images[[row]], target, level)[0]
-    return maps
+def pointing(maps, masks, content) -> np.ndarray:
+    """Whether the maximum of a map lies in the lesion: the pointing game (Zhang et al., IJCV 126, 2018), without its tolerance.
+
+    Arguments as in `energy_ratio`; padding is left out. Where several pixels share the maximum, the share of them that lies in
+    the lesion. Returns float64 (N,) in [0, 1]; NaN for an empty mask.
+    """
+    lesion = (masks > 0) & content
+    maps = np.where(content, maps, -1)
+    highest = maps == maps.max(axis=(1, 2), keepdims=True)
+    hit = (highest & lesion).sum(axis=(1, 2)) / highest.sum(axis=(1, 2))
+    return np.where(lesion.any(axis=(1, 2)), hit, np.nan)
+
+
+def centre_gaussian(images) -> np.ndarray:
+    """Baseline without a model: a Gaussian in the middle, because sonographers centre the lesion.
+
+    ``exp(-(dy^2 + dx^2) / (2 (0.2 s)^2))``, s = longer side. Returns float32 (N, H, W) in (0, 1].
+    """
+    height, width = images.shape[2:]
+    y, x = np.ogrid[:height, :width]
+    square = (y - (height - 1) / 2) ** 2 + (x - (width - 1) / 2) ** 2
+    one = np.exp(-square / (2 * (0.2 * max(height, width)) ** 2)).astype(np.float32)
+    return np.repeat(one[None], len(images), axis=0)
+
+
+def edge_map(images, content) -> np.ndarray:
+    """Baseline without a model: Sobel's gradient magnitude, each map divided by its maximum.
+
+    An edge detector passes for an explanation easily (Adebayo et al., NeurIPS 2018). The edge of the padding is left out.
+    Returns float32 (N, H, W) in [0, 1]; zeros for a constant image.
+    """
+    found = np.zeros(content.shape, np.float32)
+    for i, (levels, inside) in enumerate(zip(grey(images), content, strict=True)):
+        # the square's own border is mirrored, so it makes no edge; pixels that touch padding are left out
+        edges = sobel(levels) * ndimage.binary_erosion(inside, np.ones((3, 3)), border_value=1)
+        if edges.max() > 1e-9:
+            found[i] = edges / edges.max()
+    return found
+
+
+def knn_purity(distances, labels, groups, k: int = 10) -> np.ndarray:
+    """Share of the k nearest cases of *other patients* that have the case's label.
+
+    ``distances`` (N, N), ``labels`` and ``groups`` (N,). Returns float64 (N,) in [0, 1], expected over ties. With fewer than k
+    cases of other patients all of them count; NaN where there is none.
+    """
+    labels, groups = np.asarray(labels), np.asarray(groups)
+    own = groups[:, None] == groups
+    distances = np.where(own, np.inf, distances)
+    same = labels[:, None] == labels
+    places = np.minimum(k, (~own).sum(axis=1))
+    found = np.full(len(labels), np.nan)
+    for n in np.unique(places[places > 0]):
+        rows = np.flatnonzero(places == n)
+        found[rows] = metrics.precision(distances[rows], same[rows], int(n))
+    return found
