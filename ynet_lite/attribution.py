@@ -1,32 +1,22 @@
 """Which pixels a code is made of: Grad-CAM on a stage of the encoder, for a class or for the similarity to another code.
 
 Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) comes from captum; here are what is asked of the network (`class_score`,
-`similarity_to`), the way back to the image's grid, and the sanity check of Adebayo et al. (NeurIPS 2018, arXiv 1810.03292): a
-network with random weights (`randomised`) must give another map. How well maps find the lesion is measured in
-`ynet_lite.paper.ambiguity`.
+`similarity_to`) and the way back to the image's grid. How well maps find the lesion is measured in `ynet_lite.paper.ambiguity`.
 """
 
 from collections.abc import Callable
-from copy import deepcopy
 
 import numpy as np
 import torch
 from captum.attr import LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
-from .checkpoint import Checkpoint
 from .config import Ranking
-from .hashing import Codes, sign_bits, unpack
+from .hashing import sign_bits
 from .model import LEVELS, Network, Output, YNet
 
 #: One number per image of a batch, (N,), from the output of the network.
 Target = Callable[[Output], Tensor]
-
-
-def _signs(codes) -> np.ndarray:
-    """Codes as -1 / +1, float32 (M, K): `Codes`, bool (M, K) or (K,), or real ones by sign."""
-    bits = unpack(codes.packed, codes.bits) if isinstance(codes, Codes) else np.atleast_2d(np.asarray(codes))
-    return np.where(bits if bits.dtype == bool else sign_bits(bits), 1, -1).astype(np.float32)
 
 
 def _agreement(code: Tensor, direction: np.ndarray) -> Tensor:
@@ -39,13 +29,10 @@ def similarity_to(query_code) -> Target:
     """How near the code is to a given one: ``sum_k tanh(z_k) q_k / K``, in (-1, 1).
 
     tanh(z) is the code before the sign, which has no gradient. For codes of -1 / +1 the value is ``1 - 2 d / K``, d the Hamming
-    distance. ``query_code``: (K,) or (1, K), bool or real (its sign counts), or `Codes` of one case. Returns a target for
-    `grad_cam`; raises ``ValueError`` for more than one code.
+    distance. ``query_code``: real (K,), its signs count. Returns a target for `grad_cam`.
     """
-    signs = _signs(query_code)
-    if len(signs) != 1:
-        raise ValueError(f"similarity_to: one code is needed, got {len(signs)}")
-    direction = signs[0] / signs.shape[1]
+    bits = sign_bits(np.asarray(query_code)[None])[0]
+    direction = np.where(bits, 1, -1) / len(bits)
     return lambda output: _agreement(output.code, direction)
 
 
@@ -53,19 +40,16 @@ def class_score(database_codes, labels, c: int) -> Target:
     """How strongly the database's codes vote for class c: mean similarity to class c minus the mean to all others.
 
     ``sum_k tanh(z_k) (mean_{i in c} b_ik - mean_{i not in c} b_ik) / K``, in (-2, 2). A soft form of the vote of the nearest
-    cases, with a gradient everywhere. ``database_codes`` (M, K): `Codes`, bool, or real (signs count); ``labels`` int
-    (M,). Returns a target for `grad_cam`. Where the database has no other class the second mean is 0; without a case of c:
-    ``ValueError``.
+    cases, with a gradient everywhere. ``database_codes``: real (M, K), signs count; ``labels``: int (M,). Returns a target for
+    `grad_cam`. Where the database has no other class the second mean is 0; without a case of c: ``ValueError``.
     """
-    signs, labels = _signs(database_codes), np.asarray(labels)
-    if labels.shape != (len(signs),):
-        raise ValueError(f"class_score: {len(signs)} codes, but labels of shape {labels.shape}; one label per code")
+    signs, labels = np.where(sign_bits(database_codes), 1, -1), np.asarray(labels)
     own = labels == c
     if not own.any():
         raise ValueError(f"class_score: no code of class {c}; the database has classes {np.unique(labels).tolist()}")
-    direction = signs[own].mean(axis=0, dtype=np.float64)
+    direction = signs[own].mean(axis=0)
     if not own.all():
-        direction = direction - signs[~own].mean(axis=0, dtype=np.float64)
+        direction = direction - signs[~own].mean(axis=0)
     direction = direction / signs.shape[1]
     return lambda output: _agreement(output.code, direction)
 
@@ -173,34 +157,3 @@ def _upsample(coarse: Tensor, size: tuple[int, int], stride: int) -> Tensor:
 
     rows, columns = (weights(cells, pixels) for cells, pixels in zip(coarse.shape[1:], size, strict=True))
     return rows @ coarse @ columns.T
-
-
-def own_code_maps(checkpoint: Checkpoint, **how) -> Callable[[np.ndarray], np.ndarray]:
-    """``maps=`` of `ynet_lite.explore` and `ynet_lite.export_gallery`: which places of an image its own code comes from.
-
-    Returns a callable, uint8 image (C, H, W) -> float32 (H, W) in [0, 1]: `grad_cam` for how decided the bits are, the mean over
-    the code of ``|tanh(z)|``, which is the similarity of the code to its own signs. It needs neither a class nor another case, so
-    that it is there for an uploaded image as well. ``how`` goes to `grad_cam`; the level is `deepest_level` unless given.
-    """
-    how = {"level": deepest_level(checkpoint.cfg)} | how
-
-    def decided(output: Output) -> Tensor:
-        return torch.tanh(output.code).abs().mean(1)
-
-    return lambda image: grad_cam(checkpoint.model, checkpoint.cfg, image[None], decided, **how)[0]
-
-
-def randomised(model: YNet, seed: int) -> YNet:
-    """A copy whose layers are all initialised anew from ``seed``, on the same device and in the same mode.
-
-    For the sanity check of Adebayo et al. (2018): a map that stays the same does not show what the network has learned. The
-    global random state is left as it was.
-    """
-    device = next(model.parameters()).device
-    copy = deepcopy(model).cpu()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for module in copy.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-    return copy.to(device)
