@@ -5,11 +5,12 @@ Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) comes from captum; here
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from captum.attr import LayerGradCam, LayerGradientXActivation
-from torch import Tensor, nn
+from torch import Tensor
 
 from .config import Ranking
 from .hashing import sign_bits
@@ -64,26 +65,18 @@ def deepest_level(cfg: Network) -> int:
     return max(LEVELS) if through_all else max(cfg.pool_levels)
 
 
-class _Scalar(nn.Module):
+def _scores(model: YNet, target: Target, mirrored: bool, images: Tensor) -> Tensor:
     """Images in, one number per image out: what captum asks for. Averages over the mirror image where the code does."""
-
-    def __init__(self, model: YNet, target: Target, mirrored: bool):
-        super().__init__()
-        self.model, self.target, self.mirrored = model, target, mirrored
-
-    def forward(self, images: Tensor) -> Tensor:
-        n = len(images)
-        if self.mirrored:
-            both = self.model(torch.cat([images, images.flip(3)]))
-            logits = None if both.logits is None else both.logits[:n]
-            output = Output((both.code[:n] + both.code[n:]) / 2, (both.descriptor[:n] + both.descriptor[n:]) / 2, logits)
-        else:
-            output = self.model(images)
-        value = self.target(output)
-        if not isinstance(value, Tensor) or value.shape != (n,):
-            raise ValueError(f"target: must return one number per image, shape {(n,)}, got {getattr(value, 'shape', value)}")
-        # a target that does not depend on the image has a gradient of zero, not none
-        return value + 0 * output.code.sum(1)
+    n = len(images)
+    output = model(torch.cat([images, images.flip(3)]) if mirrored else images)
+    if mirrored:
+        code, descriptor = ((both[:n] + both[n:]) / 2 for both in output[:2])
+        output = Output(code, descriptor, None if output.logits is None else output.logits[:n])
+    value = target(output)
+    if not isinstance(value, Tensor) or value.shape != (n,):
+        raise ValueError(f"target: must return one number per image, shape {(n,)}, got {getattr(value, 'shape', value)}")
+    # a target that does not depend on the image has a gradient of zero, not none
+    return value + 0 * output.code.sum(1)
 
 
 def grad_cam(
@@ -129,7 +122,7 @@ def grad_cam(
     size = images.shape[2:]
     maps = np.zeros((len(images), *size), np.float32)
     stride = getattr(model.encoder, "stride", 4) * 2 ** (level - 2)  # pixels from one cell of the stage to the next
-    function, layer = _Scalar(model, target, cfg.flip_codes), model.encoder.stages[level - 2]
+    function, layer = partial(_scores, model, target, cfg.flip_codes), model.encoder.stages[level - 2]
     # a stage that the target does not depend on gets a gradient of zeros
     unused = {"allow_unused": True, "materialize_grads": True}
     with torch.inference_mode(False), torch.enable_grad():
