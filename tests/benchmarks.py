@@ -31,12 +31,11 @@ from ynet_lite.cases.formats import read_image
 from ynet_lite.cases.loading import letterbox
 from ynet_lite.config import Config
 from ynet_lite.encoding import _precision, represent
-from ynet_lite.hashing import HammingIndex, pack, search_reference
+from ynet_lite.hashing import Codes, HammingIndex, pack, search_reference
 from ynet_lite.index import Index, encode_files, load_model
 from ynet_lite.losses.unified import UnifiedLoss
 from ynet_lite.methods import METHOD_NAMES, OURS, TWIN
 from ynet_lite.model import YNet
-from ynet_lite.paper.teaching.codes import clustered
 from ynet_lite.search import encode_image
 from ynet_lite.sets.phantom import make_phantom
 from ynet_lite.viewer.gallery import MOST_BYTES
@@ -84,6 +83,18 @@ def seconds(work: dict[str, Callable[[], object]], repetitions: int = 3, clock=t
             one()
             times[name].append(clock() - began)
     return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def clustered(n: int, bits: int = 64, seed: int = 0, words: int = 20, flips: float = 0.03) -> Codes:
+    """``n`` codes that crowd as trained ones do: few words, each bit flipped with probability ``flips``; ids in order."""
+    rng = np.random.default_rng(seed)
+    packed = rng.integers(0, 256, (words, bits // 8), np.uint8)[rng.integers(0, words, n)]
+    for bit in range(bits):
+        packed[rng.random(n) < flips, bit // 8] ^= np.uint8(1 << bit % 8)
+    digits = np.empty((n, 8), np.uint32)  # of the ids, as NumPy keeps text: no Python string for each of 1e8 cases
+    for place in range(8):
+        digits[:, 7 - place] = np.arange(n) // 10**place % 10 + ord("0")
+    return Codes(packed, digits.view("U8")[:, 0], np.zeros(n, np.int64), bits)
 
 
 def line(name: str, unit: str, costs: dict[int, float]) -> list[dict]:

@@ -120,6 +120,20 @@ def test_all_metrics_equal_the_mean_over_every_tie_order(seed):
             np.testing.assert_allclose(fast, [slow], rtol=0, atol=1e-11, err_msg=f"{name}, k={k}, {distances}")
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_average_precision_is_the_mean_over_every_order_of_the_database(seed):
+    """Ties as somebody meets them who sorts a folder by distance: a stable sort of the database in each of its orders."""
+    rng = np.random.default_rng(seed)
+    distances, relevant = rng.integers(0, 3, 6), rng.random(6) < 0.5
+    relevant[0] = True
+    for k in (1, 3, 6):
+        scores = []
+        for order in itertools.permutations(range(6)):
+            listed = sorted(order, key=lambda case: distances[case])
+            scores.append(plain_map(relevant[listed], k))
+        assert metrics.average_precision(distances[None], relevant[None], k)[0] == pytest.approx(np.mean(scores))
+
+
 def test_many_queries_at_once_equal_one_at_a_time():
     rng = np.random.default_rng(3)
     d, rel = rng.integers(0, 4, (9, 30)), rng.random((9, 30)) < 0.3

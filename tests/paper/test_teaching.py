@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import matplotlib.pyplot as plt
@@ -10,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from ynet_lite import metrics
 from ynet_lite.config import Config
 from ynet_lite.losses.pairwise import pairwise_loss
 from ynet_lite.losses.unified import UnifiedLoss
 from ynet_lite.model import YNet
-from ynet_lite.paper.teaching import codes, losses, network
+from ynet_lite.paper.teaching import losses, network
 from ynet_lite.pooling import rmac_regions
 
 
@@ -183,73 +181,6 @@ def test_first_step_of_the_balance_by_hand():
     # at w = 0: L1 = 0.7, L2 = 1.1, da = L1 - L2 = -0.4, dw = 0.25 (-1) + 0.75 (1) = 0.5
     assert run.loc[1, "a"] == pytest.approx(0.29)
     assert run.loc[1, "L1"] == pytest.approx((-0.05 - 1) ** 2 / 2 + 0.2)
-
-
-# --- bits
-
-
-def test_correlation_of_bits_as_numpy_has_it():
-    bits = np.random.default_rng(0).random((50, 6)) < 0.4
-    bits[:, 5] = ~bits[:, 0]
-    assert codes.bit_correlation(bits) == pytest.approx(np.corrcoef(bits.T.astype(float)))
-
-
-def test_effective_bits_of_known_cases():
-    every = np.array(list(itertools.product((False, True), repeat=4)))
-    assert codes.effective_bits(every) == pytest.approx(4)  # all 16 words: independent
-    assert codes.effective_bits(np.hstack([every[:, :1], ~every[:, :1]])) == pytest.approx(1)
-    # two copies of one bit and an independent one: eigenvalues 2, 1, 0
-    assert codes.effective_bits(every[:, [0, 0, 1]]) == pytest.approx(9 / 5)
-    assert codes.effective_bits(np.ones((5, 3), bool)) == 0
-    constant = np.hstack([every[:, :2], np.ones((16, 1), bool)])
-    assert codes.effective_bits(constant) == pytest.approx(2), "a bit that never changes adds nothing"
-
-
-def test_bits_must_be_bits():
-    for wrong in (np.zeros((3, 2)), np.zeros(3, bool), np.zeros((0, 4), bool)):
-        with pytest.raises(ValueError, match="bool of shape"):
-            codes.bit_correlation(wrong)
-
-
-# --- ties
-
-
-def test_naive_score_by_hand():
-    distances, relevance = np.array([[2, 2, 2, 5, 6]]), np.array([[True, False, False, True, False]])
-    assert codes.naive_average_precision(distances, relevance, 3) == pytest.approx([1 / 2])
-    assert codes.naive_average_precision(distances, relevance, 5) == pytest.approx([(1 + 2 / 4) / 2])
-    swapped = [1, 0, 2, 3, 4]
-    assert codes.naive_average_precision(distances[:, swapped], relevance[:, swapped], 3) == pytest.approx([1 / 4])
-    assert np.isnan(codes.naive_average_precision(distances, np.zeros((1, 5), bool), 3))
-
-
-def test_mean_of_every_order_is_the_expected_value():
-    rng = np.random.default_rng(0)
-    for _ in range(5):
-        distances, relevance = rng.integers(0, 3, 6), rng.random(6) < 0.5
-        relevance[0] = True
-        for k in (1, 3, 6):
-            orders = codes.every_order(distances, relevance, k)
-            expected = metrics.average_precision(distances[None], relevance[None], k)[0]
-            assert len(orders) == 720 and orders.mean() == pytest.approx(expected)
-            assert codes.extreme_scores(distances[None], relevance[None], k) == pytest.approx((orders.min(), orders.max()))
-
-
-def test_every_order_of_too_many_cases_is_refused():
-    with pytest.raises(ValueError, match="at most 8"):
-        codes.every_order(range(9), [True] * 9, 3)
-
-
-def test_shuffles_scatter_about_the_expected_value_only_where_there_are_ties():
-    rng = np.random.default_rng(1)
-    distances, relevance = rng.integers(0, 3, (6, 20)), rng.random((6, 20)) < 0.4
-    relevance[:, 0] = True
-    values = codes.shuffled_scores(distances, relevance, 5, shuffles=200, seed=0)
-    low, high = codes.extreme_scores(distances, relevance, 5)
-    assert low < values.min() and values.max() < high and np.ptp(values) > 0.02
-    assert values.mean() == pytest.approx(metrics.average_precision(distances, relevance, 5).mean(), abs=0.02)
-    untied = np.argsort(rng.random((6, 20)), axis=1)
-    assert np.ptp(codes.shuffled_scores(untied, relevance, 5, shuffles=5)) < 1e-12
 
 
 # --- drawings
