@@ -149,40 +149,6 @@ def test_gradient_of_toy_points_by_hand():
     assert (gradient == points.numpy()).all() and not points.requires_grad
 
 
-def test_descent_of_codes_follows_the_loss():
-    """One step by hand for two codes of one bit of the same class: dL/dz_1 = -sigmoid(-t) u_2 (1 - u_1^2) / 2."""
-    values = losses.descend_codes(0.5, [0, 0], 1, steps=1, lr=0.3, seed=2)
-    z = 0.5 * torch.randn(2, 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64).numpy()[:, 0]
-    u = np.tanh(z)
-    t = u[0] * u[1] / 2
-    assert values[0] == pytest.approx(math.log1p(math.exp(t)) - t)
-    pull = 1 / (1 + math.exp(t)) / 2
-    u = np.tanh(z + 0.3 * pull * u[::-1] * (1 - u**2))
-    t = u[0] * u[1] / 2
-    assert values[1] == pytest.approx(math.log1p(math.exp(t)) - t)
-
-
-def test_descent_stays_at_the_saddle():
-    assert losses.descend_codes(0.0, [0, 0, 1, 1], 4, steps=20, lr=1.0) == pytest.approx(math.log(2))
-    assert losses.descend_codes(0.1, [0, 0, 1, 1], 4, steps=200, lr=1.0)[-1] < 0.6
-
-
-def test_a_trained_balance_runs_to_the_smaller_loss():
-    first = losses.descend_balance((0.2, 0.6), lr=0.01, steps=600).iloc[-1]
-    assert first["a"] == pytest.approx(1, abs=0.05) and first["L1"] < 0.3 < 1.1 < first["L2"]
-    second = losses.descend_balance((0.6, 0.2), lr=0.01, steps=600).iloc[-1]
-    assert second["a"] == pytest.approx(0, abs=0.05) and second["L2"] < 0.3
-    fixed = losses.descend_balance((0.2, 0.6), train_a=False, steps=50)
-    assert (fixed["a"] == 0.5).all() and fixed["L1"].to_numpy() == pytest.approx(0.7)  # w = 0 is where both pulls cancel
-
-
-def test_first_step_of_the_balance_by_hand():
-    run = losses.descend_balance((0.2, 0.6), a=0.25, lr=0.1, steps=1)
-    # at w = 0: L1 = 0.7, L2 = 1.1, da = L1 - L2 = -0.4, dw = 0.25 (-1) + 0.75 (1) = 0.5
-    assert run.loc[1, "a"] == pytest.approx(0.29)
-    assert run.loc[1, "L1"] == pytest.approx((-0.05 - 1) ** 2 / 2 + 0.2)
-
-
 # --- drawings
 
 

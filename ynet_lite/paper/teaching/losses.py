@@ -1,4 +1,4 @@
-"""Losses on toy points, and the balance on a toy: gradients by autograd, so that a drawing tells what the code does."""
+"""Losses on toy points: gradients by autograd, so that a drawing tells what the code does."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ...drawing import COLOURS, LINES, MARKERS
-from ...losses.pairwise import pairwise_loss
 
 
 def value_and_slope(curves: Mapping[str, Callable[[Tensor], Tensor]], x: Sequence[float]) -> pd.DataFrame:
@@ -83,42 +82,3 @@ def gradient_arrows(points: Tensor, labels: Tensor, losses: Mapping[str, Callabl
         axis.axhline(0, color="#AAAAAA", lw=0.8, zorder=1)
         axis.axvline(0, color="#AAAAAA", lw=0.8, zorder=1)
     return figure
-
-
-def descend_codes(scale: float, labels: Sequence[int], bits: int, *, steps: int, lr: float, seed: int = 0) -> np.ndarray:
-    """Pairwise loss after each step of plain gradient descent on real codes z that start at ``scale`` times a normal draw.
-
-    No network: z (N, bits) itself is moved, u = tanh(z). Returns float64 (steps + 1,), the start first.
-    """
-    y = torch.as_tensor(labels)
-    same = y[:, None] == y[None, :]
-    generator = torch.Generator().manual_seed(seed)
-    z = scale * torch.randn(len(y), bits, generator=generator, dtype=torch.float64)
-    values = []
-    for _ in range(steps + 1):
-        z.requires_grad_()
-        value = pairwise_loss(torch.tanh(z), same)
-        values.append(value.item())
-        z = z.detach() - lr * torch.autograd.grad(value, z)[0]
-    return np.array(values)
-
-
-def descend_balance(
-    floors: tuple[float, float], *, a: float = 0.5, train_a: bool = True, steps: int = 300, lr: float = 0.02
-) -> pd.DataFrame:
-    """Gradient descent on |a| L1(w) + |1 - a| L2(w), two tasks that share one weight w. Columns step, a, L1, L2.
-
-    L1 = (w - 1)^2 / 2 + floor 1 and L2 = (w + 1)^2 / 2 + floor 2: the tasks want opposite weights, and the floors say how hard
-    each is. w starts at 0, between them. With ``train_a`` the balance a is moved like any weight.
-    """
-    w, balance = torch.zeros((), dtype=torch.float64), torch.tensor(float(a), dtype=torch.float64)
-    rows = []
-    for step in range(steps + 1):
-        w.requires_grad_()
-        balance.requires_grad_()
-        first, second = (w - 1) ** 2 / 2 + floors[0], (w + 1) ** 2 / 2 + floors[1]
-        rows.append((step, balance.item(), first.item(), second.item()))
-        of_w, of_a = torch.autograd.grad(balance.abs() * first + (1 - balance).abs() * second, (w, balance))
-        w = w.detach() - lr * of_w
-        balance = balance.detach() - lr * of_a * train_a
-    return pd.DataFrame(rows, columns=["step", "a", "L1", "L2"])
