@@ -1,9 +1,8 @@
-"""The network drawn with the shapes of a forward pass, who teaches whom, and the regions of R-MAC."""
+"""The network drawn with the shapes of a forward pass, and the regions of R-MAC."""
 
 import copy
 
 import numpy as np
-import pandas as pd
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -11,7 +10,6 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from torch import Tensor
 
 from ...drawing import COLOURS, LINES
-from ...losses.unified import UnifiedLoss
 from ...model import YNet
 from ...pooling import rmac_regions
 
@@ -109,28 +107,6 @@ def draw_network(model: YNet, images: Tensor) -> Figure:
     write(5 if cfg.cls_target == "descriptor" else 6, -0.32, losses, 8.5, va="top", color="#00664B", weight="bold")
     write(4, -0.32, "classification\nbranch", 9, va="top", style="italic", color="black")
     return figure
-
-
-def gradient_reach(
-    model: YNet, loss: UnifiedLoss, images: Tensor, masks: Tensor, has_mask: Tensor, labels: Tensor
-) -> pd.DataFrame:
-    """Length of each loss term's gradient in each part of the network: who teaches whom. Exactly 0 where nothing arrives.
-
-    One row per term, unweighted; columns encoder, segmentation, code. A part that the network lacks is a column of NaN. Arguments
-    as those of `UnifiedLoss.forward`, ``images`` (N, channels, H, W) in 0..255. The model is left as it was.
-    """
-    model = copy.deepcopy(model).eval()
-    _, terms = loss(model(images), masks, has_mask, labels, model.classifier)
-    parts = {"encoder": model.encoder, "segmentation": model.segmentation, "code": model.code}
-
-    def length(term: Tensor, module) -> float:
-        if module is None or not term.requires_grad:
-            return float("nan") if module is None else 0.0
-        found = torch.autograd.grad(term, list(module.parameters()), retain_graph=True, allow_unused=True)
-        return float(sum(g.double().square().sum() for g in found if g is not None)) ** 0.5
-
-    rows = {name: {part: length(term, module) for part, module in parts.items()} for name, term in terms.items()}
-    return pd.DataFrame(rows).T.reindex(columns=list(parts))
 
 
 def region_boxes(image: np.ndarray, grid: tuple[int, int], levels: int = 3) -> Figure:
