@@ -742,13 +742,11 @@ def test_regional_attention_with_equal_weights_is_rmac():
     torch.testing.assert_close(module(x), nn.functional.normalize(rmac(x), dim=1))
 
 
-def test_regional_attention_learns_and_names_wrong_input():
+def test_regional_attention_learns():
     torch.manual_seed(0)
     module = RegionalAttention(6)
     module(features().float())[:, 0].sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in module.parameters())
-    with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
-        module(features().float()[0])
 
 
 AGGREGATIONS = {
@@ -800,15 +798,6 @@ def test_aggregations_do_not_depend_on_the_size_of_the_features(name, size):
     torch.testing.assert_close(AGGREGATIONS[name](size * x), AGGREGATIONS[name](x))
 
 
-def test_aggregations_name_wrong_input():
-    x = features()
-    for function in (crow, crow_channel_weights, lambda x: cam_pool(x, randn(3, 6))):
-        with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
-            function(x[0])
-    with pytest.raises(ValueError, match=r"weight must be \(classes, 6\)"):
-        cam_pool(x, randn(3, 5))
-
-
 # ---------------------------------------------------------------- ITQ
 
 
@@ -830,14 +819,20 @@ def pca_codes(x: np.ndarray, bits: int) -> np.ndarray:
     return centred @ vectors[:, ::-1][:, :bits]
 
 
+def projection_of(project, x: np.ndarray) -> np.ndarray:
+    """The matrix by which centred descriptors are multiplied: the codes of one step along each dimension, from their mean."""
+    return project(x.mean(0) + np.eye(x.shape[1]))
+
+
 @pytest.mark.parametrize("bits", [1, 8, 24])
 def test_itq_is_a_rotation_of_the_principal_components(bits):
     x = descriptors()
-    fit = itq(x, bits, seed=0)
-    assert fit.mean.shape == (24,) and fit.projection.shape == (24, bits)
-    np.testing.assert_allclose(fit.projection.T @ fit.projection, np.eye(bits), atol=1e-10)
-    np.testing.assert_allclose(fit.mean, x.mean(0))
-    codes = fit.project(x)
+    project = itq(x, bits, seed=0)
+    projection = projection_of(project, x)
+    assert projection.shape == (24, bits)
+    np.testing.assert_allclose(projection.T @ projection, np.eye(bits), atol=1e-10)
+    np.testing.assert_allclose(project(x.mean(0)), 0, atol=1e-10)
+    codes = project(x)
     assert codes.shape == (200, bits) and codes.dtype == np.float64
     # a rotation keeps all inner products of the projected descriptors
     v = pca_codes(x, bits)
@@ -847,12 +842,12 @@ def test_itq_is_a_rotation_of_the_principal_components(bits):
 @pytest.mark.parametrize("seed", range(5))
 def test_itq_error_is_below_that_of_the_signs_of_the_components(seed):
     x = descriptors(seed=seed)
-    assert quantisation_error(itq(x, 8, seed=seed).project(x)) < quantisation_error(pca_codes(x, 8))
+    assert quantisation_error(itq(x, 8, seed=seed)(x)) < quantisation_error(pca_codes(x, 8))
 
 
 def test_itq_error_never_rises():
     x = descriptors()
-    errors = [quantisation_error(itq(x, 12, seed=3, iterations=k).project(x)) for k in (0, 1, 2, 3, 5, 10, 20, 50)]
+    errors = [quantisation_error(itq(x, 12, seed=3, iterations=k)(x)) for k in (0, 1, 2, 3, 5, 10, 20, 50)]
     assert all(after <= before + 1e-9 for before, after in zip(errors, errors[1:], strict=False))
     assert errors[-1] < 0.95 * errors[0]
 
@@ -860,7 +855,7 @@ def test_itq_error_never_rises():
 def test_itq_step_by_hand():
     """One step in two dimensions: the best angle found by trying many, for the bits of the starting rotation."""
     x = descriptors(60, 2)
-    start, after = (itq(x, 2, seed=0, iterations=k).project(x) for k in (0, 1))
+    start, after = (itq(x, 2, seed=0, iterations=k)(x) for k in (0, 1))
     bits = np.where(start >= 0, 1.0, -1.0)
     errors = []
     for angle in np.linspace(0, 2 * np.pi, 7201):
@@ -873,25 +868,27 @@ def test_itq_step_by_hand():
 
 def test_itq_stops_where_nothing_changes():
     x = descriptors(40, 6)
-    long, longer = itq(x, 4, seed=0, iterations=500), itq(x, 4, seed=0, iterations=1000)
-    assert np.array_equal(long.projection, longer.projection)
+    long, longer = (itq(x, 4, seed=0, iterations=k) for k in (500, 1000))
+    assert np.array_equal(long(x), longer(x))
 
 
 def test_itq_is_deterministic_and_seeded():
     x = descriptors()
     before = x.copy()
-    one, again, other = itq(x, 8, seed=0), itq(x, 8, seed=0), itq(x, 8, seed=1)
-    assert np.array_equal(one.projection, again.projection) and np.array_equal(x, before)
-    assert not np.allclose(one.projection, other.projection)
+    one, again, other = (itq(x, 8, seed=seed)(x) for seed in (0, 0, 1))
+    assert np.array_equal(one, again) and np.array_equal(x, before)
+    assert not np.allclose(one, other)
 
 
 def test_itq_projects_new_descriptors_by_the_mean_of_the_database():
     x, new = descriptors(), descriptors(5, seed=9)
-    fit = itq(x, 8, seed=0)
-    for row, code in zip(new, fit.project(new), strict=True):
-        np.testing.assert_allclose(code, [(row - x.mean(0)) @ column for column in fit.projection.T])
-    with pytest.raises(ValueError, match="must have 24 dimensions"):
-        fit.project(new[:, :8])
+    project = itq(x, 8, seed=0)
+    projection = projection_of(project, x)
+    for row, code in zip(new, project(new), strict=True):
+        np.testing.assert_allclose(code, [(row - x.mean(0)) @ column for column in projection.T])
+    # in double precision, whatever is given
+    single = new.astype(np.float32)
+    assert project(single).dtype == np.float64 and np.array_equal(project(single), project(single.astype(np.float64)))
 
 
 def test_itq_balances_and_keeps_neighbours_better_than_the_components_alone():
@@ -906,22 +903,15 @@ def test_itq_balances_and_keeps_neighbours_better_than_the_components_alone():
         hamming = (b[:, None] != b[None]).sum(2)
         return hamming[~near].mean() - hamming[near & ~np.eye(300, dtype=bool)].mean()
 
-    assert separation(itq(x, 12, seed=0).project(x)) > separation(v)
+    assert separation(itq(x, 12, seed=0)(x)) > separation(v)
 
 
-def test_itq_names_wrong_input():
+def test_itq_refuses_too_few_descriptors_and_nan():
     x = descriptors(20, 10)
-    for wrong in (11, 64):
-        with pytest.raises(ValueError, match=f"{wrong} bits need at least {wrong} descriptors .* got 20 of 10"):
-            itq(x, wrong, seed=0)
-    with pytest.raises(ValueError, match="8 bits need at least 8 descriptors .* got 5 of 10"):
+    with pytest.raises(ValueError, match=r"n_components=11 must be between 0 and min\(n_samples, n_features\)=10"):
+        itq(x, 11, seed=0)
+    with pytest.raises(ValueError, match=r"n_components=8 must be between 0 and min\(n_samples, n_features\)=5"):
         itq(x[:5], 8, seed=0)
-    with pytest.raises(ValueError, match="bits must be at least 1"):
-        itq(x, 0, seed=0)
-    with pytest.raises(ValueError, match="iterations at least 0"):
-        itq(x, 4, seed=0, iterations=-1)
-    with pytest.raises(ValueError, match=r"must be \(N, D\)"):
-        itq(x[0], 4, seed=0)
     x[3, 1] = np.nan
-    with pytest.raises(ValueError, match=r"NaN or infinity in 1 of 20 rows, first rows \[3\]"):
+    with pytest.raises(ValueError, match="contains NaN"):
         itq(x, 4, seed=0)

@@ -6,7 +6,7 @@ aggregation has to learn (regional attention, ITQ) it learns from the database a
 x (N, C, H, W) >= 0 are features after a ReLU; the aggregations return (N, C), L2-normalised, and zero where x is zero everywhere.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from ..config import Ranking
 from ..losses.common import precise
 from ..methods import AGGREGATIONS
 from ..model import YNet
-from ..pooling import PLAIN, check_features, pool, rmac_regions
+from ..pooling import PLAIN, pool, rmac_regions
 
 
 def crow_channel_weights(x: Tensor) -> Tensor:
@@ -27,7 +27,6 @@ def crow_channel_weights(x: Tensor) -> Tensor:
 
     I_k = log((C eps + sum_h Q_h) / (eps + Q_k)), Q_k the share of positions where x_k > 0, eps = 1e-6. No gradient. I_k >= 0.
     """
-    check_features(x)
     eps = 1e-6
     active = (x > 0).to(torch.promote_types(x.dtype, torch.float32)).mean((2, 3))
     return torch.log((x.shape[1] * eps + active.sum(1, keepdim=True)) / (eps + active))
@@ -40,7 +39,6 @@ def crow(x: Tensor) -> Tensor:
     `crow_channel_weights`; then L2-normalised. Deviation: without the paper's PCA whitening. An image without any activation
     gives zeros.
     """
-    check_features(x)
     x = precise(x)
     total = x.sum(1, keepdim=True)
     # divided by its maximum first: powers of very small or large sums would leave the range of single precision
@@ -62,9 +60,6 @@ def cam_pool(x: Tensor, weight: Tensor, top: int = 2) -> Tensor:
     the number of classes means all of them. A map that is the same everywhere (one position only, no activation) prefers none:
     weight 1. Deviation: without the paper's PCA whitening; it takes 16 to 64 of 1,000 classes.
     """
-    check_features(x)
-    if weight.ndim != 2 or weight.shape[1] != x.shape[1]:
-        raise ValueError(f"weight must be (classes, {x.shape[1]}), got {tuple(weight.shape)}")
     x = precise(x)
     weight = weight.to(x.dtype)
     classes = F.linear(x.mean((2, 3)), weight).topk(min(top, len(weight)), dim=1).indices
@@ -93,7 +88,6 @@ class RegionalAttention(nn.Module):
         self.out = nn.Linear(hidden, 1)
 
     def _regions(self, x: Tensor) -> list[Tensor]:
-        check_features(x)
         found = rmac_regions(x.shape[2], x.shape[3])
         return [x[:, :, top : top + side, left : left + side] for top, left, side in found]
 
@@ -109,32 +103,7 @@ class RegionalAttention(nn.Module):
         return F.normalize((self.weights(x)[..., None] * maxima).sum(1), dim=1)
 
 
-@dataclass(frozen=True, eq=False)
-class ITQ:
-    """A fitted iterative quantisation, see `itq`. float64 ``mean`` (D,) and ``projection`` (D, bits), its columns orthonormal."""
-
-    mean: np.ndarray
-    projection: np.ndarray
-
-    def project(self, x) -> np.ndarray:
-        """Real codes float64 (N, bits) of descriptors (N, D); their sign, with sign(0) = +1, is the code."""
-        x = _descriptors(x)
-        if x.shape[1] != len(self.mean):
-            raise ValueError(f"descriptors must have {len(self.mean)} dimensions, as those of the fit, got {x.shape[1]}")
-        return (x - self.mean) @ self.projection
-
-
-def _descriptors(x) -> np.ndarray:
-    x = np.asarray(x, dtype=np.float64)
-    if x.ndim != 2:
-        raise ValueError(f"descriptors must be (N, D), got {x.shape}")
-    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
-    if len(bad):
-        raise ValueError(f"descriptors: NaN or infinity in {len(bad)} of {len(x)} rows, first rows {bad[:5].tolist()}")
-    return x
-
-
-def itq(descriptors, bits: int, *, seed: int, iterations: int = 50) -> ITQ:
+def itq(descriptors, bits: int, *, seed: int, iterations: int = 50) -> Callable[[np.ndarray], np.ndarray]:
     """Iterative quantisation (Gong and Lazebnik, CVPR 2011, section 2): binary codes for descriptors, without labels.
 
     The descriptors are centred and projected onto their first ``bits`` principal components, V (N, bits). The rotation R starts
@@ -142,18 +111,12 @@ def itq(descriptors, bits: int, *, seed: int, iterations: int = 50) -> ITQ:
     quantisation error ||B - V R||_F^2 for this B (orthogonal Procrustes: R = Y X^T for the singular value decomposition B^T V =
     X S Y^T). No step raises the error; it stops early where B no longer changes, since nothing would change after it.
 
-    ``descriptors`` (N, D): those of the database, never of the queries. Deterministic on one machine (components are
+    ``descriptors`` (N, D): those of the database, never of the queries. Returns the function from descriptors (M, D) to real
+    codes (M, bits), float64; their sign, with sign(0) = +1, is the code. Deterministic on one machine (components are
     sign-fixed); the error has many local minima, so that a last digit of the input may lead to other, equally good codes.
-    Raises ``ValueError`` for fewer dimensions or fewer descriptors than bits (there are no more components), NaN, fewer than
-    one bit or a negative number of iterations.
+    Raises ``ValueError`` (by scikit-learn) for fewer dimensions or fewer descriptors than bits, and for NaN.
     """
-    x = _descriptors(descriptors)
-    if bits < 1 or iterations < 0:
-        raise ValueError(f"itq: bits must be at least 1 and iterations at least 0, got {bits} and {iterations}")
-    if min(x.shape) < bits:
-        raise ValueError(
-            f"itq: {bits} bits need at least {bits} descriptors of at least {bits} dimensions, got {x.shape[0]} of {x.shape[1]}"
-        )
+    x = np.asarray(descriptors, np.float64)
     # "full": the exact decomposition, the same on every run; sklearn fixes the signs of the components
     pca = PCA(bits, svd_solver="full").fit(x)
     v = (x - pca.mean_) @ pca.components_.T
@@ -165,14 +128,13 @@ def itq(descriptors, bits: int, *, seed: int, iterations: int = 50) -> ITQ:
             break
         left, _, right = np.linalg.svd(np.where(positive, 1.0, -1.0).T @ v)
         rotation, before = right.T @ left.T, positive
-    return ITQ(pca.mean_, pca.components_.T @ rotation)
+    mean, projection = pca.mean_, pca.components_.T @ rotation
+    return lambda x: (np.asarray(x, np.float64) - mean) @ projection
 
 
 @torch.inference_mode()
 def features(model: YNet, cases: Cases, batch: int = 64) -> np.ndarray:
     """C5, or the level that the network pools, of every case in full precision: float32 (N, C, h, w)."""
-    if len(cases) == 0:
-        raise ValueError("features: no cases; at least one is needed")
     model.eval()
     device, level = next(model.parameters()).device, model.cfg.pool_levels[-1] - 2
     parts = torch.from_numpy(cases.images).split(batch)
@@ -194,12 +156,8 @@ def aggregate(
         elif name == "crow":
             pooled = crow(maps)
         elif name == "cam":
-            if weights is None:
-                raise ValueError("aggregate: 'cam' needs the weights of the trained classifier")
             pooled = cam_pool(maps, torch.from_numpy(weights))
         elif name == "regional-attention":
-            if attention is None:
-                raise ValueError("aggregate: 'regional-attention' needs an attention that was fitted on the database")
             pooled = torch.cat([attention(part) for part in maps.split(256)])
         else:
             raise ValueError(f"aggregate: {name!r} is not known; known are {', '.join(AGGREGATIONS)}")
@@ -252,6 +210,6 @@ def describe(
     found = {side: aggregate(cfg.aggregation, x, weights=weights, attention=attention) for side, x in maps.items()}
     codes = found
     if cfg.code_source == "itq":
-        fitted = itq(found["database"], model.cfg.bits, seed=seed)
-        codes = {side: fitted.project(x) for side, x in found.items()}
+        project = itq(found["database"], model.cfg.bits, seed=seed)
+        codes = {side: project(x) for side, x in found.items()}
     return tuple({"descriptor": found[side], "code": codes[side]} for side in ("queries", "database"))
