@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from ship import ship
 
 from ynet_lite import search as search_function
 from ynet_lite.checkpoint import Checkpoint
 from ynet_lite.encoding import encode
 from ynet_lite.hashing import Codes, HammingIndex, hamming
-from ynet_lite.paper.run import ship
 from ynet_lite.search import SHIPPED, encode_image, load_shipped
 from ynet_lite.training import train
 from ynet_lite.viewer import pages

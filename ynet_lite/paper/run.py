@@ -4,8 +4,6 @@ import argparse
 import os
 import time
 from collections.abc import Collection
-from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -13,12 +11,9 @@ from tqdm.auto import tqdm
 
 from .. import metrics, paths, provenance
 from ..cases.core import Cases
-from ..checkpoint import Checkpoint
 from ..config import Config
-from ..encoding import encode
 from ..evaluation import evaluate_checkpoint
 from ..methods import METHODS
-from ..search import WEIGHTS
 from ..sets import load_cases, named
 from ..sets.folders import find
 from ..training import load_or_train
@@ -77,19 +72,6 @@ def run_all(configs: Collection[Config], folder: Path, jobs: int, what: str) -> 
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
     for line in tqdm(parallel(joblib.delayed(_together)(some, folder) for some in shared.values()), total=len(shared), desc=what):
         tqdm.write(line)
-
-
-def ship(model: str, checkpoint: Checkpoint, database: Cases, folder: str | Path = WEIGHTS) -> tuple[Path, Path]:
-    """Write a network and the codes of its database into the package, for `ynet_lite.search` before any training.
-
-    Weights are rounded to half precision (half the size); the codes are made with the rounded weights, so that they belong
-    together. No path of this machine is kept.
-    """
-    cfg = checkpoint.cfg.but(data_dir="", manifest="")
-    half = replace(checkpoint, model=deepcopy(checkpoint.model).half(), cfg=cfg)
-    weights = half.save(Path(folder) / f"{model}.safetensors")
-    codes = encode(Checkpoint.load(weights), database)
-    return weights, codes.save(Path(folder) / f"{model}.codes.npz")
 
 
 def main(argv: list[str] | None = None) -> int:
