@@ -9,7 +9,7 @@ from ynet_lite import drawing, methods, paths, provenance
 from ynet_lite.config import Config
 from ynet_lite.methods import METHODS
 from ynet_lite.paper import grids, report, statistics, store
-from ynet_lite.paper.ablations import ablated, draw, pages, plots
+from ynet_lite.paper.ablations import ablated, pages, plots
 from ynet_lite.paper.select import headline, select
 
 PATIENTS = 12
@@ -360,11 +360,12 @@ def test_trials_show_what_tuning_alone_moves(tmp_path, monkeypatch):
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def test_figures_of_the_same_rows_are_the_same_bytes(every_run, tmp_path):
+def test_figures_of_the_same_rows_are_the_same_bytes(every_run, tmp_path, monkeypatch):
     drawing.use_style()
+    monkeypatch.setattr(plots, "chance_level", lambda dataset, preset: {("map", 10): 0.12})
     for what in pages.HEADINGS:
         first, second = (
-            drawing.save(draw.figure(what, every_run, "phantom", "quick"), tmp_path / f"{name}.png") for name in "ab"
+            drawing.save(plots.ablation_figure(what, every_run, "phantom", "quick"), tmp_path / f"{name}.png") for name in "ab"
         )
         assert first.read_bytes() == second.read_bytes()
         assert 600 <= plt.imread(first).shape[1] <= 1600
@@ -404,15 +405,15 @@ def test_what_the_segmentation_loss_is_worth_to_each_classification_loss(everyth
     of = table.set_index(["loss", "a"])["map@10"]
     text = ablated.balance_text(table)
     for loss in grids.LOSSES:
-        assert f"{plots.LOSS_NAMES[loss]} {100 * (of[loss, 0.5] - of[loss, 1.0]):+.1f}" in text
+        assert f"{ablated.LOSS_NAMES[loss]} {100 * (of[loss, 0.5] - of[loss, 1.0]):+.1f}" in text
 
 
 def test_titles_name_the_set_behind_a_figure():
     runs = store.rows("first", "small")
-    assert draw.where("losses", runs, "busbra", "full") == "BUS-BRA, folds 2 to 5"
-    assert draw.where("masks", runs, "busbra", "full") == "BUS-BRA, fold 1"
-    assert draw.where("bits", runs, "phantom", "quick") == "phantom, seeds 0 and 1"
-    assert draw.where("losses", runs, "phantom", "quick") == "phantom, seeds 0 to 4"
+    assert plots.where("losses", runs, "busbra", "full") == "BUS-BRA, folds 2 to 5"
+    assert plots.where("masks", runs, "busbra", "full") == "BUS-BRA, fold 1"
+    assert plots.where("bits", runs, "phantom", "quick") == "phantom, seeds 0 and 1"
+    assert plots.where("losses", runs, "phantom", "quick") == "phantom, seeds 0 to 4"
 
 
 def test_what_outlines_bring_stands_sorted_and_agrees_with_the_headline():

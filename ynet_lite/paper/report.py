@@ -21,8 +21,9 @@ from ..provenance import run_id
 from ..search import SHIPPED, load_shipped
 from ..sets import load_cases
 from . import hypotheses, scanner, select, shares, statistics, store, tables, tissue, weights
-from .ablations import ablated, draw, pages
-from .ambiguity import page, plots
+from .ablations import ablated, pages, plots
+from .ambiguity import page
+from .ambiguity.plots import before_after
 from .second import CONTROLS
 
 
@@ -112,7 +113,7 @@ def ranking(part: pd.DataFrame, name: str = "", most: int = 12) -> Figure:
     """
     votes = part[(part["method"] == TWIN) & (part["metric"] == "accuracy") & (part["k"] == 10)]
     lookup = {("map", 10): votes["value"].mean()} if len(votes) else {}
-    levels = ("chance", ":", draw.chance_level(*part[["dataset", "preset"]].iloc[0])), ("look-up", "--", lookup)
+    levels = ("chance", ":", plots.chance_level(*part[["dataset", "preset"]].iloc[0])), ("look-up", "--", lookup)
     panels = [("map", 10), ("ndcg", 10), ("mask_agreement", 10)]
     first = part[(part["metric"] == "map") & (part["k"] == 10)]
     first = first.assign(own=first["method"] == OURS).sort_values("own", ascending=False)
@@ -412,8 +413,8 @@ def make_all(folder: Path, runs: pd.DataFrame) -> list[Path]:
         chosen = select.select(runs, dataset, group, variant)
         name = "-".join(part for part in (dataset, group, variant.replace("=", "").replace(" ", "-")) if part)
         made.append(drawing.save(ranking(select.headline(chosen)), folder / f"methods-{name}.png"))
-    made += draw.make(folder, runs)
-    made.append(drawing.save(plots.before_after(), folder / "ambiguity-phantom.png"))
+    made += plots.make(folder, runs)
+    made.append(drawing.save(before_after(), folder / "ambiguity-phantom.png"))
     made.append(drawing.save(query_page(), folder / "queries-phantom.png"))
     made.append(drawing.save(shares.figure(shares.committed()), folder / "when-outlines-pay.png"))
     return made

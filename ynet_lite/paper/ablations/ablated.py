@@ -17,7 +17,6 @@ from ...provenance import run_id
 from .. import grids, statistics, store
 from ..grids import LOSSES
 from ..select import HEADLINE_FOLDS, complete, headline, select
-from . import plots
 
 #: What a table of an ablation shows: (metric, k).
 METRICS = (("map", 10), ("precision", 10), ("ndcg", 10), ("dice", 0), ("distinct_codes", 0))
@@ -27,6 +26,10 @@ PARTS = (TWIN, *grids.ABLATIONS)
 
 #: The sets for which ablations are run, with their preset, and what makes their configurations.
 ABLATED = {("phantom", "quick"): grids.quick, ("busbra", "full"): grids.full}
+
+
+#: What each classification loss is called.
+LOSS_NAMES = {"pairwise": "pairwise (ours)", "circle": "Circle (the paper's)", "ce": "cross-entropy", "centres": "class centres"}
 
 
 class Ablation(NamedTuple):
@@ -100,7 +103,7 @@ def balance_text(table: pd.DataFrame) -> str:
     Y-Net pools by R-MAC is a = 1 the same network without that loss: elsewhere it pools inside a map that nothing teaches.
     """
     of = table.set_index(["loss", "a"])["map@10"]
-    found = [f"{plots.LOSS_NAMES[loss]} {100 * (of[loss, 0.5] - of[loss, 1.0]):+.1f}" for loss in LOSSES]
+    found = [f"{LOSS_NAMES[loss]} {100 * (of[loss, 0.5] - of[loss, 1.0]):+.1f}" for loss in LOSSES]
     return f"mAP@10 at a = .5 minus at a = 1 (no segmentation loss), in points: {', '.join(found)}."
 
 
@@ -172,7 +175,7 @@ def outlines(n: int = 10_000) -> pd.DataFrame:
     rows = planned_rows("balance", store.rows("first", "small"), "busbra", "full")
     for loss in LOSSES:
         which = rows["config_hash"].map({name: str(a) for name, (own, a) in known.items() if own == loss})
-        parts.append((f"BUS-BRA fold 1, {plots.LOSS_NAMES[loss]}", rows.assign(method=which), ("0.5", "1.0")))
+        parts.append((f"BUS-BRA fold 1, {LOSS_NAMES[loss]}", rows.assign(method=which), ("0.5", "1.0")))
     found = []
     for what, rows, pair in parts:
         if set(pair) <= set(rows["method"]):

@@ -1,11 +1,12 @@
-"""Figures of the ablations, drawn from the tables of `ablated`, `draw` and `pages`.
+"""Figures of the ablations, drawn from the tables of `ablated`.
 
 Meaning is carried by marker and line style, not by colour alone; the dotted line is what random codes score. ``where``: name of
-the set, a title. Error bars: one standard deviation; a single run has none.
+the set, a title. Error bars: one standard deviation.
 """
 
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,14 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ... import drawing, sets
 from ...drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from ...methods import METHOD_NAMES, OURS, TWIN
 from .. import store
+from ..select import chance_rows, headline, select
+from . import ablated
+from .ablated import ABLATED, LOSS_NAMES, SETTINGS
+from .pages import HEADINGS
 
 #: (colour, marker, line style) of each classification loss.
 LOSS_STYLES = {
@@ -24,8 +30,6 @@ LOSS_STYLES = {
     "ce": (GREEN, "^", "-."),
     "centres": (ORANGE, "D", ":"),
 }
-
-LOSS_NAMES = {"pairwise": "pairwise (ours)", "circle": "Circle (the paper's)", "ce": "cross-entropy", "centres": "class centres"}
 
 #: Lines of methods: Y-Net and its twin keep theirs in every figure, the others take the rest in turn.
 METHOD_STYLES = {OURS: (BLUE, "o", "-"), TWIN: (RED, "s", "--")}
@@ -39,6 +43,22 @@ Levels = Mapping[tuple[str, int], float]
 TRAINED_AT = 1.2
 
 
+def chance_level(dataset: str, preset: str) -> dict[tuple[str, int], float]:
+    """{(metric, k): value} of random codes on this set; empty where nothing is committed."""
+    found = chance_rows(dataset, preset)
+    return {} if found is None else found.set_index(["metric", "k"])["value"].to_dict()
+
+
+def where(what: str, runs: pd.DataFrame, dataset: str, group: str) -> str:
+    """The set that an ablation stands on, as a title: ``BUS-BRA, folds 2 to 5``; ``phantom, seeds 0 and 1``."""
+    planned = what in SETTINGS
+    rows = ablated.planned_rows(what, runs, dataset, group) if planned else headline(select(runs, dataset, group))
+    name = "seed" if dataset in sets.drawn_per_seed() else "fold"
+    numbers = sorted(set(rows[name]))
+    text = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 2 else " and ".join(str(n) for n in numbers)
+    return f"{sets.title(dataset)}, {name}{'s' if len(numbers) > 1 else ''} {text}"
+
+
 def _line(axis: Axes, x, table: pd.DataFrame, column: str, style: tuple, label: str | None = None, **how) -> None:
     """One line (colour, marker, line style) of a table's column, with the spread in ``<column> sd`` as bars."""
     colour, marker, line = style
@@ -47,9 +67,8 @@ def _line(axis: Axes, x, table: pd.DataFrame, column: str, style: tuple, label: 
 
 
 def _chance(axis: Axes, chance: Levels, at: float = 0.99, align: str = "right") -> None:
-    """mAP@10 of random codes, a dotted line with its name above it; nothing where it is not known."""
-    if (level := chance.get(("map", 10))) is None:
-        return
+    """mAP@10 of random codes, a dotted line with its name above it."""
+    level = chance["map", 10]
     axis.axhline(level, color="black", ls=":", lw=1)
     how = {"xytext": (0, 2), "textcoords": "offset points", "fontsize": 8, "ha": align, "va": "bottom"}
     axis.annotate("chance", (at, level), xycoords=axis.get_yaxis_transform(), **how)
@@ -162,3 +181,25 @@ def pr_figure() -> Figure:
     axis.set(title="BUS-BRA, folds 2 to 5", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
+
+
+def ablation_figure(what: str, runs: pd.DataFrame, dataset: str, group: str) -> Figure:
+    """One figure of a set. what : "losses", "balance", "masks" or "bits"."""
+    level, title = chance_level(dataset, group), where(what, runs, dataset, group)
+    if what == "losses":
+        return points_figure(ablated.losses(runs, dataset, group).dropna(subset="points"), title)
+    table = ablated.table(what, runs, dataset, group)
+    if what == "masks":
+        return masks_figure(table, ablated.twin(runs, dataset, group), level, title)
+    return {"balance": balance_figure, "bits": bits_figure}[what](table, level, title)
+
+
+def make(folder: str | Path, runs: pd.DataFrame) -> list[Path]:
+    """Write ``ablation-<what>-<dataset>.png`` of the `ABLATED` sets; returns the files. Same rows, same bytes."""
+    drawing.use_style()
+    made = [drawing.save(pr_figure(), Path(folder) / "ablation-pr-busbra.png")]
+    for dataset, group in ABLATED:
+        for what in HEADINGS:
+            drawn = ablation_figure(what, runs, dataset, group)
+            made.append(drawing.save(drawn, Path(folder) / f"ablation-{what}-{dataset}.png"))
+    return made
