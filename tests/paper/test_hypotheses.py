@@ -189,6 +189,21 @@ def test_a_plain_classifier_lacks_classes_and_no_ndcg():
         assert "three to four points of mask agreement (one over a plain classifier)" in (paths.root() / page).read_text(), page
 
 
+def test_from_scratch_outlines_help_hashnet_by_less_than_a_third_of_what_they_add_to_y_net(means):
+    """As results, the questions and notebook 04 say."""
+    rows, found = select.second("scratch"), []
+    ours, twin, both, alone = (rows[rows["method"] == name] for name in ("ynet", "ynet-no-seg", "hashnet+seg", "hashnet"))
+    for pair in ((both, alone), (ours, both)):
+        found.append([tuple(map(float, re.findall(r"-?\d+\.\d", weights.minus(*pair, metric)))) for metric in weights.METRICS])
+    assert all(low > 0 for _, low, _ in found[0]), "in all four measures"
+    assert found[1][0][1] > 0, "Y-Net leads by class"
+    assert 3 * found[0][0][0] < float(weights.minus(ours, twin).split(" [")[0])
+    points = [means["scratch", a] - means["scratch", b] for a, b in (("hashnet+seg", "hashnet"), ("ynet", "hashnet+seg"))]
+    assert [one[0][0] for one in found] == pytest.approx(points, abs=0.06)
+    said = re.findall(r"mAP@10 ([-+]\d+\.\d)", weights.hashnet())
+    assert list(map(float, said)) == [one[0][0] for one in found]
+
+
 def test_from_scratch_y_net_leads_hashnet_in_all_three_by_five_points():
     """As README, the first page and results say."""
     begun = select.second("scratch")

@@ -273,6 +273,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, Callable[[], str]]:
         "pretrained": partial(second_table, "pretrained"),
         "imagenet-beside": lambda: beside(begun),
         "scratch-beside": lambda: beside(select.second("scratch")),
+        "scratch-hashnet": weights.hashnet,
         "weights": lambda: markdown(weights.table()),
         "side-by-side": weights.side_by_side,
         "imagenet-unseen": lambda: unseen_text(begun, comparison(begun), "ndcg"),

@@ -28,6 +28,16 @@ def gains(ours: pd.DataFrame, other: pd.DataFrame) -> str:
     return ", ".join(f"{tables.MAIN[metric, 10]} {minus(ours, other, metric)}" for metric in METRICS)
 
 
+def hashnet() -> str:
+    """From scratch: what outlines add to HashNet, and Y-Net minus HashNet with outlines, each at settings of its own."""
+    scratch = _rows("scratch")
+    both = scratch["hashnet+seg"]
+    return (
+        "From scratch, in points, other patients and other trainings: HashNet with outlines minus HashNet: "
+        f"{gains(both, scratch['hashnet'])}. Y-Net minus HashNet with outlines: {gains(scratch[OURS], both)}."
+    )
+
+
 def table() -> pd.DataFrame:
     """Networks that start from ImageNet weights minus networks from scratch, in points, each tuned for itself."""
     begun, scratch, lines = _rows("pretrained"), _rows("scratch"), []
