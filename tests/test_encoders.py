@@ -152,7 +152,8 @@ def test_maps_of_frozen_levels_do_not_depend_on_the_batch():
     cfg = LITE0.but(frozen=2, pooling="rmac", pool_levels=(5,))
     model, many = YNet(cfg, 2, pretrained=False).eval(), images(n=17).numpy().astype(np.uint8)
     at_once, singly = (grad_cam(model, cfg, many, lambda o: torch.tanh(o.code).mean(1), 3, batch=n) for n in (17, 1))
-    np.testing.assert_allclose(at_once, singly, atol=1e-5)
+    np.testing.assert_allclose(at_once, singly, atol=0.01)  # of 1; maps of other images differ by far more
+    assert abs(at_once[0] - at_once[16]).max() > 0.1
 
 
 def test_blocks_are_skipped_in_training_alone_and_by_image():

@@ -8,6 +8,7 @@ import io
 import stat
 import threading
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 
 from ynet_lite import paths
 from ynet_lite.sets import download
+from ynet_lite.sets.busbra import BUSBRA
 from ynet_lite.sets.download import download_busbra, fetch, main, unpack
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()
@@ -190,7 +192,7 @@ def test_no_name_and_no_link_leads_out_of_the_folder(tmp_path, name, monkeypatch
     seen = []
     monkeypatch.setattr(download, "verify", lambda name, folder: seen.extend(folder.rglob("*")) or Report())
     archive = archive_of(tmp_path / "a.zip", {"good.txt": b"1", name: b"/etc/passwd"}, link)
-    unpack(archive, tmp_path / "inner" / "set", ("good.txt",), "any")
+    unpack(archive, tmp_path / "inner" / "set", replace(BUSBRA, inside=("good.txt",)))
     assert only(tmp_path) == ["a.zip", "inner"] and only(tmp_path / "inner") == ["set"]
     assert len(seen) >= 2 and not any(path.is_symlink() for path in (tmp_path / "inner").rglob("*"))
 
@@ -205,22 +207,22 @@ def test_a_damaged_archive_leaves_nothing(tmp_path):
     content[2000] ^= 255
     archive.write_bytes(content)
     with pytest.raises(ValueError, match="damaged"):
-        unpack(archive, tmp_path / "set", (), "busbra")
+        unpack(archive, tmp_path / "set", replace(BUSBRA, inside=()))
     (tmp_path / "b.zip").write_bytes(content[:3000])
     with pytest.raises(ValueError, match="damaged"):
-        unpack(tmp_path / "b.zip", tmp_path / "set", (), "busbra")
+        unpack(tmp_path / "b.zip", tmp_path / "set", replace(BUSBRA, inside=()))
     assert only(tmp_path) == ["a.zip", "b.zip"]
 
 
 def test_another_archive_and_a_full_folder_are_refused(tmp_path, monkeypatch):
     archive = archive_of(tmp_path / "a.zip", {"other/x.txt": b"1"})
     with pytest.raises(ValueError, match="another archive"):
-        unpack(archive, tmp_path / "set", ("bus_data.csv",), "busbra")
+        unpack(archive, tmp_path / "set", replace(BUSBRA, inside=("bus_data.csv",)))
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "mine.txt").write_text("precious")
     monkeypatch.setattr(download, "verify", lambda name, folder: Report())
     with pytest.raises(OSError):
-        unpack(archive, tmp_path / "set", ("x.txt",), "busbra")
+        unpack(archive, tmp_path / "set", replace(BUSBRA, inside=("x.txt",)))
     assert (tmp_path / "set" / "mine.txt").read_text() == "precious"
     assert only(tmp_path) == ["a.zip", "set"]
 

@@ -157,8 +157,7 @@ class Lite0(Pretrained):
     def forward(self, x: Tensor) -> list[Tensor]:
         features = []
         for part in (self.stem, *self.stages):
-            # with nothing to keep for a backward pass, some images at a time: their maps stay in the processor's cache
-            # (a map of what was seen asks for a gradient with respect to the image)
+            # with no backward pass (attention maps ask for one), some images at a time: their maps stay in the processor's cache
             x = torch.cat([part(some) for some in x.split(16)]) if part in self.frozen and not x.requires_grad else part(x)
             features.append(x)
         return features[1:]
