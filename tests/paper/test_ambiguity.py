@@ -1,4 +1,4 @@
-"""Ambiguity: descriptors, examples, exchanged lesions."""
+"""Ambiguity: descriptors, examples, exchanged tissue."""
 
 import itertools
 import math
@@ -7,7 +7,6 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
-from flips import replace_lesion, slow_flips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
@@ -182,7 +181,7 @@ def test_descriptors_of_real_lesions(tmp_path, monkeypatch):
     assert (features["contrast"] < 0).mean() > 0.8  # most lesions of the breast are darker than the tissue around them
 
 
-# --- what flips the code ---------------------------------------------------------------------------------------------
+# --- exchanged tissue ------------------------------------------------------------------------------------------------
 
 
 def tissue(seed, level, size=48):
@@ -201,38 +200,30 @@ def pair():
     return lesion_case(1, 80, 40, a), a[None], lesion_case(2, 160, 220, b), b[None]
 
 
-def without_lesions(images, masks):
+def exchanged(image, mask, donor, donor_mask, content=None, donor_content=None):
+    parts = [np.ones(mask.shape, bool) if part is None else part for part in (content, donor_content)]
+    return exchange.replace_background(image, mask, donor, donor_mask, *parts)
+
+
+def without_lesions(images, masks, content=None):
     """With an empty mask nothing is put in where the donor's lesion was."""
-    return exchange.replace_background(images, np.zeros_like(masks), images, masks)[0]
+    return exchanged(images, np.zeros_like(masks), images, masks, content, content)[0]
 
 
-def test_harmonic_level_continues_a_plane():
-    # a plane is harmonic: without texture a painted-over lesion in it vanishes without a trace, away from the smoothing's borders
-    y, x = np.mgrid[:48, :48]
-    plane = 40 + 2 * x + y
-    mask = disc(48, 6)
-    images = np.where(mask, 255, plane).astype(np.uint8)[None, None]
-    filled = without_lesions(images, mask[None])[0, 0].astype(float)
-    assert np.abs(filled - plane).max() <= 4
-    np.testing.assert_array_equal(filled[:10], plane[:10])
+def test_a_lesion_in_flat_tissue_vanishes_without_a_trace():
+    mask = disc(48, 8)
+    images = np.where(mask, 255, 90).astype(np.uint8)[None, None]
+    assert np.unique(without_lesions(images, mask[None])).tolist() == [90]
 
 
-def test_harmonic_values_solve_the_equation():
-    rng = np.random.default_rng(0)
-    level, hole = rng.normal(size=(2, 9, 9)), np.zeros((9, 9), bool)
-    hole[0:4, 0:5] = hole[6:8, 6:9] = True
-    known = ~hole
-    known[8, 8] = False  # neither hole nor known: padding
-    solved = level.copy()
-    solved[:, hole] = exchange._harmonic(level, hole, known)
-    for y, x in zip(*np.nonzero(hole), strict=True):
-        around = [
-            (y + dy, x + dx)
-            for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))
-            if 0 <= y + dy < 9 and 0 <= x + dx < 9 and (y + dy, x + dx) != (8, 8)
-        ]
-        for c in range(2):
-            assert solved[c, y, x] == pytest.approx(np.mean([solved[c, i, j] for i, j in around]), abs=1e-6)
+def test_texture_is_borrowed_without_burnt_in_text_and_black_borders():
+    mask = disc(48, 9, (16, 16))
+    image = lesion_case(3, 100, 30, mask)
+    image[0, 0, 30:34:2, 2:46:3], image[0, 0, :, :2] = 255, 0
+    filled = without_lesions(image, mask[None])[0, 0]
+    assert filled[mask].max() < 140 and filled[mask].min() > 60 and filled[mask].std() > 3
+    far = ~disc(48, 9 + 3, (16, 16))
+    np.testing.assert_array_equal(filled[far], image[0, 0][far])  # the text stays where it was
 
 
 def test_a_removed_lesion_leaves_tissue(pair):
@@ -240,153 +231,83 @@ def test_a_removed_lesion_leaves_tissue(pair):
     filled = without_lesions(image, mask)
     inside = filled[0, 0][mask[0]].astype(float)
     assert abs(inside.mean() - 160) < 3 and 3 < inside.std() < 9  # level and texture of the tissue, deviation 6
-    far = ~disc(48, 12 + 4, (28, 30))
+    far = ~disc(48, 12 + 3, (28, 30))
     np.testing.assert_array_equal(filled[0, 0][far], image[0, 0][far])
-
-
-def test_texture_is_borrowed_without_burnt_in_text():
-    mask = disc(48, 9, (16, 16))
-    image = lesion_case(3, 100, 30, mask)
-    image[0, 0, 30:46:2, 2:46:3] = 255
-    filled = without_lesions(image, mask[None])[0, 0]
-    assert filled[mask].max() < 140 and filled[mask].std() > 3
 
 
 def test_background_is_exchanged_and_the_lesion_stays(pair):
     image, mask, donor, donor_mask = pair
     before = [part.copy() for part in pair]
-    found, outline = exchange.replace_background(image, mask, donor, donor_mask)
+    found, outline = exchanged(image, mask, donor, donor_mask)
     np.testing.assert_array_equal(outline, mask)
-    far = ~disc(48, 16, (28, 30)) & ~disc(48, 12, (20, 18))
+    far = ~disc(48, 15, (28, 30)) & ~disc(48, 12, (20, 18))
     np.testing.assert_array_equal(found[0, 0][far], donor[0, 0][far])  # the donor's tissue, pixel by pixel
     assert abs(found[0, 0][donor_mask[0] & ~disc(48, 12, (20, 18))].mean() - 160) < 4  # and no trace of its lesion
     # contrast to the surroundings is kept: 40 in tissue of 80 becomes 120 in tissue of 160, the same shift for all pixels
     moved = found[0, 0][mask[0]].astype(int) - image[0, 0][mask[0]]
     assert moved.min() == moved.max() and abs(moved[0] - 80) < 4
-    assert found.dtype == outline.dtype == np.uint8
+    assert found.dtype == np.uint8 and outline.dtype == bool
     for part, old in zip(pair, before, strict=True):
         np.testing.assert_array_equal(part, old)  # nothing given was changed
 
 
 def test_soft_edge_has_no_halo(pair):
     image, mask, donor, donor_mask = pair
-    found, _ = exchange.replace_background(image, mask, donor, donor_mask)
-    band = disc(48, 11, (20, 18)) & ~mask[0]
+    found, _ = exchanged(image, mask, donor, donor_mask)
+    band = disc(48, 10, (20, 18)) & ~mask[0]
     assert abs(found[0, 0][band].mean() - 160) < 5
-
-
-def test_lesion_is_exchanged_and_the_background_stays(pair):
-    image, mask, donor, donor_mask = pair
-    found, outline = replace_lesion(image, mask, donor, donor_mask)
-    far = ~disc(48, 12, (20, 18))
-    np.testing.assert_array_equal(found[0, 0][far], image[0, 0][far])
-    # the donor's disc, scaled to the box of the lesion it replaces: the same place and size, brighter than its surroundings by 60
-    assert (outline[0] & mask[0]).sum() / (outline[0] | mask[0]).sum() > 0.9
-    assert abs(found[0, 0][outline[0] > 0].mean() - (80 + 60)) < 6
-
-
-def test_a_replaced_lesion_keeps_its_shape():
-    mask, donor_mask = np.zeros((1, 48, 48), bool), np.zeros((1, 48, 48), bool)
-    mask[0, 10:20, 10:40] = True  # 10 x 30
-    donor_mask[0, 20:40, 5:25] = True  # 20 x 20: fits as 10 x 10, centred
-    images = np.full((1, 1, 48, 48), 90, np.uint8)
-    _, outline = replace_lesion(images, mask, images, donor_mask)
-    assert exchange._box(outline[0] > 0) == (10, 20, 10, 10)
 
 
 def test_control_is_the_image_but_for_the_blended_edge(pair):
     image, mask, _, _ = pair
-    background, _ = exchange.replace_background(image, mask, image, mask)
-    lesion, outline = replace_lesion(image, mask, image, mask)
-    np.testing.assert_array_equal(background, lesion)
+    found, outline = exchanged(image, mask, image, mask)
     np.testing.assert_array_equal(outline, mask)
     same = mask[0] | ~disc(48, 8 + 3, (20, 18))
-    np.testing.assert_array_equal(background[0, 0][same], image[0, 0][same])
+    assert np.abs(found[0, 0][same].astype(int) - image[0, 0][same]).max() == 0
 
 
-def test_a_lesion_is_never_put_on_padding():
-    mask = disc(48, 6, (8, 24))[None]
-    image = lesion_case(1, 120, 30, mask[0])
+def test_nothing_is_put_on_padding_and_no_padding_comes_along():
     content = np.zeros((1, 48, 48), bool)
     content[:, 12:36] = True
-    donor = np.where(content, tissue(2, 120), 0).round().astype(np.uint8)[:, None]
-    empty = np.zeros((1, 48, 48), bool)
-    found, outline = exchange.replace_background(image, mask, donor, empty, donor_content=content)
-    assert outline.sum() == mask.sum() and exchange._box(outline[0] > 0)[0] == 12  # moved down, just inside
-    assert (found[0, 0][~content[0]] == 0).all()
-    assert found[0, 0][outline[0] > 0].max() < 60
-
-
-def test_the_soft_edge_brings_no_padding_along():
-    content = np.zeros((1, 48, 48), bool)
-    content[:, 12:36] = True
-    mask = disc(48, 6, (18, 24))[None]  # touches the padding above
-    image = np.where(content, lesion_case(1, 120, 30, mask[0])[0], 0).astype(np.uint8)[:, None]
-    donor = tissue(2, 120).round().astype(np.uint8)[None, None]
-    found, _ = exchange.replace_background(image, mask, donor, np.zeros_like(mask), content=content)
+    mask = disc(48, 6, (12, 24))[None]
+    image, donor = lesion_case(1, 120, 30, mask[0]), tissue(2, 120).round().astype(np.uint8)[None, None]
+    padded = np.where(content, donor, 0).astype(np.uint8)
+    found, outline = exchanged(image, mask, padded, np.zeros_like(mask), None, content)
+    np.testing.assert_array_equal(outline, mask & content)
+    assert (found[0, 0][~content[0]] == 0).all() and found[0, 0][outline[0]].max() < 60
+    image = np.where(content, image, 0).astype(np.uint8)
+    found, outline = exchanged(image, mask, donor, np.zeros_like(mask), content)
     np.testing.assert_array_equal(found[0, 0, :12], donor[0, 0, :12])
+    np.testing.assert_array_equal(outline, mask & content)
 
 
-def test_empty_masks_are_defined(pair):
+def test_empty_and_full_masks_are_defined(pair):
     image, mask, donor, donor_mask = pair
     empty = np.zeros_like(mask)
-    found, outline = exchange.replace_background(image, empty, donor, donor_mask)
+    found, outline = exchanged(image, empty, donor, donor_mask)
     np.testing.assert_array_equal(found, without_lesions(donor, donor_mask))
     assert not outline.any()
-    found, outline = replace_lesion(image, empty, donor, donor_mask)
-    np.testing.assert_array_equal(found, image)
-    assert not outline.any()
-    found, outline = replace_lesion(image, mask, donor, empty)
-    assert not outline.any() and (found[0, 0][mask[0]] > 60).all() and (image[0, 0][mask[0]] == 40).all()
     np.testing.assert_array_equal(without_lesions(image, empty), image)
-    whole = without_lesions(image, np.ones_like(mask))
-    assert np.unique(whole).tolist() == [round(float(image.mean()))]
+    np.testing.assert_array_equal(without_lesions(image, np.ones_like(mask)), image)  # no tissue to paint with
+    found, outline = exchanged(image, np.ones_like(mask), donor, empty)
+    np.testing.assert_array_equal(found, image)
+    assert outline.all()
 
 
 def test_colour_images_and_no_images():
     mask = disc(32, 6)[None]
     image = np.repeat(lesion_case(0, 100, 50, mask[0]), 3, axis=1)
     image[:, 2] //= 2
-    found, _ = exchange.replace_background(image, mask, image[:, :, ::-1].copy(), mask[:, ::-1])
+    found, _ = exchanged(image, mask, image[:, :, ::-1].copy(), mask[:, ::-1])
     assert found.shape == image.shape and abs(found[0, 2].mean() - image[0, 2].mean()) < 3
     none = np.zeros((0, 1, 8, 8), np.uint8)
-    found, outline = exchange.replace_background(none, none[:, 0], none, none[:, 0])
+    found, outline = exchanged(none, none[:, 0], none, none[:, 0])
     assert found.shape == (0, 1, 8, 8) and outline.shape == (0, 8, 8)
 
 
 def test_donors_that_do_not_fit_are_refused(pair):
     image, mask, donor, donor_mask = pair
-    with pytest.raises(ValueError, match="one donor per image"):
-        exchange.replace_background(image, mask, np.repeat(donor, 2, axis=0), donor_mask)
-    with pytest.raises(ValueError, match="masks: shape"):
-        exchange.replace_background(image, mask, donor, donor_mask[:, 1:])
-
-
-def test_flips_tell_a_lesion_code_from_a_background_code(pair):
-    image, mask, donor, donor_mask = pair
-    reference = np.where(np.arange(4)[:, None] < 2, 1.0, -1.0) * np.ones((4, 8))  # mean distance 8 * 4 / 6
-    corner = lambda x: np.repeat(x[:, 0, :6, :6].mean((1, 2))[:, None] - 120, 8, axis=1)  # noqa: E731
-    table = slow_flips(corner, image, mask, donor, donor_mask, reference)
-    assert table[["bits_background", "bits_lesion", "bits_control"]].iloc[0].tolist() == [8, 0, 0]
-    assert table["flips_background"][0] == pytest.approx(8 / (8 * 4 / 6))
-
-    def darker_inside(x):  # the sign of the lesion's contrast to its surroundings, whatever the gain
-        return np.repeat(x[:, 0][:, disc(48, 4, (20, 18))].mean(1)[:, None] - x[:, 0].mean((1, 2))[:, None], 8, axis=1)
-
-    table = slow_flips(darker_inside, image, mask, donor, donor_mask, reference)
-    assert table[["bits_background", "bits_lesion", "bits_control"]].iloc[0].tolist() == [0, 8, 0]
-
-
-def test_flips_of_constant_codes_and_empty_masks_is_undefined(pair):
-    image, mask, donor, donor_mask = pair
-
-    def constant(x):
-        return np.ones((len(x), 8))
-
-    table = slow_flips(constant, image, mask, donor, donor_mask, np.ones((5, 8)))
-    assert table.filter(like="bits_").iloc[0].tolist() == [0, 0, 0] and table.filter(like="flips_").isna().all(axis=None)
-    random = np.random.default_rng(0).normal(size=(5, 8))
-    table = slow_flips(constant, image, np.zeros_like(mask), donor, donor_mask, random)
-    assert table.isna().all(axis=None)
-    table = slow_flips(constant, image, mask, donor, np.zeros_like(mask), random)
-    assert table.isna().iloc[0].tolist() == [False, True, False, False, True, False]
+    with pytest.raises(ValueError):
+        exchanged(image, mask, np.repeat(donor, 2, axis=0), donor_mask)
+    with pytest.raises(ValueError):
+        exchanged(image, mask, donor, donor_mask[:, 1:])
