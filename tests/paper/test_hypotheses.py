@@ -99,6 +99,14 @@ def test_trials_at_equal_settings_are_paired_by_rate_and_parameter():
         assert len(both) == 9 and lines["settings"].iloc[1].endswith("9 pairs")
 
 
+def test_trials_at_a_tenth_are_paired_at_the_places_that_both_have():
+    trials, line = second.kept_trials("scratch-10"), weights.matched("scratch-10", weights.PAIRS[:1]).iloc[1]
+    wide = trials.pivot(index="variant", columns="method", values="map@10").dropna()
+    points = 100 * (wide["ynet"] - wide["ynet-no-seg"])
+    assert line["mAP@10"] == f"{points.mean():+.1f} ({points.min():+.1f} to {points.max():+.1f})"
+    assert line["settings"].endswith(f"{len(wide)} pairs") and trials["variant"].str.startswith("trial labels=10%").all()
+
+
 @pytest.fixture(scope="module")
 def told():
     """The table of differences: {(of, minus, measure): (points, low, high)}, and the trainings under "trainings"."""

@@ -279,6 +279,7 @@ def page_blocks(runs: pd.DataFrame) -> dict[str, Callable[[], str]]:
         "imagenet-unseen": lambda: unseen_text(begun, comparison(begun), "ndcg"),
         "differences": lambda: markdown(weights.differences()),
         "matched": lambda: markdown(weights.matched()),
+        "tenth": lambda: markdown(weights.matched("scratch-10", weights.PAIRS[:1])),
         "released": lambda: markdown(pages.published_table()),
         "ambiguity": page.page,
         "tried": tried,

@@ -66,16 +66,16 @@ def side_by_side() -> str:
 PAIRS = (OURS, TWIN, "Y-Net minus its twin", "sharpness"), ("hashnet+seg", "hashnet", "HashNet + outlines minus HashNet", "scale")
 
 
-def matched() -> pd.DataFrame:
-    """Trials with ImageNet weights on fold 1: the points that outlines add, at settings of their own and at equal ones."""
-    kept, lines = kept_trials("pretrained").set_index("run_id"), []
-    for *pair, name, parameter in PAIRS:
-        tried = {method: search("pretrained", method, paths.results(), jobs=None) for method in pair}  # runs nothing
+def matched(part: str = "pretrained", pairs=PAIRS) -> pd.DataFrame:
+    """Trials of a part on fold 1: the points that outlines add, at the best settings of each so far and at equal ones."""
+    kept, lines = kept_trials(part).set_index("run_id"), []
+    for *pair, name, parameter in pairs:
+        tried = {method: search(part, method, paths.results(), jobs=None) for method in pair}  # runs nothing
         shared = sorted(set.intersection(*map(set, tried.values())))
         equal = f"equal {parameter} and rate, {len(shared)} pairs"
         for what, places in (("each its own", [[best(grid)] for grid in tried.values()]), (equal, [shared, shared])):
             line = {"trials": name, "settings": what}
-            runs = [[run_id(trial("pretrained", m, one, 100)) for one in some] for m, some in zip(tried, places, strict=True)]
+            runs = [[run_id(trial(part, m, one, 100)) for one in some] for m, some in zip(tried, places, strict=True)]
             for metric in METRICS[:3]:  # trials keep no accuracy
                 ours, other = (100 * kept.loc[one, f"{metric}@10"].to_numpy() for one in runs)
                 gain = ours - other
