@@ -104,6 +104,7 @@ def test_trials_at_a_tenth_are_paired_at_the_places_that_both_have():
     wide = trials.pivot(index="variant", columns="method", values="map@10").dropna()
     points = 100 * (wide["ynet"] - wide["ynet-no-seg"])
     assert line["mAP@10"] == f"{points.mean():+.1f} ({points.min():+.1f} to {points.max():+.1f})"
+    assert points.min() > 0 and "mAP and NDCG are higher in every pair" in (paths.root() / "docs/results.md").read_text()
     assert line["settings"].endswith(f"{len(wide)} pairs") and trials["variant"].str.startswith("trial labels=10%").all()
 
 
