@@ -216,6 +216,13 @@ def test_a_lesion_in_flat_tissue_vanishes_without_a_trace():
     assert np.unique(without_lesions(images, mask[None])).tolist() == [90]
 
 
+def test_a_painted_pixel_stays_within_black_and_white():
+    # stripes of black and white: level and texture together would leave the range, and a byte would turn round
+    image = np.where(np.arange(48) % 8 < 3, 0.0, 255.0) * np.ones((1, 48, 1))
+    painted = exchange._painted_over(image, disc(48, 10), np.ones((48, 48), bool))
+    assert painted.min() == 0 and painted.max() == 255
+
+
 def test_texture_is_borrowed_without_burnt_in_text_and_black_borders():
     mask = disc(48, 9, (16, 16))
     image = lesion_case(3, 100, 30, mask)

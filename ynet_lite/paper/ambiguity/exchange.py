@@ -27,7 +27,7 @@ def _painted_over(image: np.ndarray, hole: np.ndarray, content: np.ndarray) -> n
     mirrored, sigma = image[:, y, x], SMOOTH * max(hole.shape)
     texture = mirrored - ndimage.gaussian_filter(mirrored, (0, sigma, sigma))
     level = ndimage.gaussian_filter(mirrored, (0, 2 * sigma, 2 * sigma))
-    return np.where(hole & content, level + texture[:, y, x], image)
+    return np.where(hole & content, np.clip(level + texture[:, y, x], 0, 255), image)
 
 
 def replace_background(images, masks, donor_images, donor_masks, content, donor_content) -> tuple[np.ndarray, np.ndarray]:
