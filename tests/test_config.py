@@ -14,7 +14,7 @@ from ynet_lite.config import NEUTRAL, UNHASHED, Config, Data, Ranking
 from ynet_lite.encoding import distances
 from ynet_lite.losses.unified import UnifiedLoss
 from ynet_lite.losses.weights import LossWeights
-from ynet_lite.methods import METHODS, PAPER_METHODS, PRESETS, TUNED
+from ynet_lite.methods import METHODS, PAPER_METHODS, PRESETS, tuned
 from ynet_lite.model import Network, YNet
 from ynet_lite.sets import load_cases
 
@@ -216,9 +216,9 @@ def test_the_twin_has_the_classification_settings_of_ynet(preset):
     full, twin = (Config.from_preset(preset, method=m) for m in ("ynet", "ynet-no-seg"))
     differing = {f.name for f in fields(Config) if getattr(full, f.name) != getattr(twin, f.name)}
     # the rate and the scale of its loss are its own, by the same number of validation trials
-    tuned = set(TUNED[(preset, "ynet")]) | set(TUNED[(preset, "ynet-no-seg")])
-    assert tuned <= {"lr", "cls_scale", "pair_sharpness"}
-    assert differing - tuned <= {"method", "balance", "pooling", "pool_levels"}
+    chosen = {*tuned(preset, "ynet"), *tuned(preset, "ynet-no-seg")}
+    assert chosen <= {"lr", "cls_scale", "pair_sharpness"}
+    assert differing - chosen <= {"method", "balance", "pooling", "pool_levels"}
 
 
 def test_paper_preset_holds_the_stated_numbers():

@@ -41,7 +41,8 @@ def evaluate_checkpoint(
     distance = distances(cfg, found, base)
     values, per_query = metrics.evaluate(distance, queries, database, cfg.ks, query_codes=codes.get("queries"))
     if has_map:
-        predicted, true = found["masks"][known] > 0, queries.masks[known] > 0
+        drawn = found if encoded is None else encode_floats(checkpoint.model, cfg, queries, masks=True)
+        predicted, true = drawn["masks"][known] > 0, queries.masks[known] > 0
         scores = {"dice": overlap.dice(predicted, true), "iou": overlap.iou(predicted, true)}
         extra = pd.DataFrame([{"metric": name, "k": 0, "value": float(np.mean(v))} for name, v in scores.items()])
         values = pd.concat([values, extra], ignore_index=True)

@@ -247,10 +247,8 @@ def tuned(preset: str, name: str) -> Mapping:
 
 METHODS = {method.name: method.changes for method in ALL}
 #: Titles in the order of every table; a rival with outlines stands behind the rival.
-METHOD_NAMES = {name: title(name) for m in ALL for name in (m.name, *[f"{m.name}+seg"] * (m.kind == "loss"))}
+METHOD_NAMES = {name: title(name) for m in ALL for name in (m.name, *[f"{m.name}+seg"] * (m.kind in ("loss", "aggregation")))}
 #: Deep hashing losses that stand in the place of ours, aggregations of one shared encoder, and what always has the paper preset.
 RIVALS, PAPER_METHODS = names("loss"), names("paper")
 AGGREGATED = names("aggregation")
 AGGREGATIONS = tuple(name for name in AGGREGATED if not name.endswith("-itq"))
-#: What was tuned, by preset and method.
-TUNED = {(preset, method.name): dict(settings) for method in ALL for preset, settings in method.tuned.items()}

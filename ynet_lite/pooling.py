@@ -50,12 +50,6 @@ def weighted_pool(x: Tensor, weight: Tensor) -> Tensor:
     return (x * weight).sum((2, 3)) / weight.sum((2, 3))
 
 
-def check_features(x: Tensor) -> None:
-    """Raises ``ValueError`` where x is no (N, C, H, W)."""
-    if x.ndim != 4 or 0 in x.shape:
-        raise ValueError(f"features must be (N, C, H, W), no size 0, got {tuple(x.shape)}")
-
-
 #: Poolings of a feature map that need nothing but the map. (N, C, H, W) -> (N, C).
 PLAIN = {"rmac": rmac, "gap": lambda x: x.mean((2, 3)), "mac": lambda x: x.amax((2, 3))}
 

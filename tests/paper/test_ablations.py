@@ -441,5 +441,6 @@ def test_the_figure_of_methods_is_sorted_grouped_and_short():
         assert means[group].is_monotonic_decreasing
     words = [text.get_text() for text in figure.axes[0].texts]
     assert words == ["chance", "look-up"]
-    assert methods.title("hashnet+seg") == "HashNet + outlines" and methods.reads_outlines("hashnet+seg")
+    assert methods.METHOD_NAMES["hashnet+seg"] == "HashNet + outlines" and methods.reads_outlines("hashnet+seg")
+    assert methods.METHOD_NAMES["gap-itq+seg"] == "GAP, ITQ code + outlines" and methods.reads_outlines("gap-itq+seg")
     plt.close(figure)

@@ -85,6 +85,13 @@ def test_aggregations_share_one_encoder_and_its_maps(out, monkeypatch):
     assert counted == {"gap-itq", "regional-attention-itq"}
 
 
+def test_an_aggregation_that_learned_outlines_is_scored_by_them_too(out):
+    """Its codes come from ITQ and its outlines from the network."""
+    plain, both = (store.read_run(run.run(small("gap-itq", bits=8, balance=a), progress=False)) for a in (1.0, 0.5))
+    assert set(both["metric"]) - set(plain["metric"]) == {"dice", "iou"}
+    assert both[both["metric"] == "dice"]["value"].between(0, 1).all()
+
+
 @pytest.mark.parametrize("method", RIVALS)
 def test_each_deep_hashing_rival_trains_without_outlines(out, method):
     table = store.read_run(run.run(small(method, bits=16), progress=False))

@@ -45,6 +45,13 @@ def test_wrong_outlines_are_set_against_the_plain_twin_of_one_seed(posing):
     assert table.loc["H3", hypotheses.RUNS] == "0, 12 of 12"
 
 
+def test_a_method_of_one_seed_stands_in_no_table_of_three(posing, monkeypatch):
+    rows = posing.assign(preset="pretrained")
+    less = (rows["method"] == "dpsh") & (rows["seed"] > 0)
+    monkeypatch.setattr(store, "rows", lambda edition: rows[~less])
+    assert set(select.second("pretrained")["method"]) == set(rows["method"]) - {"dpsh"}
+
+
 @pytest.fixture(scope="module")
 def means():
     """Mean mAP@10 over the queries of folds 2 to 5, seeds averaged, by preset and method."""

@@ -41,7 +41,7 @@ def gains(rows: pd.DataFrame, n: int = 10_000) -> pd.DataFrame:
 def table(found: pd.DataFrame) -> pd.DataFrame:
     """`gains` as text: a line per set and share, Y-Net minus twin in points of each metric, with the mAP of both."""
     lines = []
-    for (where, share), part in found.groupby(["where", "share"], sort=False):
+    for (where, share), part in found.groupby(["where", "share"]):
         own = part.set_index("metric")
         line = {"where": where, "share": f"{share:.0%}", "trainings": f"{own['runs'].iloc[0]} each"}
         for name, side in (("Y-Net's mAP@10", "ours"), ("twin's", "twin")):

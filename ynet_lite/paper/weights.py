@@ -104,10 +104,11 @@ NAMES |= {"": "", "settings of ynet": " at Y-Net's settings", "settings of hashn
 
 
 def differences() -> pd.DataFrame:
-    """A line for each of `DIFFERENCES` on folds 2 to 5, in points: all trainings of two plain runs, seed 0 of any others."""
+    """A line for each of `DIFFERENCES` on folds 2 to 5, in points: trainings with the seeds that both have."""
     lines, runs = [], dict(tuple(select(store.rows("second"), "busbra", "pretrained", None).groupby(["method", "variant"])))
     for *ours, method, variant in DIFFERENCES:
-        pair = [part if ours[1] == variant else part[part["seed"] == 0] for part in (runs[*ours], runs[method, variant])]
+        both = runs[*ours], runs[method, variant]
+        pair = [part[part["seed"].isin(set.intersection(*(set(one["seed"]) for one in both)))] for part in both]
         names = (METHOD_NAMES[name].partition(":")[0] + NAMES[what] for name, what in (ours, (method, variant)))
         line = dict(zip(("of", "minus"), names, strict=True))
         line["trainings"] = ", ".join(str(part["run_id"].nunique()) for part in pair)
