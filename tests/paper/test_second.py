@@ -99,13 +99,13 @@ def test_runs_of_the_second_edition_hold_no_case_of_the_development_fold():
 
 def test_settings_of_a_share_are_tried_and_run_at_that_share(monkeypatch):
     """A setting is never carried to another amount of labels."""
-    assert second.runs("scratch-10") == []  # no trials yet
-    monkeypatch.setitem(second.CHOSEN, "scratch-10", {"ynet": (0.004, 0.125)})
-    runs = second.runs("scratch-10")
+    assert second.runs("scratch-25") == []  # no trials yet
+    monkeypatch.setitem(second.CHOSEN, "scratch-25", {"ynet": (0.004, 0.125)})
+    runs = second.runs("scratch-25")
     assert {(cfg.fold, cfg.seed) for cfg in runs} == {(fold, seed) for fold in (2, 3, 4, 5) for seed in (0, 1)}
-    assert {(cfg.label_share, cfg.variant, cfg.lr) for cfg in runs} == {(0.1, "labels=10%", 0.004)}
-    tried = second.trial("scratch-10", "ynet", (1, 0), 100)
-    assert tried.variant == "trial labels=10% lr=0.004 pair_sharpness=0.125" and tried.hash() == runs[0].hash()
+    assert {(cfg.label_share, cfg.variant, cfg.lr) for cfg in runs} == {(0.25, "labels=25%", 0.004)}
+    tried = second.trial("scratch-25", "ynet", (1, 0), 100)
+    assert tried.variant == "trial labels=25% lr=0.004 pair_sharpness=0.125" and tried.hash() == runs[0].hash()
     whole = second.trial("scratch", "ynet", (1, 0), 100)
     assert tried.hash() != whole.hash() and tried.epochs == whole.epochs
 

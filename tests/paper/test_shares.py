@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from ynet_lite.paper import hypotheses, shares, store
+from ynet_lite.paper import hypotheses, second, shares, store
 
 
 @pytest.fixture
@@ -37,6 +37,21 @@ def test_a_share_with_a_missing_run_is_left_out(posing):
     first = posing[posing["method"] == "ynet-no-seg"]["run_id"].iloc[0]
     assert shares.gains(posing[posing["run_id"] != first]).empty
     assert shares.table(shares.gains(posing[:0])).empty
+
+
+def test_a_tenth_of_the_labels_pays_less_than_all_and_not_in_ndcg():
+    """As docs/results.md and docs/faq.md say of BUS-BRA from scratch."""
+    found = shares.committed().query("where == 'BUS-BRA, from scratch'").set_index(["share", "metric"])
+    tenth = found.loc[0.1]
+    assert (tenth.loc[["map", "mask_agreement", "accuracy"], "low"] > 0).all()
+    assert tenth.loc["ndcg", "low"] < 0 < tenth.loc["ndcg", "high"]
+    assert tenth.loc["map", "high"] < found.loc[(1.0, "map"), "low"], "the lead in mAP is smaller"
+    assert (found.loc[(1.0, "map"), ["ours", "twin"]] - tenth.loc["map", ["ours", "twin"]] > 0.1).all(), "far below"
+    trials = second.kept_trials("scratch-10").set_index(["method", "variant"])["ndcg@10"]
+    for method in ("ynet", "ynet-no-seg"):
+        chosen = [second.CHOSEN[part][method] for part in ("scratch", "scratch-10")]
+        carried, own = (trials[method, f"trial labels=10% lr={rate:g} pair_sharpness={how:g}"] for rate, how in chosen)
+        assert carried < own - 0.02, "settings of the whole set cost NDCG"
 
 
 def test_the_figure_has_a_panel_per_metric(posing):

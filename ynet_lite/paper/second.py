@@ -102,6 +102,7 @@ def trial(part: str, method: str, place: tuple[int, int], seed: int) -> Config:
 CHOSEN: dict[str, dict[str, tuple[float, float]]] = {
     "busi": {OURS: (0.002, 0.5), TWIN: (0.004, 0.5), "dpsh": (0.002, 2.0), "hashnet": (0.002, 0.5), "ath": (0.001, 0.5)},
     "scratch": {OURS: (0.001, 0.5), TWIN: (0.002, 0.5), "hashnet": (0.0005, 0.5), "hashnet+seg": (0.002, 2.0)},
+    "scratch-10": {OURS: (0.008, 0.5), TWIN: (0.001, 8.0)},
     "pretrained": {
         OURS: (0.002, 2.0),
         TWIN: (0.001, 0.125),
